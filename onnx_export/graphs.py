@@ -1,0 +1,153 @@
+"""One module per graph contract: what is traced, with exact rewrites for serving.
+
+The re-ranker is rewritten so that a candidate's tokens are never projected (PAPER: "Exact work, and where it goes"):
+
+* ``q (E W_K)^T = (q W_K^T) E^T``: the key projection moves to the query side. The key bias adds the same number to a
+  whole softmax row and cancels.
+* ``P (E W_V) = (P E) W_V``: the value projection comes after the mixing; rows of P sum to one, so the value bias is
+  added once.
+* the last layer is computed for the first token alone, the only one the score reads;
+* what does not depend on the candidate (embeddings, first self-attention) is computed once for all K.
+
+Stored tokens come as they are (int8 with a scale per token, or float): the scales multiply the attention scores and
+probabilities, [heads x L, N], rather than the tokens, [N, C].
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from onnx_export.models.build import CirModel, ImageEncoder
+from onnx_export.models.composer import Composer
+from onnx_export.models.text_encoder import Projections
+from onnx_export.models.triplet_reranker import DualAttention, TripletLayer, TripletReranker
+
+
+class ImageEncoderGraph(nn.Module):
+    """``pixel_values`` [B, 3, S, S] to ``tokens`` [B, N, C] and ``vectors`` [B, D]."""
+
+    def __init__(self, encoder: ImageEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
+        """Trace the encoder."""
+        tokens, vectors = self.encoder(pixel_values)
+        return tokens, vectors
+
+
+class ComposerGraph(nn.Module):
+    """Texts and reference tokens to ``query_vectors`` [B, D] and ``fusion_states`` [B, L, H]."""
+
+    def __init__(self, composer: Composer) -> None:
+        super().__init__()
+        self.composer = composer
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, reference_tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Trace the composer."""
+        composed = self.composer(input_ids, attention_mask, reference_tokens)
+        return composed.query_vectors, composed.fusion_states
+
+
+class AbsorbedCrossAttention(nn.Module):
+    """Both streams' cross-attention to stored tokens, with the key and value projections absorbed."""
+
+    def __init__(self, cross: DualAttention) -> None:
+        super().__init__()
+        self.output = cross.output
+        self.heads = cross.self0.heads
+        self.query0, self.query1 = cross.self0.query, cross.self1.query
+        for stream, projections in enumerate((cross.self0, cross.self1)):
+            self.register_buffer(f"keys{stream}", self._per_head_keys(projections))
+            self.register_buffer(f"values{stream}", self._per_head_values(projections))
+            self.register_buffer(f"value_bias{stream}", projections.value.bias.detach())
+
+    def _per_head_keys(self, projections: Projections) -> Tensor:
+        """Key weights as [heads, H / heads, C], the softmax scale folded in."""
+        weight = projections.key.weight.detach().unflatten(0, (self.heads, -1))
+        return weight * weight.shape[1] ** -0.5
+
+    def _per_head_values(self, projections: Projections) -> Tensor:
+        """Value weights as [heads, C, H / heads]."""
+        return projections.value.weight.detach().unflatten(0, (self.heads, -1)).transpose(1, 2).contiguous()
+
+    def _absorbed_queries(self, states: Tensor, query: nn.Module, keys: Tensor) -> Tensor:
+        """[B, L, H] to [B, heads * L, C]."""
+        heads = query(states).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return torch.matmul(heads, keys).flatten(1, 2)
+
+    def _values(self, mixed: Tensor, values: Tensor, bias: Tensor) -> Tensor:
+        """[K, heads * L, C] to [K, L, H]."""
+        heads = torch.matmul(mixed.unflatten(1, (self.heads, -1)), values)
+        return heads.transpose(1, 2).flatten(2) + bias
+
+    def forward(self, x0: Tensor, x1: Tensor, tokens: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
+        """Attend from streams [1 or K, L, H] to tokens float32 [K, N, C] with scales [K, 1, N]."""
+        queries = torch.cat(
+            (
+                self._absorbed_queries(x0, self.query0, self.get_buffer("keys0")),
+                self._absorbed_queries(x1, self.query1, self.get_buffer("keys1")),
+            ),
+            dim=1,
+        )
+        attention = torch.softmax(torch.matmul(queries, tokens.transpose(1, 2)) * scales, dim=-1)
+        mixed0, mixed1 = torch.matmul(attention * scales, tokens).chunk(2, dim=1)
+        merged = self.output.merge(
+            self.output.dense0(self._values(mixed0, self.get_buffer("values0"), self.get_buffer("value_bias0"))),
+            self.output.dense1(self._values(mixed1, self.get_buffer("values1"), self.get_buffer("value_bias1"))),
+        )
+        return self.output.LayerNormA(merged + x0), self.output.LayerNormB(merged + x1)
+
+
+class AbsorbedLayer(nn.Module):
+    """One layer of the re-ranker; ``last`` computes the first row only."""
+
+    def __init__(self, layer: TripletLayer, *, last: bool) -> None:
+        super().__init__()
+        self.attention = layer.attention
+        self.cross = AbsorbedCrossAttention(layer.crossattention)
+        self.intermediate, self.output = layer.intermediate, layer.output
+        self.last = last
+
+    def forward(self, x0: Tensor, x1: Tensor, tokens: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
+        """Transform streams [1 or K, L, H] to [K, L, H], or [K, 1, H] in the last layer."""
+        rows0, rows1 = (x0[:, :1], x1[:, :1]) if self.last else (x0, x1)
+        own = self.attention.output
+        rows0 = own.LayerNormA(own.dense0(self.attention.self0(rows0, x0)) + rows0)
+        rows1 = own.LayerNormB(own.dense1(self.attention.self1(rows1, x1)) + rows1)
+        rows0, rows1 = self.cross(rows0, rows1, tokens, scales)
+        return self.output(self.intermediate(rows0), rows0), self.output(self.intermediate(rows1), rows1)
+
+
+class RerankerGraph(nn.Module):
+    """One query against K candidates in stored form, to ``scores`` [K]."""
+
+    def __init__(self, reranker: TripletReranker) -> None:
+        super().__init__()
+        layers = list(reranker.text_encoder.encoder.layer)
+        self.embeddings = reranker.text_encoder.embeddings
+        self.layers = nn.ModuleList(
+            AbsorbedLayer(layer, last=layer is layers[-1]) for layer in layers if isinstance(layer, TripletLayer)
+        )
+        self.cls_head = reranker.cls_head
+
+    def forward(
+        self, input_ids: Tensor, fusion_states: Tensor, candidate_tokens: Tensor, candidate_scales: Tensor
+    ) -> Tensor:
+        """Score int64 [1, L] and float32 [1, L, H] against [K, N, C] with float32 [K, N]."""
+        tokens, scales = candidate_tokens.to(torch.float32), candidate_scales[:, None, :]
+        x0, x1 = fusion_states, self.embeddings(input_ids)
+        for layer in self.layers:
+            x0, x1 = layer(x0, x1, tokens, scales)
+        scores: Tensor = self.cls_head(torch.cat((x0[:, 0], x1[:, 0]), dim=-1))[:, 0]
+        return scores
+
+
+def graph_modules(model: CirModel) -> dict[str, nn.Module]:
+    """Give the module to trace for each graph contract of the runtime."""
+    return {
+        "image_encoder": ImageEncoderGraph(model.image_encoder).eval(),
+        "composer": ComposerGraph(model.composer).eval(),
+        "reranker": RerankerGraph(model.reranker).eval(),
+    }

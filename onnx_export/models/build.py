@@ -1,0 +1,58 @@
+"""The whole model of one size."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from onnx_export.models.composer import Composer
+from onnx_export.models.sizes import ModelSizes
+from onnx_export.models.triplet_reranker import TripletReranker
+from onnx_export.models.vit import VisionTransformer
+
+
+class ImageEncoder(nn.Module):
+    """Pixels to tokens and the gallery embedding; frozen in both stages."""
+
+    def __init__(self, sizes: ModelSizes) -> None:
+        super().__init__()
+        self.visual_encoder = VisionTransformer(sizes)
+        self.vision_proj = nn.Linear(sizes.image_width, sizes.vector_size)
+
+    def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode float32 [B, 3, S, S] to tokens [B, N, C] and unit vectors [B, D]."""
+        tokens = self.visual_encoder(pixel_values)
+        return tokens, functional.normalize(self.vision_proj(tokens[:, 0]), dim=-1)
+
+
+class CirModel(nn.Module):
+    """Image encoder, composer and triplet re-ranker that belong together."""
+
+    def __init__(self, sizes: ModelSizes) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.image_encoder = ImageEncoder(sizes)
+        self.composer = Composer(sizes)
+        self.reranker = TripletReranker(sizes)
+
+
+def build_model(sizes: ModelSizes, *, seed: int = 0) -> CirModel:
+    """Build a model with fresh weights: normal(0, 0.02), biases zero, as BERT and ViT start.
+
+    The global random state of torch is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = CirModel(sizes)
+        for module in model.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=0.02)
+            if isinstance(module, nn.Linear):
+                nn.init.zeros_(module.bias)
+        for parameter in (
+            model.image_encoder.visual_encoder.cls_token,
+            model.image_encoder.visual_encoder.pos_embed,
+        ):
+            nn.init.trunc_normal_(parameter, std=0.02)
+    return model.eval()

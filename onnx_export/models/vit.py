@@ -1,0 +1,106 @@
+"""The image encoder, shared by both stages: a pre-norm vision transformer (PAPER: section 3.1, ViT-B/16)."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from onnx_export.models.sizes import ModelSizes
+
+
+class PatchEmbed(nn.Module):
+    """Pixels [B, 3, S, S] to patch embeddings [B, N-1, C] in row order."""
+
+    def __init__(self, sizes: ModelSizes) -> None:
+        super().__init__()
+        width = sizes.image_width
+        self.proj: nn.Module
+        if sizes.stem == "patch":
+            self.proj = nn.Conv2d(3, width, sizes.patch_size, sizes.patch_size)
+        else:
+            self.proj = convolutional_stem(width, patch_size=sizes.patch_size)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """Embed float32 [B, 3, S, S]."""
+        return cast(Tensor, self.proj(pixel_values)).flatten(2).transpose(1, 2)
+
+
+def convolutional_stem(width: int, *, patch_size: int) -> nn.Sequential:
+    """Stack stride-2 3x3 convolutions up to the patch size, doubling channels up to ``width``."""
+    halvings = patch_size.bit_length() - 1
+    channels = [3, *(width >> (halvings - 1 - i) for i in range(halvings))]
+    layers: list[nn.Module] = []
+    for before, after in zip(channels[:-1], channels[1:], strict=True):
+        layers += [nn.Conv2d(before, after, 3, 2, 1), nn.GroupNorm(1, after), nn.GELU()]
+    return nn.Sequential(*layers, nn.Conv2d(width, width, 1))
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with one fused qkv projection."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Attend among float32 [B, N, C]."""
+        batch, rows, width = states.shape
+        qkv = self.qkv(states).view(batch, rows, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        mixed = functional.scaled_dot_product_attention(qkv[0], qkv[1], qkv[2])
+        return cast(Tensor, self.proj(mixed.transpose(1, 2).reshape(batch, rows, width)))
+
+
+class Mlp(nn.Module):
+    """Two linear layers with exact GELU, ratio 4."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, 4 * width)
+        self.fc2 = nn.Linear(4 * width, width)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Transform float32 [B, N, C]."""
+        return cast(Tensor, self.fc2(functional.gelu(self.fc1(states))))
+
+
+class Block(nn.Module):
+    """Pre-norm attention and MLP, each with its residual."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.attn = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = Mlp(width)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Transform float32 [B, N, C]."""
+        states = states + self.attn(self.norm1(states))
+        return cast(Tensor, states + self.mlp(self.norm2(states)))
+
+
+class VisionTransformer(nn.Module):
+    """Pixels to tokens: [B, 3, S, S] to [B, N, C], row 0 the class token."""
+
+    def __init__(self, sizes: ModelSizes) -> None:
+        super().__init__()
+        width = sizes.image_width
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.pos_embed = nn.Parameter(torch.zeros(1, sizes.token_rows, width))
+        self.patch_embed = PatchEmbed(sizes)
+        self.blocks = nn.ModuleList(Block(width, sizes.image_heads) for _ in range(sizes.image_depth))
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """Encode float32 [B, 3, S, S], normalised as the bundle's preprocessing says."""
+        patches = self.patch_embed(pixel_values)
+        cls = self.cls_token.expand(patches.shape[0], -1, -1)
+        states = torch.cat((cls, patches), dim=1) + self.pos_embed
+        for block in self.blocks:
+            states = block(states)
+        return cast(Tensor, self.norm(states))

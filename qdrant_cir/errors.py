@@ -1,0 +1,95 @@
+"""Every error that qdrant-cir raises on purpose.
+
+::
+
+    CirError
+    ├── InputError                   a query, argument or manifest row is wrong; the caller can correct it
+    │   └── ImageError               an image cannot be read; the indexer reports it and goes on
+    ├── MissingExtraError            an optional library is not installed
+    ├── BundleError                  a model folder is missing, damaged or not what it says
+    ├── ProviderError                the execution provider asked for cannot be had
+    ├── CollectionError              a collection is not usable as it is
+    │   ├── CollectionNotFoundError  there is no such collection
+    │   └── CollectionMismatchError  it was made with another bundle
+    ├── StoreError                   Qdrant cannot be reached, or refused a call
+    │   └── StoreLockedError         another process holds the store directory
+    ├── TokensError                  stored candidate tokens are missing, damaged or stale
+    ├── IndexingError                an indexing run could not go on
+    └── EvaluationError              an evaluation cannot give an honest number
+
+A class exists where some caller treats it differently: the indexer, the command line's exit codes, the service's
+status codes. Messages say what happened, what was expected against what was found, and what to do.
+"""
+
+__all__ = [
+    "BundleError",
+    "CirError",
+    "CollectionError",
+    "CollectionMismatchError",
+    "CollectionNotFoundError",
+    "EvaluationError",
+    "ImageError",
+    "IndexingError",
+    "InputError",
+    "MissingExtraError",
+    "ProviderError",
+    "StoreError",
+    "StoreLockedError",
+    "TokensError",
+]
+
+
+class CirError(Exception):
+    """The root: ``except CirError`` catches everything this library raises on purpose."""
+
+
+class InputError(CirError):
+    """A query, argument or manifest row is wrong; the caller can correct it."""
+
+
+class ImageError(InputError):
+    """An image cannot be read or is refused (truncated, too large, not an image)."""
+
+
+class MissingExtraError(CirError):
+    """An optional library is not installed; the message holds the command that installs it."""
+
+
+class BundleError(CirError):
+    """A model folder is missing, damaged, unsafe or not what its manifest says."""
+
+
+class ProviderError(CirError):
+    """The onnxruntime execution provider that was asked for cannot be had."""
+
+
+class CollectionError(CirError):
+    """A collection is not usable as it is."""
+
+
+class CollectionNotFoundError(CollectionError):
+    """There is no collection of this name."""
+
+
+class CollectionMismatchError(CollectionError):
+    """The collection was made with another bundle or another schema."""
+
+
+class StoreError(CirError):
+    """Qdrant cannot be reached, or refused a call."""
+
+
+class StoreLockedError(StoreError):
+    """Another process holds the store directory."""
+
+
+class TokensError(CirError):
+    """Stored candidate tokens are missing, damaged or stale."""
+
+
+class IndexingError(CirError):
+    """An indexing run could not go on."""
+
+
+class EvaluationError(CirError):
+    """An evaluation cannot give an honest number."""
