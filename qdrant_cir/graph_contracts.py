@@ -1,0 +1,125 @@
+"""What the three graphs take and give. The runtime owns these contracts; the exporter obeys them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal, TypeAlias
+
+__all__ = [
+    "GRAPH_CONTRACTS",
+    "GraphContract",
+    "GraphName",
+    "ModelSizes",
+    "TensorSpec",
+    "TokenCodec",
+    "contract_tensors",
+]
+
+GraphName: TypeAlias = Literal["image_encoder", "composer", "reranker"]
+TokenCodec: TypeAlias = Literal["int8", "float16", "float32"]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input or output of a graph.
+
+    Attributes:
+        name: its name in the graph.
+        dtype: numpy's name of its element type.
+        shape: a number is a fixed axis, a word a dynamic one.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GraphContract:
+    """What a graph takes and gives.
+
+    In :data:`GRAPH_CONTRACTS` upper-case axes and the dtype ``codec`` stand for the model's sizes.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+_IDS = TensorSpec("input_ids", "int64", ("batch", "length"))
+_MASK = TensorSpec("attention_mask", "int64", ("batch", "length"))
+
+GRAPH_CONTRACTS: Mapping[GraphName, GraphContract] = MappingProxyType(
+    {
+        "image_encoder": GraphContract(
+            inputs=(TensorSpec("pixel_values", "float32", ("batch", 3, "S", "S")),),
+            outputs=(
+                TensorSpec("tokens", "float32", ("batch", "N", "C")),
+                TensorSpec("vectors", "float32", ("batch", "D")),
+            ),
+        ),
+        "composer": GraphContract(
+            inputs=(_IDS, _MASK, TensorSpec("reference_tokens", "float32", ("batch", "N", "C"))),
+            outputs=(
+                TensorSpec("query_vectors", "float32", ("batch", "D")),
+                TensorSpec("fusion_states", "float32", ("batch", "length", "H")),
+            ),
+        ),
+        "reranker": GraphContract(
+            inputs=(
+                TensorSpec("input_ids", "int64", (1, "length")),
+                TensorSpec("fusion_states", "float32", (1, "length", "H")),
+                TensorSpec("candidate_tokens", "codec", ("candidates", "N", "C")),
+                TensorSpec("candidate_scales", "float32", ("candidates", "N")),
+            ),
+            outputs=(TensorSpec("scores", "float32", ("candidates",)),),
+        ),
+    }
+)
+"""Names, element types and axes of the three graphs. Lower-case axes are dynamic."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSizes:
+    """The numbers that all three graphs share.
+
+    Attributes:
+        image_size: S, side of the square input in pixels.
+        token_rows: N, tokens per image, the class token included.
+        token_dims: C, dimensions of one image token.
+        vector_size: D, dimensions of what Qdrant searches.
+        fusion_dims: H, dimensions of one fusion state.
+        token_codec: the form in which candidate tokens are stored and read by the re-ranker.
+    """
+
+    image_size: int
+    token_rows: int
+    token_dims: int
+    vector_size: int
+    fusion_dims: int
+    token_codec: TokenCodec
+
+
+def contract_tensors(name: GraphName, sizes: ModelSizes) -> GraphContract:
+    """Fill a graph's contract in with a model's sizes; the words left in shapes are dynamic axes."""
+    axes = {
+        "S": sizes.image_size,
+        "N": sizes.token_rows,
+        "C": sizes.token_dims,
+        "D": sizes.vector_size,
+        "H": sizes.fusion_dims,
+    }
+
+    def fill(tensors: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
+        return tuple(
+            TensorSpec(
+                tensor.name,
+                sizes.token_codec if tensor.dtype == "codec" else tensor.dtype,
+                tuple(axes.get(axis, axis) if isinstance(axis, str) else axis for axis in tensor.shape),
+            )
+            for tensor in tensors
+        )
+
+    contract = GRAPH_CONTRACTS[name]
+    return GraphContract(inputs=fill(contract.inputs), outputs=fill(contract.outputs))
