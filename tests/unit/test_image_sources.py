@@ -1,0 +1,258 @@
+"""Folders and manifests become records; nothing is decoded here, so the pictures are empty files."""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from qdrant_cir.errors import InputError, MissingExtraError
+from qdrant_cir.image_sources import ImageRecord, RejectedRow, read_folder, read_images, read_manifest
+from qdrant_cir.types import JsonObject
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        file = root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def payloads(path: Path) -> list[JsonObject]:
+    return [record.payload for record in read_manifest(path) if isinstance(record, ImageRecord)]
+
+
+def rejected(path: Path) -> list[RejectedRow]:
+    return [record for record in read_manifest(path) if isinstance(record, RejectedRow)]
+
+
+class TestFolder:
+    def test_pictures_come_sorted_from_all_depths_and_nothing_else_comes(self, tmp_path: Path) -> None:
+        touch(
+            tmp_path,
+            "b.PNG",
+            "a/2.jpg",
+            "a/1.jpeg",
+            "a/deep/3.webp",
+            "notes.txt",
+            ".hidden.jpg",
+            ".git/4.jpg",
+        )
+        ids = [record.image_id for record in read_folder(tmp_path)]
+        assert ids == ["a/1.jpeg", "a/2.jpg", "a/deep/3.webp", "b.PNG"]
+
+    def test_folder_names_become_a_filterable_field(self, tmp_path: Path) -> None:
+        touch(tmp_path, "1.jpg", "dress/1.jpg", "summer/dress/1.jpg")
+        assert [record.payload for record in read_folder(tmp_path)] == [
+            {"file": "1.jpg"},
+            {"file": "dress/1.jpg", "folder": "dress"},
+            {"file": "summer/dress/1.jpg", "folder": ["summer", "dress"]},
+        ]
+
+    def test_the_source_is_the_absolute_path_however_the_folder_was_named(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        touch(tmp_path, "photos/1.jpg")
+        monkeypatch.chdir(tmp_path)
+        (record,) = read_folder("photos")
+        assert record.source == record.image == str(tmp_path / "photos" / "1.jpg")
+
+    def test_a_folder_without_pictures_is_refused(self, tmp_path: Path) -> None:
+        touch(tmp_path, "notes.txt")
+        with pytest.raises(InputError, match=r"no image in .*\.jpg"):
+            read_folder(tmp_path)
+
+    def test_a_missing_path_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="nowhere is not a folder"):
+            read_folder(tmp_path / "nowhere")
+        with pytest.raises(InputError, match=r"nowhere does not exist.*\.csv"):
+            read_images(tmp_path / "nowhere")
+
+
+class TestCsv:
+    def test_columns_are_typed_as_a_whole(self, tmp_path: Path) -> None:
+        manifest = write(
+            tmp_path / "m.csv",
+            "file,count,price,on_sale,article,mixed,big\n"
+            "1.jpg,3,19.90,true,0012,5,1\n"
+            "2.jpg,-4,20,False,0013,five,99999999999999999999\n",
+        )
+        assert payloads(manifest) == [
+            {"count": 3, "price": 19.9, "on_sale": True, "article": "0012", "mixed": "5", "big": "1"},
+            {
+                "count": -4,
+                "price": 20.0,
+                "on_sale": False,
+                "article": "0013",
+                "mixed": "five",
+                "big": "99999999999999999999",
+            },
+        ]
+        assert [type(payload["price"]) for payload in payloads(manifest)] == [float, float]
+
+    def test_words_that_python_reads_as_numbers_stay_strings(self, tmp_path: Path) -> None:
+        manifest = write(tmp_path / "m.csv", "file,a,b,c\n1.jpg,nan,inf,1_000\n")
+        assert payloads(manifest) == [{"a": "nan", "b": "inf", "c": "1_000"}]
+
+    def test_an_empty_cell_is_an_absent_field_and_does_not_change_the_type(self, tmp_path: Path) -> None:
+        manifest = write(tmp_path / "m.csv", "file,count\n1.jpg,3\n2.jpg,\n")
+        assert payloads(manifest) == [{"count": 3}, {}]
+
+    def test_ids_and_files_are_never_numbers(self, tmp_path: Path) -> None:
+        manifest = write(tmp_path / "m.csv", "image_id,file\n7,10\n")
+        (record,) = read_manifest(manifest)
+        assert record == ImageRecord("7", str(tmp_path / "10"), {}, str(tmp_path / "10"))
+
+    def test_the_file_names_the_picture_where_no_id_does(self, tmp_path: Path) -> None:
+        manifest = write(tmp_path / "m.csv", "image_id,image\n,sub/1.jpg\nB,/data/2.jpg\n")
+        assert [(r.image_id, r.source) for r in read_manifest(manifest) if isinstance(r, ImageRecord)] == [
+            ("sub/1.jpg", str(tmp_path / "sub/1.jpg")),
+            ("B", "/data/2.jpg"),
+        ]
+
+    def test_a_bad_row_is_reported_by_its_first_line_and_the_rest_is_read(self, tmp_path: Path) -> None:
+        manifest = write(tmp_path / "m.csv", 'file,note\n1.jpg,"two\nlines"\n2.jpg\n,empty\n\n3.jpg,ok\n')
+        assert rejected(manifest) == [
+            RejectedRow("m.csv line 4", "1 values for 2 columns"),
+            RejectedRow("m.csv line 5", "expected a file name in 'file', got None"),
+        ]
+        assert payloads(manifest) == [{"note": "two\nlines"}, {"note": "ok"}]
+
+    def test_spreadsheet_exports_with_a_byte_order_mark_are_read(self, tmp_path: Path) -> None:
+        (tmp_path / "m.csv").write_bytes(b"\xef\xbb\xbffile,note\r\n1.jpg,x\r\n")
+        assert payloads(tmp_path / "m.csv") == [{"note": "x"}]
+
+    def test_text_that_is_not_utf8_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "m.csv").write_bytes("file,note\n1.jpg,Grün\n".encode("latin-1"))
+        with pytest.raises(InputError, match="not UTF-8"):
+            read_manifest(tmp_path / "m.csv")
+
+    def test_columns_without_names_of_their_own_are_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="a name of its own"):
+            read_manifest(write(tmp_path / "m.csv", "file,a,a\n1.jpg,1,2\n"))
+
+    def test_the_length_counts_all_rows_and_reading_can_be_repeated(self, tmp_path: Path) -> None:
+        manifest = read_manifest(write(tmp_path / "m.csv", "file,a\n1.jpg,1\n2.jpg\n3.jpg,3\n"))
+        assert len(manifest) == 3
+        assert list(manifest) == list(manifest)
+
+
+class TestJsonLines:
+    def test_json_is_kept_as_it_is(self, tmp_path: Path) -> None:
+        fields = {"tags": ["a", "b"], "size": {"cm": 1.5}, "n": 1, "sale": True, "none": None, "code": "01"}
+        manifest = write(tmp_path / "m.jsonl", json.dumps({"file": "1.jpg", **fields}) + "\n")
+        assert payloads(manifest) == [fields]
+
+    def test_integer_ids_are_taken_as_strings(self, tmp_path: Path) -> None:
+        manifest = write(tmp_path / "m.jsonl", '{"file": "1.jpg", "image_id": 12}\n')
+        assert [r.image_id for r in read_manifest(manifest) if isinstance(r, ImageRecord)] == ["12"]
+
+    def test_bad_lines_are_reported_by_number_and_reason(self, tmp_path: Path) -> None:
+        lines = [
+            "{",
+            "[1]",
+            '{"file": 3}',
+            '{"file": "1.jpg", "image_id": true}',
+            '{"file": "2.jpg", "x": NaN}',
+        ]
+        manifest = write(tmp_path / "m.jsonl", "\n".join(['{"file": "0.jpg"}', "", *lines]))
+        rows = rejected(manifest)
+        assert [row.place for row in rows] == [f"m.jsonl line {number}" for number in (3, 4, 5, 6, 7)]
+        assert [row.reason[:24] for row in rows] == [
+            "not JSON: Expecting prop",
+            "expected a JSON object, ",
+            "expected a file name in ",
+            "expected a string or an ",
+            "a value of type float (n",
+        ]
+
+
+class TestParquet:
+    def write(self, path: Path, columns: dict[str, list[object]]) -> Path:
+        parquet.write_table(pa.table(columns), path)
+        return path
+
+    def test_types_are_kept_and_nulls_are_absent(self, tmp_path: Path) -> None:
+        manifest = self.write(
+            tmp_path / "m.parquet",
+            {
+                "file": ["1.jpg", "2.jpg"],
+                "count": [3, None],
+                "price": [1.5, float("nan")],
+                "sale": [True, False],
+                "day": [date(2024, 2, 29), None],
+                "tags": [["a"], []],
+            },
+        )
+        assert payloads(manifest) == [
+            {"count": 3, "price": 1.5, "sale": True, "day": "2024-02-29", "tags": ["a"]},
+            {"sale": False, "tags": []},
+        ]
+
+    def test_an_image_column_may_hold_the_files_themselves(self, tmp_path: Path) -> None:
+        manifest = self.write(
+            tmp_path / "m.parquet", {"image": [{"bytes": b"PNG", "path": "1.png"}], "n": [1]}
+        )
+        assert list(read_manifest(manifest)) == [ImageRecord("1.png", b"PNG", {"n": 1}, None)]
+
+    def test_bytes_without_any_name_are_reported(self, tmp_path: Path) -> None:
+        manifest = self.write(tmp_path / "m.parquet", {"image": [b"PNG"]})
+        (row,) = rejected(manifest)
+        assert row.place == "m.parquet row 1"
+        assert "'image_id', got None" in row.reason
+
+    def test_another_file_with_that_suffix_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(InputError, match="not a Parquet file"):
+            read_manifest(write(tmp_path / "m.parquet", "file\n1.jpg\n"))
+
+    def test_without_pyarrow_the_message_says_what_to_install(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        manifest = self.write(tmp_path / "m.parquet", {"file": ["1.jpg"]})
+        monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+        with pytest.raises(MissingExtraError, match=r'pip install "qdrant-cir\[parquet\]"'):
+            read_manifest(manifest)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "places"),
+    [
+        ("m.csv", "file,image_id\n1.jpg,A\n2.jpg,B\n3.jpg,A\n", "lines 2 and 4"),
+        ("m.jsonl", '{"file": "1.jpg"}\n\n{"file": "1.jpg"}\n', "lines 1 and 3"),
+    ],
+)
+def test_an_id_given_twice_is_refused_with_both_lines(
+    tmp_path: Path, name: str, text: str, places: str
+) -> None:
+    with pytest.raises(InputError, match=places):
+        read_manifest(write(tmp_path / name, text))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "columns"),
+    [
+        ("m.csv", "path;title\n1.jpg;x\n", "path;title"),
+        ("m.jsonl", '{"path": "1.jpg", "title": 1}', "path, title"),
+    ],
+)
+def test_a_manifest_without_a_file_column_is_refused_with_its_columns(
+    tmp_path: Path, name: str, text: str, columns: str
+) -> None:
+    with pytest.raises(InputError, match=f"columns are: {columns}"):
+        read_manifest(write(tmp_path / name, text))
+
+
+def test_a_manifest_without_rows_and_an_unknown_format_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no rows"):
+        read_manifest(write(tmp_path / "m.csv", "file\n"))
+    with pytest.raises(InputError, match=r"ending in \.csv"):
+        read_manifest(write(tmp_path / "m.xlsx", "file\n"))
