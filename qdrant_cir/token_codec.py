@@ -1,8 +1,7 @@
 """Candidate tokens to bytes and back, and to the form that the re-ranker reads.
 
-The bytes of one image, little-endian: a header of 20 bytes (magic ``CIRT``, version u8, type u8, reserved u16,
-rows u32, dims u32, CRC32 u32 of what follows), for int8 the scales (float32 [N]), then the values ([N, C],
-row-major).
+The bytes of one image, little-endian: a header of 20 bytes (magic ``CIRT``, version u8, type u8, 2 zeros,
+rows u32, dims u32, CRC32 u32 of what follows), for int8 the scales (float32 [N]), then the values.
 """
 
 from __future__ import annotations
