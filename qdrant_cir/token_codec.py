@@ -107,8 +107,8 @@ def _checked_payload(data: bytes, *, place: int, sizes: ModelSizes) -> memoryvie
         raise TokensError(
             f"{label} are {len(data)} bytes, shorter than their header of {_HEADER.size}. {cure}"
         )
-    magic, version, code, _, rows, dims, crc = _HEADER.unpack_from(data)
-    if magic != _MAGIC:
+    magic, version, code, reserved, rows, dims, crc = _HEADER.unpack_from(data)
+    if magic != _MAGIC or reserved:
         raise TokensError(
             f"{label} begin with {magic!r}, not {_MAGIC!r}: these are no tokens of ours. {cure}"
         )

@@ -62,8 +62,8 @@ def shared_data() -> Path:
     return folder.resolve()
 
 
-# The tiny model. 16 px, tokens = mean colour of the picture and of its quadrants, vector = direction of the
-# mean colour, in RGB from -1 to 1. A word adds its colour to the reference's mean; the re-ranker is a dot product.
+# The tiny model, of 16 px. Tokens: mean colour of the picture and of its quadrants. Vector: direction of
+# the mean. Colours are RGB from -1 to 1. A word adds its colour to the mean. Score: a dot product.
 
 TINY_SIZES = ModelSizes(
     image_size=16, token_rows=5, token_dims=3, vector_size=3, fusion_dims=3, token_codec="int8"
@@ -109,7 +109,8 @@ image_encoder (float[batch,3,16,16] pixel_values) => (float[batch,5,3] tokens, f
 
 _COMPOSER = """
 composer (int64[batch,length] input_ids, int64[batch,length] attention_mask,
-          float[batch,5,3] reference_tokens) => (float[batch,3] query_vectors, float[batch,length,3] fusion_states)
+          float[batch,5,3] reference_tokens)
+    => (float[batch,3] query_vectors, float[batch,length,3] fusion_states)
 <float[WORD_COUNT,3] words = {WORDS}, int64[1] one = {1}, int64[1] last = {-1}, float tiny = {0.000001},
  int64 first = {0}> {
     meanings = Gather (words, input_ids)

@@ -59,9 +59,9 @@ def test_tokens_tell_quadrants_apart(encoder: ImageEncoder, bundle: Bundle) -> N
     picture = Image.new("RGB", (16, 16), RED)
     picture.paste(BLUE, (8, 0, 16, 8))
     tokens = encoder.encode(preprocess(picture, bundle.manifest.preprocessing)[None]).tokens[0]
-    np.testing.assert_allclose(
-        tokens, [[0.5, -1, -0.5], [1, -1, -1], [-1, -1, 1], [1, -1, -1], [1, -1, -1]], atol=1e-6
-    )
+    red, blue = [1.0, -1.0, -1.0], [-1.0, -1.0, 1.0]
+    # A quarter of the picture is blue: 0.75 red + 0.25 blue = (0.5, -1, -0.5).
+    np.testing.assert_allclose(tokens, np.array([[0.5, -1, -0.5], red, blue, red, red]), atol=1e-6)
 
 
 def test_no_picture_gives_no_tokens_of_the_right_shape(encoder: ImageEncoder) -> None:

@@ -1,0 +1,182 @@
+"""Sessions: real onnxruntime on real files; what cannot be had is refused by name."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qdrant_cir import sessions
+from qdrant_cir.bundle import TensorSpec, load_bundle
+from qdrant_cir.errors import BundleError, InputError, MissingExtraError, ProviderError
+from qdrant_cir.sessions import Session, available_threads, open_graph, open_session
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_bundle: Path) -> Session:
+    return open_session(tiny_bundle / "onnx" / "image_encoder.onnx", provider="cpu", threads=1)
+
+
+def cuda_is_built_in() -> bool:
+    import onnxruntime
+
+    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+
+
+def test_a_session_describes_its_graph(encoder: Session) -> None:
+    assert encoder.provider == "cpu"
+    assert encoder.inputs == (TensorSpec("pixel_values", "float32", ("batch", 3, 16, 16)),)
+    assert [tensor.name for tensor in encoder.outputs] == ["tokens", "vectors"]
+
+
+def test_io_binding_computes_what_a_plain_run_computes(encoder: Session) -> None:
+    pixels = np.random.default_rng(3).normal(size=(3, 3, 16, 16)).astype(np.float32)
+    plain, bound = encoder.run({"pixel_values": pixels}), encoder.run_bound({"pixel_values": pixels})
+    assert plain.keys() == bound.keys()
+    for name in plain:
+        np.testing.assert_array_equal(plain[name], bound[name])
+
+
+def test_io_binding_reads_arrays_that_are_not_contiguous(encoder: Session) -> None:
+    pixels = np.random.default_rng(3).normal(size=(16, 16, 3, 2)).astype(np.float32).transpose(3, 2, 0, 1)
+    expected = pixels.mean(axis=(2, 3))
+    np.testing.assert_allclose(
+        encoder.run_bound({"pixel_values": pixels})["tokens"][:, 0], expected, atol=1e-6
+    )
+
+
+def test_threads_may_share_a_session(encoder: Session) -> None:
+    batches = [np.full((1, 3, 16, 16), value, np.float32) for value in range(1, 9)]
+    with ThreadPoolExecutor(4) as pool:
+        means = list(pool.map(lambda pixels: encoder.run({"pixel_values": pixels})["tokens"].mean(), batches))
+    assert means == list(range(1, 9))
+
+
+def test_arena_shrinkage_changes_no_number(tiny_bundle: Path, encoder: Session) -> None:
+    path = tiny_bundle / "onnx" / "image_encoder.onnx"
+    shrinking = open_session(path, provider="cpu", threads=1, shrinks_arena=True)
+    pixels = np.random.default_rng(3).normal(size=(3, 3, 16, 16)).astype(np.float32)
+    for _ in range(2):
+        np.testing.assert_array_equal(
+            shrinking.run({"pixel_values": pixels})["tokens"], encoder.run({"pixel_values": pixels})["tokens"]
+        )
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        {},
+        {"pixels": np.zeros((1, 3, 16, 16), np.float32)},
+        {"pixel_values": np.zeros((1, 3, 16, 16), np.float64)},
+        {"pixel_values": np.zeros((3, 16, 16), np.float32)},
+        {"pixel_values": np.zeros((1, 3, 16, 17), np.float32)},
+    ],
+)
+def test_wrong_inputs_are_refused_with_what_was_expected(
+    encoder: Session, inputs: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]]
+) -> None:
+    with pytest.raises(InputError, match=r"Expected pixel_values float32 \[batch,3,16,16\]; got"):
+        encoder.run(inputs)
+
+
+def test_a_missing_file_and_one_that_is_no_graph_are_bundle_errors(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="There is no graph"):
+        open_session(tmp_path / "none.onnx", provider="cpu")
+    (tmp_path / "bad.onnx").write_bytes(b"no protobuf at all")
+    with pytest.raises(BundleError, match=r"cannot load .*bad\.onnx"):
+        open_session(tmp_path / "bad.onnx", provider="cpu")
+
+
+def test_cuda_that_is_not_there_is_refused_not_replaced_by_the_cpu(tiny_bundle: Path) -> None:
+    if cuda_is_built_in():
+        pytest.skip("this onnxruntime has CUDA")
+    with pytest.raises(ProviderError, match=r'has no CUDA provider .*pip install "qdrant-cir\[gpu\]"'):
+        open_session(tiny_bundle / "onnx" / "composer.onnx", provider="cuda")
+
+
+def test_auto_says_what_it_chose(tiny_bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="qdrant_cir.sessions"):
+        session = open_session(tiny_bundle / "onnx" / "composer.onnx", threads=1)
+    assert f"composer.onnx runs on {session.provider} (provider=auto)" in caplog.messages
+
+
+def test_fewer_than_one_thread_is_refused(tiny_bundle: Path) -> None:
+    with pytest.raises(InputError, match="threads is 0"):
+        open_session(tiny_bundle / "onnx" / "composer.onnx", threads=0)
+
+
+def test_without_onnxruntime_both_install_commands_are_named(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingExtraError, match=r"qdrant-cir\[cpu\].*qdrant-cir\[gpu\]"):
+        open_session(tiny_bundle / "onnx" / "composer.onnx")
+
+
+def test_two_onnxruntime_distributions_are_refused(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("onnxruntime", "onnxruntime-gpu"):
+        folder = tmp_path / f"{name.replace('-', '_')}-1.0.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ProviderError, match="Both onnxruntime and onnxruntime-gpu are installed"):
+        open_session(tiny_bundle / "onnx" / "composer.onnx")
+
+
+def test_a_graph_that_is_not_what_its_manifest_says_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
+    bundle = load_bundle(tiny_bundle)
+    spoiled = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle, spoiled)
+    shutil.copy(tiny_bundle / "onnx" / "image_encoder.onnx", spoiled / "onnx" / "reranker.onnx")
+    swapped = type(bundle)(folder=spoiled, manifest=bundle.manifest, fingerprint=bundle.fingerprint)
+    with pytest.raises(BundleError, match=r"Expected input_ids int64 .* the graph has pixel_values"):
+        open_graph(swapped, "reranker", provider="cpu", threads=1)
+
+
+def test_every_graph_of_a_bundle_opens(tiny_bundle: Path) -> None:
+    bundle = load_bundle(tiny_bundle)
+    for name in bundle.manifest.graphs:
+        assert open_graph(bundle, name, provider="cpu", threads=1).provider == "cpu"
+
+
+# threads
+
+
+def quota_folder(tmp_path: Path, files: dict[str, str]) -> Path:
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "150000 100000\n"}, 1.5),
+        ({"cpu.max": "max 100000\n"}, None),
+        ({"cpu.cfs_quota_us": "400000\n", "cpu.cfs_period_us": "100000\n"}, 4.0),
+        ({"cpu.cfs_quota_us": "-1\n", "cpu.cfs_period_us": "100000\n"}, None),
+        ({"cpu.max": "nonsense"}, None),
+        ({}, None),
+    ],
+)
+def test_a_cgroup_quota_is_read_in_cores(tmp_path: Path, files: dict[str, str], cores: float | None) -> None:
+    assert sessions._quota(quota_folder(tmp_path, files)) == cores
+
+
+def test_the_quota_bounds_the_threads_and_is_rounded_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    affinity = len(os.sched_getaffinity(0))
+    quota_folder(tmp_path, {"cpu.max": "50000 100000"})
+    monkeypatch.setattr(sessions, "_cgroup_folders", lambda: [tmp_path])
+    assert available_threads() == 1
+    (tmp_path / "cpu.max").write_text("99900000 100000")
+    assert available_threads() == affinity
