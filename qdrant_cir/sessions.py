@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import logging
 import math
 import os
@@ -237,9 +236,11 @@ def _onnxruntime() -> ModuleType:
 
 
 def _is_installed(distribution: str) -> bool:
+    from importlib import metadata
+
     try:
-        importlib.metadata.distribution(distribution)
-    except importlib.metadata.PackageNotFoundError:
+        metadata.distribution(distribution)
+    except metadata.PackageNotFoundError:
         return False
     return True
 
