@@ -108,7 +108,7 @@ def load_blip(folder: str | Path, sizes: ModelSizes) -> Conversion:
     text = {k: v for k, v in source.items() if k.startswith(("text_encoder.", "text_proj.", "itm_head."))}
     unused = _fill(model.image_encoder, vision, where)
     unused += _fill(model.composer, text, where)
-    streams = {name: v for k, v in text.items() if k.startswith("text_encoder.") for name in _stream_names(k)}
+    streams = {name: v for k, v in text.items() if k.startswith("text_encoder.") for name in stream_names(k)}
     fresh = [
         name
         for name in model.reranker.state_dict()
@@ -216,7 +216,7 @@ def _vision_name(key: str) -> str:
     return key
 
 
-def _stream_names(key: str) -> tuple[str, ...]:
+def stream_names(key: str) -> tuple[str, ...]:
     """Give the one or two names under which the re-ranker holds a text-encoder weight."""
     if ".attention." not in key and ".crossattention." not in key:
         return () if _UNUSED.fullmatch(key) else (key,)

@@ -51,51 +51,47 @@ class ComposerGraph(nn.Module):
 
 
 class AbsorbedCrossAttention(nn.Module):
-    """Both streams' cross-attention to stored tokens, with the key and value projections absorbed."""
+    """Both streams' cross-attention to stored tokens, with the key and value projections absorbed.
+
+    Heads of both streams lie behind each other, [2 * heads, ...], so that a candidate's tokens are read by one matrix
+    product for the scores and one for the mixing.
+    """
 
     def __init__(self, cross: DualAttention) -> None:
         super().__init__()
         self.output = cross.output
         self.heads = cross.self0.heads
         self.query0, self.query1 = cross.self0.query, cross.self1.query
-        for stream, projections in enumerate((cross.self0, cross.self1)):
-            self.register_buffer(f"keys{stream}", self._per_head_keys(projections))
-            self.register_buffer(f"values{stream}", self._per_head_values(projections))
-            self.register_buffer(f"value_bias{stream}", projections.value.bias.detach())
+        streams = (cross.self0, cross.self1)
+        self.keys: Tensor
+        self.values: Tensor
+        self.value_bias: Tensor
+        self.register_buffer("keys", torch.cat([self._keys(s) for s in streams]))
+        self.register_buffer("values", torch.cat([self._values(s) for s in streams]))
+        self.register_buffer("value_bias", torch.stack([s.value.bias.detach() for s in streams]))
 
-    def _per_head_keys(self, projections: Projections) -> Tensor:
+    def _keys(self, projections: Projections) -> Tensor:
         """Key weights as [heads, H / heads, C], the softmax scale folded in."""
         weight = projections.key.weight.detach().unflatten(0, (self.heads, -1))
         return weight * weight.shape[1] ** -0.5
 
-    def _per_head_values(self, projections: Projections) -> Tensor:
+    def _values(self, projections: Projections) -> Tensor:
         """Value weights as [heads, C, H / heads]."""
-        return projections.value.weight.detach().unflatten(0, (self.heads, -1)).transpose(1, 2).contiguous()
+        return projections.value.weight.detach().unflatten(0, (self.heads, -1)).transpose(1, 2)
 
-    def _absorbed_queries(self, states: Tensor, query: nn.Module, keys: Tensor) -> Tensor:
-        """[B, L, H] to [B, heads * L, C]."""
-        heads = query(states).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        return torch.matmul(heads, keys).flatten(1, 2)
-
-    def _values(self, mixed: Tensor, values: Tensor, bias: Tensor) -> Tensor:
-        """[K, heads * L, C] to [K, L, H]."""
-        heads = torch.matmul(mixed.unflatten(1, (self.heads, -1)), values)
-        return heads.transpose(1, 2).flatten(2) + bias
+    def _split(self, states: Tensor) -> Tensor:
+        return states.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     def forward(self, x0: Tensor, x1: Tensor, tokens: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
         """Attend from streams [1 or K, L, H] to tokens float32 [K, N, C] with scales [K, 1, N]."""
-        queries = torch.cat(
-            (
-                self._absorbed_queries(x0, self.query0, self.get_buffer("keys0")),
-                self._absorbed_queries(x1, self.query1, self.get_buffer("keys1")),
-            ),
-            dim=1,
-        )
+        heads = torch.cat((self._split(self.query0(x0)), self._split(self.query1(x1))), dim=1)
+        queries = torch.matmul(heads, self.keys).flatten(1, 2)
         attention = torch.softmax(torch.matmul(queries, tokens.transpose(1, 2)) * scales, dim=-1)
-        mixed0, mixed1 = torch.matmul(attention * scales, tokens).chunk(2, dim=1)
+        mixed = torch.matmul(attention * scales, tokens).unflatten(1, (2 * self.heads, -1))
+        heads = torch.matmul(mixed, self.values).transpose(1, 2)
         merged = self.output.merge(
-            self.output.dense0(self._values(mixed0, self.get_buffer("values0"), self.get_buffer("value_bias0"))),
-            self.output.dense1(self._values(mixed1, self.get_buffer("values1"), self.get_buffer("value_bias1"))),
+            self.output.dense0(heads[:, :, : self.heads].flatten(2) + self.value_bias[0]),
+            self.output.dense1(heads[:, :, self.heads :].flatten(2) + self.value_bias[1]),
         )
         return self.output.LayerNormA(merged + x0), self.output.LayerNormB(merged + x1)
 

@@ -1,0 +1,152 @@
+"""The pool of drawn pictures that all training stages read.
+
+One group is a training triplet with its hard negatives, all drawn: row 0 the reference, rows 1 and 2 two renderings of
+the target, the rest near-duplicates of both. Groups make near-duplicates meet in every batch, which is where the
+learning is. Drawn once by a process per core and kept on disk as one memory-mapped array; a stopped run goes on at the
+chunk it had reached.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qdrant_cir.catalog import (
+    Scene,
+    attributes,
+    describe_edit,
+    describe_scene,
+    draw_scene,
+    sample_training_edit,
+    statement,
+)
+
+logger = logging.getLogger(__name__)
+
+PICTURES_PER_GROUP = 6
+CHUNK_GROUPS = 250
+PARAPHRASES = 4
+STATEMENTS = 6
+CAPTIONS = 3
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class PictureFacts:
+    """What is known about one drawn picture.
+
+    Attributes:
+        attributes: the scene's canonical attributes.
+        boxes: part name to (left, top, right, bottom) in fractions of the picture.
+        captions: true descriptions.
+        statements: sentences about one part each.
+        statement_parts: the part each statement is about.
+        statement_truths: whether each statement holds for this picture.
+    """
+
+    attributes: dict[str, str]
+    boxes: dict[str, Box]
+    captions: list[str]
+    statements: list[str]
+    statement_parts: list[str]
+    statement_truths: list[bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One training triplet: paraphrases of its edit, the edit's kind, and its pictures' facts."""
+
+    texts: list[str]
+    kind: str
+    pictures: list[PictureFacts]
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """All groups; ``pictures`` is uint8 [groups * PICTURES_PER_GROUP, S, S, 3], memory-mapped."""
+
+    groups: list[Group]
+    pictures: NDArray[np.uint8]
+
+
+def open_pool(folder: Path, *, groups: int, size: int, seed: int, workers: int) -> Pool:
+    """Draw what is missing of a pool and open it.
+
+    Args:
+        folder: where the pool lies or is to lie.
+        groups: how many triplets; a multiple of 250.
+        size: side of a picture in pixels.
+        seed: of the whole pool; the same seed gives the same pool.
+        workers: drawing processes.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    array = folder / "pictures.npy"
+    if not array.exists():
+        shape = (groups * PICTURES_PER_GROUP, size, size, 3)
+        np.lib.format.open_memmap(array, "w+", np.uint8, shape).flush()
+    missing = [c for c in range(groups // CHUNK_GROUPS) if not _facts_file(folder, c).exists()]
+    begin = time.monotonic()
+    with ProcessPoolExecutor(workers) as executor:
+        draw = partial(_draw_chunk, folder, size=size, seed=seed)
+        for done, chunk in enumerate(executor.map(draw, missing), start=1):
+            rate = done * CHUNK_GROUPS * PICTURES_PER_GROUP / (time.monotonic() - begin)
+            logger.info("drew chunk %d, %d of %d, %.0f pictures/s", chunk, done, len(missing), rate)
+    facts = [_read_facts(_facts_file(folder, c)) for c in range(groups // CHUNK_GROUPS)]
+    return Pool([group for chunk in facts for group in chunk], np.load(array, mmap_mode="r"))
+
+
+def _facts_file(folder: Path, chunk: int) -> Path:
+    return folder / f"facts_{chunk:04d}.jsonl"
+
+
+def _draw_chunk(folder: Path, chunk: int, *, size: int, seed: int) -> int:
+    pictures = np.load(folder / "pictures.npy", mmap_mode="r+")
+    lines = []
+    for group in range(chunk * CHUNK_GROUPS, (chunk + 1) * CHUNK_GROUPS):
+        rng = np.random.default_rng((seed, group))
+        triplet = sample_training_edit(rng)
+        scenes = [triplet.reference, triplet.edit.target, triplet.edit.target, *triplet.negatives]
+        while len(scenes) < PICTURES_PER_GROUP:
+            scenes.append(triplet.edit.target)
+        facts = []
+        for row, scene in enumerate(scenes[:PICTURES_PER_GROUP]):
+            drawn = draw_scene(scene, rng, size=size)
+            pictures[group * PICTURES_PER_GROUP + row] = np.asarray(drawn.image)
+            boxes = {name: (b.left, b.top, b.right, b.bottom) for name, b in drawn.boxes.items()}
+            facts.append(_describe(scene, boxes, rng))
+        texts = [describe_edit(triplet.edit, rng, split="train") for _ in range(PARAPHRASES)]
+        lines.append(json.dumps(asdict(Group(texts, triplet.edit.kind, facts))))
+    partial_file = _facts_file(folder, chunk).with_suffix(".part")
+    partial_file.write_text("\n".join(lines), encoding="utf-8")
+    partial_file.replace(_facts_file(folder, chunk))
+    return chunk
+
+
+def _describe(scene: Scene, boxes: dict[str, Box], rng: np.random.Generator) -> PictureFacts:
+    statements = [statement(scene, rng) for _ in range(STATEMENTS)]
+    return PictureFacts(
+        attributes=attributes(scene),
+        boxes=boxes,
+        captions=[describe_scene(scene, rng) for _ in range(CAPTIONS)],
+        statements=[s.text for s in statements],
+        statement_parts=[s.part for s in statements],
+        statement_truths=[s.is_true for s in statements],
+    )
+
+
+def _read_facts(path: Path) -> list[Group]:
+    groups = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        values = json.loads(line)
+        pictures = [PictureFacts(**p) for p in values["pictures"]]
+        groups.append(Group(values["texts"], values["kind"], pictures))
+    return groups

@@ -1,0 +1,162 @@
+"""The recipe of the bundled model, from nothing to a model folder; every stage resumes where it was stopped."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+import torch
+from tokenizers import Tokenizer
+from torch import nn
+
+from onnx_export.errors import TrainingError
+from onnx_export.model_folder import ModelFolder, save_model_folder
+from onnx_export.models import CATALOG_SMALL, CirModel, build_model
+from onnx_export.training.features import PoolFeatures, compute_features
+from onnx_export.training.loop import Schedule, StepFunction, train
+from onnx_export.training.pool import Pool, open_pool
+from onnx_export.training.pretrain import Pretraining
+from onnx_export.training.stages import StageOne, StageTwo, start_reranker_from_text_encoder
+from onnx_export.training.tokenizer import build_tokenizer
+
+logger = logging.getLogger(__name__)
+
+Stage = Literal["pretrain", "stage-one", "stage-two"]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything that decides what comes out.
+
+    Attributes:
+        seed: of pictures, weights and batches.
+        groups: training triplets in the pool, six pictures each.
+        pretrain_steps, pretrain_groups, pretrain_rate: optimiser steps, groups per step, peak learning rate.
+        stage_one_steps, stage_one_batch, stage_one_rate: the same for the composer, in queries.
+        stage_two_steps, stage_two_batch, stage_two_rate: the same for the re-ranker, in queries.
+        stage_two_others: wrong candidates per query that come from other groups of the batch.
+    """
+
+    seed: int = 1
+    groups: int = 20_000
+    pretrain_steps: int = 2_400
+    pretrain_groups: int = 12
+    pretrain_rate: float = 1.0e-3
+    stage_one_steps: int = 2_500
+    stage_one_batch: int = 64
+    stage_one_rate: float = 3e-4
+    stage_two_steps: int = 3_000
+    stage_two_batch: int = 16
+    stage_two_rate: float = 3e-4
+    stage_two_others: int = 3
+
+
+def read_recipe(path: Path | None) -> Recipe:
+    """Read a recipe from JSON; fields that are not given keep their defaults.
+
+    Raises:
+        TrainingError: the file cannot be read or has a field that no recipe has.
+    """
+    if path is None:
+        return Recipe()
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return Recipe(**values)
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{path} cannot be read as a recipe: {error}") from error
+    except TypeError as error:
+        names = ", ".join(f.name for f in fields(Recipe))
+        raise TrainingError(f"{path} is no recipe ({error}); its fields are {names}.") from error
+
+
+class Run:
+    """One training run in one folder: ``recipe.json``, ``pool/``, checkpoints, logs, and ``model/`` at the end."""
+
+    def __init__(self, folder: Path, recipe: Recipe) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = folder / "recipe.json"
+        if kept.exists() and read_recipe(kept) != recipe:
+            raise TrainingError(f"{folder} holds a run of another recipe ({kept}); choose another folder.")
+        kept.write_text(json.dumps(asdict(recipe), indent=2) + "\n", encoding="utf-8")
+        self.folder, self.recipe = folder, recipe
+        self.tokenizer: Tokenizer = build_tokenizer()
+
+    def pool(self) -> Pool:
+        """Draw or open the pool."""
+        recipe = self.recipe
+        return open_pool(
+            self.folder / "pool",
+            groups=recipe.groups,
+            size=CATALOG_SMALL.image_size,
+            seed=recipe.seed,
+            workers=len(os.sched_getaffinity(0)),
+        )
+
+    def train(self, last: Stage = "stage-two") -> None:
+        """Train up to and with ``last``; stages that are done are loaded, not repeated."""
+        pool = self.pool()
+        model = build_model(CATALOG_SMALL, seed=self.recipe.seed)
+        seconds = {"pretrain": self._pretrain(model, pool)}
+        if last != "pretrain":
+            grounded = {k: v.clone() for k, v in model.composer.text_encoder.state_dict().items()}
+            features = compute_features(model.eval(), pool, self.folder)
+            seconds["stage-one"] = self._stage_one(model, pool, features)
+            if last != "stage-one":
+                start_reranker_from_text_encoder(model, grounded)
+                seconds["stage-two"] = self._stage_two(model, pool, features)
+        self._save(model.eval(), seconds)
+
+    def _pretrain(self, model: CirModel, pool: Pool) -> float:
+        recipe = self.recipe
+        stage = Pretraining(
+            model, pool, self.tokenizer, seed=recipe.seed, groups_per_step=recipe.pretrain_groups
+        )
+        for parameter in model.reranker.parameters():
+            parameter.requires_grad_(False)
+        model.image_encoder.visual_encoder.patch_embed.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        schedule = Schedule(recipe.pretrain_steps, recipe.pretrain_rate)
+        seconds = self._run("pretrain", stage.modules, schedule, stage.step)
+        for parameter in model.reranker.parameters():
+            parameter.requires_grad_(True)
+        return seconds
+
+    def _stage_one(self, model: CirModel, pool: Pool, features: PoolFeatures) -> float:
+        recipe = self.recipe
+        stage = StageOne(model, pool, features, self.tokenizer, seed=recipe.seed, batch=recipe.stage_one_batch)
+        schedule = Schedule(recipe.stage_one_steps, recipe.stage_one_rate)
+        return self._run("stage-one", stage.modules, schedule, stage.step)
+
+    def _stage_two(self, model: CirModel, pool: Pool, features: PoolFeatures) -> float:
+        recipe = self.recipe
+        stage = StageTwo(
+            model,
+            pool,
+            features,
+            self.tokenizer,
+            seed=recipe.seed,
+            batch=recipe.stage_two_batch,
+            others=recipe.stage_two_others,
+        )
+        schedule = Schedule(recipe.stage_two_steps, recipe.stage_two_rate)
+        return self._run("stage-two", stage.modules, schedule, stage.step)
+
+    def _run(self, name: Stage, modules: nn.ModuleDict, schedule: Schedule, step: StepFunction) -> float:
+        modules.train()
+        seconds = train(name, run_folder=self.folder, modules=modules, schedule=schedule, step_losses=step)
+        modules.eval()
+        logger.info("%s: %.0f s of training in all", name, seconds)
+        return seconds
+
+    def _save(self, model: CirModel, seconds: dict[str, float]) -> None:
+        provenance = {
+            "training_data": "qdrant_cir.catalog, training split, drawn by this project",
+            "recipe": asdict(self.recipe),
+            "wall_seconds": {stage: round(value) for stage, value in seconds.items()},
+            "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, torch {torch.__version__}",
+        }
+        save_model_folder(self.folder / "model", ModelFolder(model, self.tokenizer, provenance))

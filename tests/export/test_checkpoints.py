@@ -1,0 +1,177 @@
+"""Weights from elsewhere: nothing is lost silently, nothing is unpickled, BLIP's numbers come out as BLIP's."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+from onnx_export.checkpoints import load_blip, load_released  # noqa: E402
+from onnx_export.errors import CheckpointError  # noqa: E402
+from onnx_export.models import CirModel, ModelSizes, build_model  # noqa: E402
+
+TINY = ModelSizes(
+    image_size=32,
+    patch_size=16,
+    stem="patch",
+    image_width=24,
+    image_depth=2,
+    image_heads=2,
+    text_width=32,
+    text_depth=4,
+    text_heads=4,
+    feed_forward=48,
+    vocabulary=50,
+    max_positions=16,
+    vector_size=12,
+    merge_layers_from=2,
+)
+
+
+def released_states(model: CirModel) -> tuple[dict, dict]:
+    """Write a model's weights under the names and in the split of the released files."""
+    encoder = model.image_encoder.state_dict()
+    stage_one = {"temp": torch.tensor(0.07), **encoder, **model.composer.state_dict()}
+    stage_two = {k: v for k, v in encoder.items() if k.startswith("visual_encoder.")}
+    return stage_one, {**stage_two, **model.reranker.state_dict()}
+
+
+def save_pair(folder: Path, one: dict, two: dict) -> tuple[Path, Path]:
+    paths = folder / "one.pt", folder / "two.pt"
+    torch.save({"epoch": 3, "BLIP_Retrieval": one, "optimizer_state_dict": {}}, paths[0])
+    torch.save({"epoch": 3, "BLIP_NLVR": two, "optimizer_state_dict": {}}, paths[1])
+    return paths
+
+
+@pytest.fixture
+def states() -> tuple[dict, dict]:
+    return released_states(build_model(TINY, seed=5))
+
+
+def test_a_released_pair_gives_back_every_weight(tmp_path: Path, states) -> None:
+    conversion = load_released(*save_pair(tmp_path, *states), TINY)
+    original = build_model(TINY, seed=5).state_dict()
+    assert all(torch.equal(original[k], v) for k, v in conversion.model.state_dict().items())
+    assert conversion.report.unused == ("temp",)
+
+
+def test_a_missing_key_is_named(tmp_path: Path, states) -> None:
+    del states[0]["text_proj.bias"]
+    with pytest.raises(CheckpointError, match=r"missing text_proj\.bias"):
+        load_released(*save_pair(tmp_path, *states), TINY)
+
+
+def test_an_unexpected_key_is_named(tmp_path: Path, states) -> None:
+    states[1]["adapter.weight"] = torch.zeros(1)
+    with pytest.raises(CheckpointError, match=r"unexpected adapter\.weight"):
+        load_released(*save_pair(tmp_path, *states), TINY)
+
+
+def test_a_wrong_shape_is_named_with_both_shapes(tmp_path: Path, states) -> None:
+    states[1]["cls_head.2.bias"] = torch.zeros(3)
+    with pytest.raises(CheckpointError, match=r"cls_head\.2\.bias is \[3\], expected \[2\]"):
+        load_released(*save_pair(tmp_path, *states), TINY)
+
+
+def test_stages_with_different_image_encoders_are_refused(tmp_path: Path, states) -> None:
+    states[1]["visual_encoder.norm.bias"] = states[1]["visual_encoder.norm.bias"] + 1e-3
+    with pytest.raises(CheckpointError, match=r"different image encoders \(1 tensors differ"):
+        load_released(*save_pair(tmp_path, *states), TINY)
+
+
+def test_swapped_stages_are_recognised(tmp_path: Path, states) -> None:
+    one, two = save_pair(tmp_path, *states)
+    with pytest.raises(CheckpointError, match="swapped"):
+        load_released(two, one, TINY)
+
+
+def test_a_truncated_file_is_called_damaged(tmp_path: Path, states) -> None:
+    one, two = save_pair(tmp_path, *states)
+    one.write_bytes(one.read_bytes()[:5000])
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_released(one, two, TINY)
+
+
+class RunsCode:
+    """What a hostile checkpoint holds: an object whose unpickling calls a function."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+def test_a_checkpoint_with_code_is_refused_and_the_code_does_not_run(tmp_path: Path, states) -> None:
+    marker = tmp_path / "ran"
+    states[0]["temp"] = RunsCode(marker)
+    one, two = save_pair(tmp_path, *states)
+    with pytest.raises(CheckpointError, match="could run code"):
+        load_released(one, two, TINY)
+    assert not marker.exists()
+
+
+@pytest.fixture(scope="module")
+def blip(tmp_path_factory):
+    config = transformers.BlipConfig(
+        text_config={
+            "vocab_size": 50,
+            "hidden_size": 32,
+            "encoder_hidden_size": 24,
+            "intermediate_size": 48,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "max_position_embeddings": 16,
+        },
+        vision_config={
+            "hidden_size": 24,
+            "intermediate_size": 96,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "image_size": 32,
+            "patch_size": 16,
+            "layer_norm_eps": 1e-6,
+        },
+        image_text_hidden_size=12,
+    )
+    torch.manual_seed(0)
+    model = transformers.BlipForImageTextRetrieval(config).eval()
+    folder = tmp_path_factory.mktemp("blip")
+    model.save_pretrained(folder)
+    return model, folder
+
+
+@torch.no_grad()
+def test_a_transformers_blip_gives_the_same_tokens_and_text_states(blip) -> None:
+    original, folder = blip
+    model = load_blip(folder, TINY).model
+    pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    ids = torch.tensor([[4, 7, 9, 11], [4, 8, 0, 0]])
+    mask = (ids > 0).long()
+    tokens = original.vision_model(pixels).last_hidden_state
+    ours, vectors = model.image_encoder(pixels)
+    assert (ours - tokens).abs().max() < 1e-5
+    expected = torch.nn.functional.normalize(original.vision_proj(tokens[:, 0]), dim=-1)
+    assert (vectors - expected).abs().max() < 1e-5
+    states = original.text_encoder(ids, attention_mask=mask, encoder_hidden_states=tokens).last_hidden_state
+    composed = model.composer(ids, mask, tokens)
+    kept = mask.bool()
+    assert (composed.fusion_states - states)[kept].abs().max() < 1e-4
+
+
+def test_both_reranker_streams_start_from_the_text_encoder(blip) -> None:
+    original, folder = blip
+    conversion = load_blip(folder, TINY)
+    layer = conversion.model.reranker.text_encoder.encoder.layer[3]
+    source = original.text_encoder.encoder.layer[3].crossattention
+    query = dict(source.named_modules())["self"].query.weight
+    assert torch.equal(layer.crossattention.self0.query.weight, query)
+    assert torch.equal(layer.crossattention.self1.query.weight, query)
+    assert torch.equal(layer.crossattention.output.LayerNormB.weight, source.output.LayerNorm.weight)
+    fresh = set(conversion.report.fresh)
+    assert fresh == {
+        *(f"cls_head.{i}.{p}" for i in (0, 2) for p in ("weight", "bias")),
+        *(f"text_encoder.encoder.layer.{i}.crossattention.output.merge_layer.{p}" for i in (2, 3) for p in ("weight", "bias")),
+    }
