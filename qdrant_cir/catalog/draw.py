@@ -28,6 +28,8 @@ _OVERSAMPLING = 2
 _LARGE_PITCH, _SMALL_PITCH = 0.125, 0.078
 _LARGE_PARTS = frozenset({"body", "legs", "shade", "crown", "sleeves"})
 _LACES: RGB = (232, 232, 228)
+_ORNAMENTS = frozenset({"buttons", "badges", "stars", "hearts"})
+"""Small parts that may lie on a pattern: their outline lies outside of them and is broader."""
 
 _SILHOUETTES: dict[str, Callable[[Scene], list[Shape]]] = {
     "t-shirt": garments.draw_t_shirt,
@@ -139,7 +141,9 @@ class _Painter:
         self._parts = {part.name: part for part in scene.parts}
         self._colors: dict[str, tuple[RGB, RGB]] = {"laces": (_LACES, _LACES)}
         self._pitches: dict[str, int] = {}
-        stretch = pick_scale(pose.scale, rng)
+        stretch = (
+            round((pose.scale * (0.9 + 0.2 * rng.random())) * 5) / 5
+        )  # few steps, so that masks are kept
         for part in scene.parts:
             base = _tinted(part.color, rng)
             second = base if part.pattern_color is None else _tinted(part.pattern_color, rng)
@@ -157,11 +161,16 @@ class _Painter:
         if shape.role == "line":
             self._draw.line(flat, fill=(*_ink(base), 170), width=self._width)
             return
+        outline = [*flat, *flat[:4]]
+        if shape.part in _ORNAMENTS:
+            self._draw.line(outline, fill=_ink(base), width=self._width * 2 + 1, joint="curve")
+            self._draw.polygon(flat, fill=base)
+            return
         self._draw.polygon(flat, fill=base)
         part = self._parts.get(shape.part)
         if part is not None and part.pattern != "solid":
             self._lay_pattern(part, points, second)
-        self._draw.line([*flat, flat[0], flat[1]], fill=_ink(base), width=self._width, joint="curve")
+        self._draw.line(outline, fill=_ink(base), width=self._width, joint="curve")
 
     def _lay_pattern(self, part: Part, points: Curve, color: RGB) -> None:
         low = np.maximum(np.floor(points.min(axis=0)), 0).astype(int)
@@ -175,11 +184,6 @@ class _Painter:
         left, top = (self._rng.random(2) * self._side * 0.25).astype(int).tolist()
         cut = pattern.crop((left, top, left + width, top + height))
         self._canvas.paste(color, (int(low[0]), int(low[1])), ImageChops.multiply(mask, cut))
-
-
-def pick_scale(scale: float, rng: np.random.Generator) -> float:
-    """Give the pattern's scale in a few steps, so that its masks can be kept."""
-    return round((scale * (0.9 + 0.2 * rng.random())) * 5) / 5
 
 
 def _light(image: Image.Image, rng: np.random.Generator) -> Image.Image:

@@ -105,7 +105,7 @@ def draw_dress(scene: Scene) -> list[Shape]:
     collar = [(-0.24, -0.97), (-0.15, -0.80), (0.0, -0.74), (0.15, -0.80), (0.24, -0.97)]
     shapes.append(fill("collar", ribbon(collar, 0.14)))
     shapes += [
-        fill("buttons", disc(0.0, -0.57 + 0.165 * i, _BUTTON)) for i in range(_count(scene, "buttons"))
+        fill("buttons", disc(0.0, -0.58 + 0.175 * i, _BUTTON)) for i in range(_count(scene, "buttons"))
     ]
     if scene.part("belt"):
         shapes.append(fill("belt", rounded([(-0.31, 0.02), (0.31, 0.02), (0.35, 0.20), (-0.35, 0.20)], 0.03)))
