@@ -37,6 +37,8 @@ from qdrant_cir.catalog.wording import (
 __all__ = ["Statement", "describe_edit", "describe_scene", "statement", "vocabulary"]
 
 _TEST_ONLY_SHARE = 0.5
+_WHOLE_KEYS = {"recolour_main": "recolour_whole", "repattern": "repattern_whole", "resize": "resize_whole"}
+"""A change of the main part may be said of the whole product: ``is striped``, ``a longer dress``."""
 _FORMS: tuple[Form, ...] = ("noun", "order", "claim")
 
 
@@ -66,7 +68,6 @@ def _part_fields(slot: PartSpec, count: int, rng: np.random.Generator) -> dict[s
         "are": verb(slot, count=count),
         "has": "have" if plural else "has",
         "a": "" if plural else "a ",
-        "the": "" if plural else "a ",
         "any": "any " if plural else "a ",
     }
 
@@ -149,11 +150,12 @@ def _clause(
 ) -> str:
     key, fields = _step_fields(step, scene, rng)
     spec = scene.spec
-    if whole and step.part in ("body", "legs") and key in ("recolour_main", "repattern"):
-        key = "recolour_whole" if key == "recolour_main" else "repattern_whole"
-        fields |= {"family": family_noun(spec, rng), "family_is": "are" if spec.is_plural else "is"}
-        if spec.is_plural:
-            form = "noun" if form == "claim" else form
+    if whole and step.part in ("body", "legs") and key in _WHOLE_KEYS:
+        key = _WHOLE_KEYS[key]
+        family_is, fa = ("are", "") if spec.is_plural else ("is", "a ")
+        fields |= {"family": family_noun(spec, rng), "family_is": family_is, "fa": fa}
+        if spec.is_plural and form == "claim":
+            form = "order"
     held_back = split == "test" and rng.random() < _TEST_ONLY_SHARE
     template = pick(rng, (TEST_ONLY if held_back else TRAIN)[key][form])
     return template.format_map(fields)
@@ -195,8 +197,14 @@ def describe_edit(edit: Edit, rng: np.random.Generator, *, split: Split) -> str:
         clauses.append(_clause(step, scene, form, rng, split=split, whole=whole))
     text = pick(rng, (" and ", " and ", ", and ", ", ")).join(clauses)
     lead = pick(rng, LEAD_INS[form])
-    if form == "claim" and text.startswith(("is ", "should ")):
+    if text.startswith(("is ", "should ")):
         lead = pick(rng, ("{text}", "{text}", "this {family} but {text}"))
+    if text.startswith("i want "):
+        lead = "{text}"
+    if edit.reference.spec.is_plural:
+        lead = lead.replace("this {family}", "these {family}").replace(
+            "a similar {family}", "similar {family}"
+        )
     said = lead.format(text=text, family=family_noun(edit.reference.spec, rng))
     return article(said + _tail(edit, rng))
 
@@ -217,7 +225,7 @@ def describe_scene(scene: Scene, rng: np.random.Generator) -> str:
     if main.pattern_color is not None:
         words += ["and", color_word(main.pattern_color, rng), pick(rng, PATTERN_ADJECTIVES[main.pattern])]
     words.append(noun)
-    others = [slot for slot in spec.slots[1:]]
+    others = spec.slots[1:]
     order = [others[int(i)] for i in rng.permutation(len(others))]
     named = order[: 1 + int(rng.random() * len(order))]
     phrases = []
@@ -276,9 +284,11 @@ def _falsified(part: Part, slot: PartSpec, scene: Scene, attribute: str, rng: np
     """Give the part with one attribute wrong, if possible one that another part of the scene has."""
     borrowed = [other for other in scene.parts if other.name != part.name and rng.random() < 0.75]
     if attribute in ("color", "look"):
-        near = [other.color for other in borrowed if other.color not in (part.color, part.pattern_color)]
-        near += [part.pattern_color] if part.pattern_color and rng.random() < 0.5 else []
-        free = [color for color in COLORS if color != part.color]
+        taken = (part.color, part.pattern_color)
+        near = [other.color for other in borrowed if other.color not in taken]
+        free = [color for color in COLORS if color not in taken]
+        if attribute == "color" and part.pattern_color is not None and rng.random() < 0.3:
+            near = [part.pattern_color]
         return replace(part, color=pick(rng, near or free))
     if attribute == "pattern":
         near_looks = [
@@ -337,7 +347,7 @@ def statement(scene: Scene, rng: np.random.Generator) -> Statement:
 
 _FIXED = (
     "a an the this that it is are has have no not and with in of on there its , - . ' any all plain solid pattern "
-    "picture one more fewer less stay stays than other both only new same but color colour colors colours"
+    "picture one more fewer less these stay stays than other both only new same but color colour colors colours"
 )
 
 

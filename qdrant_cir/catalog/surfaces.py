@@ -25,6 +25,8 @@ _BACKDROPS = (
 def pattern_mask(pattern: str, pitch: int, angle: int, extent: int) -> Image.Image:
     """Give a pattern as a mask larger than the canvas, 255 where its second colour goes.
 
+    The second colour covers 34 to 42 % of every pattern, so that it can be told which colour is the base.
+
     Args:
         pattern: any but ``solid``.
         pitch: pixels from one stripe or dot to the next.
@@ -37,14 +39,14 @@ def pattern_mask(pattern: str, pitch: int, angle: int, extent: int) -> Image.Ima
     u = (np.cos(turn) * x - np.sin(turn) * y) / pitch
     v = (np.sin(turn) * x + np.cos(turn) * y) / pitch
     if pattern == "striped":
-        inside = v % 1 < 0.48
+        inside = v % 1 < 0.36
     elif pattern == "dotted":
         staggered = (u + 0.5 * (np.floor(v) % 2)) % 1
         inside = np.hypot(staggered - 0.5, v % 1 - 0.5) < 0.33
     elif pattern == "checked":
-        inside = (u % 1 < 0.5) ^ (v % 1 < 0.5)
+        inside = (u % 1 < 0.24) | (v % 1 < 0.24)
     else:
-        inside = (v + 0.6 * np.abs(u % 1 - 0.5) * 2) % 1 < 0.45
+        inside = (v + 0.6 * np.abs(u % 1 - 0.5) * 2) % 1 < 0.36
     return Image.fromarray((inside * np.uint8(255)).astype(np.uint8), mode="L")
 
 

@@ -178,7 +178,7 @@ TRAIN: FormTemplates = MappingProxyType(
         },
         "resize": {
             "noun": ("{a}{more} {part}", "{a}{new} {part}", "{a}{new} {part} instead of {old}"),
-            "order": ("make the {part} {more}", "i want {the}{more} {part}", "make the {part} {new}"),
+            "order": ("make the {part} {more}", "i want {a}{more} {part}", "make the {part} {new}"),
             "claim": (
                 "the {part} {is} {more}",
                 "the {part} should be {more}",
@@ -186,8 +186,13 @@ TRAIN: FormTemplates = MappingProxyType(
                 "{part} {is} {new} instead of {old}",
             ),
         },
+        "resize_whole": {
+            "noun": ("{fa}{more} {family}", "{fa}{new} {family} instead of {old}", "{fa}{new} {family}"),
+            "order": ("make it {more}", "i want it {more}", "make it {new} instead of {old}"),
+            "claim": ("is {more}", "is {new}", "is {new} not {old}", "is {more} than this"),
+        },
         "add": {
-            "noun": ("{phrase}", "{phrase} added", "an added {part} like this: {phrase}"),
+            "noun": ("{phrase}", "{phrase} added", "{phrase} as an extra", "{phrase} too"),
             "order": ("add {phrase}", "put {phrase} on it", "give it {phrase}", "i want {phrase} on it"),
             "claim": (
                 "there {are} {phrase}",
@@ -209,6 +214,7 @@ TRAIN: FormTemplates = MappingProxyType(
                 "it does not have {any}{part}",
                 "the {part} {is} gone",
                 "it is without the {part}",
+                "the {part} {is} left out",
             ),
         },
         "swap": {
@@ -299,14 +305,19 @@ TEST_ONLY: FormTemplates = MappingProxyType(
             "order": ("give it {a}{more} {part}",),
             "claim": ("the {part} {is} not {old} but {new}",),
         },
+        "resize_whole": {
+            "noun": ("{fa}{family} that {family_is} {more}",),
+            "order": ("give me {fa}{more} {family}",),
+            "claim": ("should be {more}", "is not {old} but {new}"),
+        },
         "add": {
             "noun": ("{phrase} put on it",),
             "order": ("make it have {phrase}",),
             "claim": ("{phrase} {are} on it", "now there {are} also {phrase}"),
         },
         "remove": {
-            "noun": ("the {part} taken off",),
-            "order": ("leave the {old} {part} out", "make it without the {part}"),
+            "noun": ("the {part} left out",),
+            "order": ("leave the {old} {part} away", "make it without the {part}"),
             "claim": ("it should not have {any}{part}", "no {part} should be there"),
         },
         "swap": {
@@ -337,6 +348,12 @@ LEAD_INS: Mapping[Form, tuple[str, ...]] = MappingProxyType(
             "similar but has {text}",
             "like this {family} but with {text}",
             "has the same look with {text}",
+            "this {family} but with {text}",
+            "exactly like this with {text}",
+            "i would like the same {family} with {text}",
+            "give me the same one with {text}",
+            "find this {family} with {text}",
+            "{text}",
             "{text}",
         ),
         "order": (
@@ -346,6 +363,8 @@ LEAD_INS: Mapping[Form, tuple[str, ...]] = MappingProxyType(
             "keep everything but {text}",
             "same {family}, but {text}",
             "{text} please",
+            "could you {text}",
+            "i would like you to {text}",
         ),
         "claim": (
             "{text}",
@@ -355,6 +374,7 @@ LEAD_INS: Mapping[Form, tuple[str, ...]] = MappingProxyType(
             "i like this {family} but {text}",
             "like this one but {text}",
             "it is the same but {text}",
+            "exactly this {family} but {text}",
         ),
     }
 )
@@ -369,6 +389,7 @@ TAILS = (
     "",
     ", the rest is the same",
     ", nothing else changes",
+    ", everything else as it is",
     ", keep the rest",
     ", the {kept} {stays} {look}",
     " and the {kept} {stays} {look}",

@@ -50,7 +50,7 @@ PATTERN_ADJECTIVES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "solid": ("plain", "solid"),
         "striped": ("striped", "striped", "stripy"),
         "dotted": ("dotted", "spotted", "polka dot"),
-        "checked": ("checked", "checkered", "chequered"),
+        "checked": ("checked", "checked", "plaid", "checkered"),
         "zigzag": ("zigzag", "zigzag", "chevron"),
     }
 )
