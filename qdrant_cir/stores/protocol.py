@@ -1,8 +1,8 @@
 """What the rest of the library asks of Qdrant, wherever it runs.
 
-A store holds named collections of points. It knows nothing of images, tokens or bundles; ``collection.py`` does. Both
-implementations translate their library's exceptions into :mod:`qdrant_cir.errors`, and give the same answers to the
-same calls (``tests/congruence``).
+A store holds named collections of points. It knows nothing of images, tokens or bundles; ``collection.py``
+does. Both implementations translate their library's exceptions into :mod:`qdrant_cir.errors`, and give the
+same answers to the same calls (``tests/congruence``).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from qdrant_client.models import Filter
 
 from qdrant_cir.types import Float32, JsonObject, JsonValue
 
-__all__ = ["AsyncReader", "CollectionSpec", "Hit", "Record", "Store", "StoredPoint"]
+__all__ = ["VECTOR_NAME", "AsyncReader", "CollectionSpec", "Hit", "Record", "Store", "StoredPoint"]
 
 VECTOR_NAME = "image"
 """The one named vector of a gallery collection; cosine distance."""
@@ -63,7 +63,12 @@ class Record:
 
 
 class Store(Protocol):
-    """Synchronous reading and writing."""
+    """Synchronous reading and writing.
+
+    Every method raises StoreError where Qdrant cannot be reached or fails, and every method that names a
+    collection, ``describe`` and ``drop`` apart, raises CollectionNotFoundError where there is none of that
+    name.
+    """
 
     def collection_names(self) -> list[str]:
         """List all collections, sorted."""
@@ -82,19 +87,33 @@ class Store(Protocol):
         ...
 
     def create_payload_index(self, name: str, field: str, kind: str) -> None:
-        """Index a payload field; ``kind`` is keyword, integer, float, bool or datetime. Repeating it is harmless."""
+        """Index a payload field by a kind: keyword, integer, float, bool or datetime. May be repeated."""
         ...
 
     def upsert(self, name: str, points: Sequence[StoredPoint]) -> None:
-        """Write points, replacing those of the same id; visible and durable when it returns."""
+        """Write points, replacing those of the same id; visible and durable when it returns.
+
+        Raises:
+            InputError: a vector or payload cannot be stored; nothing of this call is written then.
+        """
         ...
 
     def query(self, name: str, vector: Float32, *, limit: int, filter: Filter | None) -> list[Hit]:
-        """Give the nearest points by cosine, best first; equal scores in any order."""
+        """Give the nearest points by cosine, best first; equal scores in any order.
+
+        Raises:
+            InputError: the vector has another size or is not finite, ``limit`` is below 1, or the filter
+                holds what the store cannot evaluate.
+        """
         ...
 
-    def fetch(self, name: str, point_ids: Sequence[UUID], *, with_vectors: bool) -> list[Record]:
-        """Read points by id: those that exist, in the order asked for."""
+    def fetch(
+        self, name: str, point_ids: Sequence[UUID], *, with_vectors: bool, fields: Sequence[str] | None = None
+    ) -> list[Record]:
+        """Read points by id: those that exist, in the order asked for.
+
+        ``fields`` names the top-level payload fields to read; None reads all.
+        """
         ...
 
     def scroll(self, name: str, *, filter: Filter | None, limit: int, after: UUID | None) -> list[Record]:
@@ -121,10 +140,18 @@ class Store(Protocol):
 class AsyncReader(Protocol):
     """The read path of a query, asynchronously. Same semantics as :class:`Store`."""
 
+    async def collection_names(self) -> list[str]: ...  # noqa: D102
+
     async def describe(self, name: str) -> CollectionSpec | None: ...  # noqa: D102
 
     async def query(self, name: str, vector: Float32, *, limit: int, filter: Filter | None) -> list[Hit]: ...  # noqa: D102
 
-    async def fetch(self, name: str, point_ids: Sequence[UUID], *, with_vectors: bool) -> list[Record]: ...  # noqa: D102
+    async def fetch(  # noqa: D102
+        self, name: str, point_ids: Sequence[UUID], *, with_vectors: bool, fields: Sequence[str] | None = None
+    ) -> list[Record]: ...
+
+    async def scroll(  # noqa: D102
+        self, name: str, *, filter: Filter | None, limit: int, after: UUID | None
+    ) -> list[Record]: ...
 
     async def close(self) -> None: ...  # noqa: D102
