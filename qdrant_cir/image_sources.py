@@ -65,7 +65,7 @@ class RejectedRow:
 
 
 def read_images(path: str | os.PathLike[str]) -> list[ImageRecord] | ImageManifest:
-    """Read a folder with :func:`read_folder`, anything else with :func:`read_manifest`; both have a length."""
+    """Read a folder with :func:`read_folder`, a file with :func:`read_manifest`; both have a length."""
     return read_folder(path) if Path(path).is_dir() else read_manifest(path)
 
 

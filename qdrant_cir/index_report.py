@@ -1,0 +1,137 @@
+"""What an indexing run did and how far it has come."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+__all__ = ["FailedImage", "IndexProgress", "IndexReport", "Outcome", "Tally"]
+
+logger = logging.getLogger(__name__)
+
+_RATE_WINDOW = 15.0
+"""Seconds of the past that the rate and the estimate look at."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailedImage:
+    """An image that was not indexed: its id, or the place of a row that has none, and why."""
+
+    image_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class IndexProgress:
+    """How far a run has come; what is counted is in the store.
+
+    Attributes:
+        done: images dealt with, of any outcome.
+        total: images of the run, None where it is not known.
+        indexed: encoded and written.
+        updated: pictures already there whose metadata was rewritten.
+        unchanged: already there as they are.
+        failed: images that were not indexed.
+        images_per_second: of the last seconds, any outcome.
+        eta_seconds: what is left at that rate, None where it is not known.
+    """
+
+    done: int
+    total: int | None
+    indexed: int
+    updated: int
+    unchanged: int
+    failed: int
+    images_per_second: float
+    eta_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class IndexReport:
+    """What a run did; counts as in :class:`IndexProgress`.
+
+    ``seconds`` is wall time; ``images_per_second`` counts encoded and written images over it.
+    """
+
+    indexed: int
+    updated: int
+    unchanged: int
+    failed: tuple[FailedImage, ...]
+    seconds: float
+    images_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of some images."""
+
+    indexed: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    failed: tuple[FailedImage, ...] = ()
+
+
+class Tally:
+    """Counts of a run in the calling thread, and their report to whoever watches it."""
+
+    def __init__(self, total: int | None, progress: Callable[[IndexProgress], None] | None) -> None:
+        """Start the clock of a run of ``total`` images."""
+        self.indexed = self.updated = self.unchanged = 0
+        self.failed: list[FailedImage] = []
+        self._total = total
+        self._progress = progress
+        self._start = time.monotonic()
+        self._recent: deque[tuple[float, int]] = deque([(self._start, 0)])
+
+    @property
+    def done(self) -> int:
+        """Images dealt with, of any outcome."""
+        return self.indexed + self.updated + self.unchanged + len(self.failed)
+
+    def add(self, outcome: Outcome) -> None:
+        """Count what became of some images, and log those that failed."""
+        self.indexed += outcome.indexed
+        self.updated += outcome.updated
+        self.unchanged += outcome.unchanged
+        self.failed += outcome.failed
+        for failed in outcome.failed:
+            logger.warning("%s was not indexed: %s", failed.image_id, failed.reason)
+
+    def show(self) -> None:
+        """Call whoever watches with the counts so far."""
+        if self._progress is None:
+            return
+        now, done = time.monotonic(), self.done
+        self._recent.append((now, done))
+        while len(self._recent) > 2 and now - self._recent[1][0] > _RATE_WINDOW:
+            self._recent.popleft()
+        then, before = self._recent[0]
+        rate = (done - before) / max(now - then, 1e-9)
+        eta = max(self._total - done, 0) / rate if self._total is not None and rate > 0 else None
+        self._progress(
+            IndexProgress(
+                done=done,
+                total=self._total,
+                indexed=self.indexed,
+                updated=self.updated,
+                unchanged=self.unchanged,
+                failed=len(self.failed),
+                images_per_second=rate,
+                eta_seconds=eta,
+            )
+        )
+
+    def report(self) -> IndexReport:
+        """Sum up the run, which ends now."""
+        seconds = time.monotonic() - self._start
+        return IndexReport(
+            indexed=self.indexed,
+            updated=self.updated,
+            unchanged=self.unchanged,
+            failed=tuple(self.failed),
+            seconds=seconds,
+            images_per_second=self.indexed / max(seconds, 1e-9),
+        )

@@ -1,0 +1,299 @@
+"""Pictures into a collection: read, decode, encode, write, with resume by content.
+
+Three stages overlap: threads read, hash and decode a few batches ahead; the calling thread encodes, which is
+the bottleneck and uses all cores by itself; one thread makes every call to the store, in order, because not
+every store may be called from two. What is in the collection with the same content is not encoded again, so
+the same command run twice, or again after Ctrl-C or a kill, does only what is left.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sized
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import TypeVar
+
+import numpy as np
+
+from qdrant_cir.bundle import Bundle
+from qdrant_cir.collection import RESERVED, Collection, IndexedImage
+from qdrant_cir.errors import IndexingError, InputError, StoreError, TokensError
+from qdrant_cir.image_preparation import (
+    HashedImage,
+    PreparedImage,
+    canonical_json,
+    decode_image,
+    hash_image,
+)
+from qdrant_cir.image_sources import ImageRecord, RejectedRow
+from qdrant_cir.index_report import FailedImage, IndexProgress, IndexReport, Outcome, Tally
+from qdrant_cir.sessions import available_threads
+from qdrant_cir.token_codec import encode_tokens
+from qdrant_cir.types import EncodedImages, Encoder
+
+__all__ = ["FailedImage", "IndexProgress", "IndexReport", "Indexer"]
+
+DEFAULT_BATCH_SIZE = 32
+_BATCHES_AHEAD = 2
+_WRITES_BEHIND = 2
+
+_In = TypeVar("_In", ImageRecord, HashedImage)
+_Out = TypeVar("_Out")
+
+
+class Indexer:
+    """Writes images into one collection with one encoder."""
+
+    def __init__(
+        self,
+        collection: Collection,
+        encoder: Encoder,
+        bundle: Bundle,
+        *,
+        batch_size: int = DEFAULT_BATCH_SIZE,
+        decode_threads: int | None = None,
+    ) -> None:
+        """Join a collection and an encoder of the same bundle.
+
+        Args:
+            collection: opened with ``bundle``.
+            encoder: of ``bundle``.
+            bundle: says how images are preprocessed and how tokens are stored.
+            batch_size: images per encoder run; about ten batches are in memory at any time.
+            decode_threads: threads that read and decode, None for one per core.
+
+        Raises:
+            InputError: a number below 1.
+        """
+        self._collection = collection
+        self._encoder = encoder
+        self._bundle = bundle
+        self._batch_size = batch_size
+        self._decode_threads = available_threads() if decode_threads is None else decode_threads
+        if self._batch_size < 1 or self._decode_threads < 1:
+            raise InputError(
+                f"batch_size ({batch_size}) and decode_threads ({decode_threads}) must be at least 1"
+            )
+
+    def index(
+        self,
+        records: Iterable[ImageRecord | RejectedRow],
+        *,
+        total: int | None = None,
+        progress: Callable[[IndexProgress], None] | None = None,
+    ) -> IndexReport:
+        """Bring the collection up to date with the records; images of no record are left alone.
+
+        An image whose bytes are in the collection under the same id is not encoded again; its metadata is
+        rewritten where it differs. A bad image, row or payload, and an id given a second time, are reported
+        and the run goes on. When an exception ends the run, batches that are already encoded are still
+        written, and the same call later goes on from there.
+
+        Args:
+            records: read in this thread, as they are needed.
+            total: how many there are, for the estimate; by default their length where they have one.
+            progress: called in this thread after every batch. Its exceptions end the run.
+
+        Raises:
+            IndexingError: the store failed; the message says how many images are done.
+            InputError: the records themselves could not be read further.
+            ProviderError: the encoder failed.
+        """
+        if total is None and isinstance(records, Sized):
+            total = len(records)
+        tally = Tally(total, progress)
+        pipeline = _Pipeline(self._collection, self._encoder, self._bundle, self._decode_threads)
+        try:
+            pipeline.run(records, tally, batch_size=self._batch_size)
+        except StoreError as error:
+            raise IndexingError(
+                f"The store failed after {tally.indexed} images were indexed by this run "
+                f"({tally.done} of {total or 'all'} are done): {error} Once the store works, run the same "
+                "command again; it goes on from there."
+            ) from error
+        return tally.report()
+
+
+@dataclass(frozen=True, slots=True)
+class _PreparedBatch:
+    """What is left to encode of a batch of records, and what became of the others."""
+
+    images: list[PreparedImage]
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """What of a batch must be encoded, and how many images had their metadata rewritten, or nothing."""
+
+    changed: list[HashedImage]
+    updated: int
+    unchanged: int
+
+
+class _Pipeline:
+    """The threads of one run."""
+
+    def __init__(self, collection: Collection, encoder: Encoder, bundle: Bundle, decode_threads: int) -> None:
+        self._collection = collection
+        self._encoder = encoder
+        self._bundle = bundle
+        self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="cir-decode")
+        self._batches = ThreadPoolExecutor(_BATCHES_AHEAD, thread_name_prefix="cir-batch")
+        self._store = ThreadPoolExecutor(1, thread_name_prefix="cir-store")
+        self._writes: deque[Future[Outcome]] = deque()
+
+    def run(self, records: Iterable[ImageRecord | RejectedRow], tally: Tally, *, batch_size: int) -> None:
+        """Index the records; after an exception, what was encoded is written and every thread has ended."""
+        waiting: list[PreparedImage] = []
+        try:
+            for batch in self._prepared(records, batch_size):
+                tally.add(batch.outcome)
+                waiting += batch.images
+                while len(waiting) >= batch_size:
+                    self._encode(waiting[:batch_size], tally)
+                    del waiting[:batch_size]
+                tally.show()
+            if waiting:
+                self._encode(waiting, tally)
+            self._settle(tally, behind=0)
+            if tally.indexed:
+                self._collection.optimize()
+        except BaseException as error:
+            self._abandon(tally, writes_too=isinstance(error, StoreError))
+            raise
+        finally:
+            for threads in (self._batches, self._decoders, self._store):
+                threads.shutdown(cancel_futures=True)
+
+    def _prepared(
+        self, records: Iterable[ImageRecord | RejectedRow], batch_size: int
+    ) -> Iterator[_PreparedBatch]:
+        """Read, compare and decode batches of records, a few ahead of the caller."""
+        ahead: deque[Future[_PreparedBatch]] = deque()
+        rest = iter(records)
+        seen: set[str] = set()
+        while taken := list(islice(rest, batch_size)):
+            fresh, refused = _sorted_out(taken, seen)
+            ahead.append(self._batches.submit(self._prepare, fresh, refused))
+            if len(ahead) > _BATCHES_AHEAD:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+    def _prepare(self, records: list[ImageRecord], refused: list[FailedImage]) -> _PreparedBatch:
+        """Read, compare and decode one batch, in a thread of its own that waits for the others."""
+        read = list(self._decoders.map(partial(_attempt, hash_image), records))
+        failed = refused + [result for result in read if isinstance(result, FailedImage)]
+        hashed = [result for result in read if isinstance(result, HashedImage)]
+        compared = self._store.submit(self._compare, hashed).result()
+        decode = partial(decode_image, spec=self._bundle.manifest.preprocessing)
+        decoded = list(self._decoders.map(partial(_attempt, decode), compared.changed))
+        failed += [result for result in decoded if isinstance(result, FailedImage)]
+        images = [result for result in decoded if isinstance(result, PreparedImage)]
+        outcome = Outcome(updated=compared.updated, unchanged=compared.unchanged, failed=tuple(failed))
+        return _PreparedBatch(images, outcome)
+
+    def _compare(self, images: list[HashedImage]) -> _Compared:
+        """Tell what the collection lacks and mend the metadata of what it has, in the store's thread."""
+        known = self._collection.known([image.record.image_id for image in images])
+        changed: list[HashedImage] = []
+        moved: list[HashedImage] = []
+        for image in images:
+            record, stored = image.record, known.get(image.record.image_id)
+            if stored is None or stored.sha256 != image.sha256:
+                changed.append(image)
+            elif (stored.source, canonical_json(stored.payload)) != (
+                record.source,
+                canonical_json(record.payload),
+            ):
+                moved.append(image)
+        if moved:
+            self._collection.relabel(
+                {image.record.image_id: (image.record.source, image.record.payload) for image in moved}
+            )
+        return _Compared(changed, updated=len(moved), unchanged=len(images) - len(changed) - len(moved))
+
+    def _encode(self, images: list[PreparedImage], tally: Tally) -> None:
+        """Encode a batch and hand it to the store's thread, which may be a few batches behind."""
+        encoded = self._encoder.encode(np.stack([image.pixels for image in images]))
+        self._writes.append(self._store.submit(self._write, images, encoded))
+        self._settle(tally, behind=_WRITES_BEHIND)
+
+    def _write(self, images: list[PreparedImage], encoded: EncodedImages) -> Outcome:
+        ready: list[IndexedImage] = []
+        failed: list[FailedImage] = []
+        for image, tokens, vector in zip(images, encoded.tokens, encoded.vectors, strict=True):
+            record = image.record
+            if not np.isfinite(vector).all():
+                failed.append(FailedImage(record.image_id, "The encoder gave a vector that is not finite."))
+                continue
+            try:
+                stored = encode_tokens(tokens, self._bundle.manifest.token_codec)
+            except TokensError as error:
+                failed.append(FailedImage(record.image_id, str(error)))
+                continue
+            ready.append(
+                IndexedImage(
+                    image_id=record.image_id,
+                    source=record.source,
+                    sha256=image.sha256,
+                    vector=vector,
+                    tokens=stored,
+                    payload=record.payload,
+                )
+            )
+        self._collection.write(ready)
+        return Outcome(indexed=len(ready), failed=tuple(failed))
+
+    def _settle(self, tally: Tally, *, behind: int) -> None:
+        """Count the writes that are done, and wait until at most so many are not."""
+        while self._writes and (len(self._writes) > behind or self._writes[0].done()):
+            outcome = self._writes[0].result()
+            self._writes.popleft()
+            tally.add(outcome)
+            tally.show()
+
+    def _abandon(self, tally: Tally, *, writes_too: bool) -> None:
+        """Drop what is not encoded; let what is encoded be written, unless writing is what failed."""
+        for threads in (self._batches, self._decoders):
+            threads.shutdown(wait=False, cancel_futures=True)
+        if writes_too:
+            self._store.shutdown(cancel_futures=True)
+        for write in self._writes:
+            if not write.cancelled() and write.exception() is None:
+                tally.add(write.result())
+
+
+def _sorted_out(
+    taken: list[ImageRecord | RejectedRow], seen: set[str]
+) -> tuple[list[ImageRecord], list[FailedImage]]:
+    """Part records from rows that are none and from ids that the run has seen."""
+    fresh: list[ImageRecord] = []
+    refused: list[FailedImage] = []
+    for record in taken:
+        if isinstance(record, RejectedRow):
+            refused.append(FailedImage(record.place, record.reason))
+        elif RESERVED in record.payload:
+            reason = f"The payload has a field {RESERVED!r}, which is reserved; rename it."
+            refused.append(FailedImage(record.image_id, reason))
+        elif record.image_id in seen:
+            refused.append(
+                FailedImage(record.image_id, "The id was given before in this run; the first image stands.")
+            )
+        else:
+            seen.add(record.image_id)
+            fresh.append(record)
+    return fresh, refused
+
+
+def _attempt(step: Callable[[_In], _Out], item: _In) -> _Out | FailedImage:
+    """Take one step with one image; what is wrong with the image becomes a result."""
+    try:
+        return step(item)
+    except InputError as error:
+        record = item.record if isinstance(item, HashedImage) else item
+        return FailedImage(record.image_id, str(error))
