@@ -1,0 +1,114 @@
+"""Composed image retrieval for Qdrant: a reference image plus a modification text, retrieved and re-ranked.
+
+The names below are the public ones. Each is loaded when it is first used, so that importing the package costs
+nothing and reading an error class needs no model library.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from qdrant_cir.bundle import Bundle, default_bundle_path, load_bundle
+    from qdrant_cir.contact_sheet import SheetRow, draw_contact_sheet
+    from qdrant_cir.errors import (
+        BundleError,
+        CirError,
+        CollectionError,
+        CollectionMismatchError,
+        CollectionNotFoundError,
+        EvaluationError,
+        ImageError,
+        IndexingError,
+        InputError,
+        MissingExtraError,
+        ProviderError,
+        StoreError,
+        StoreLockedError,
+        TokensError,
+    )
+    from qdrant_cir.image_sources import ImageRecord, read_folder, read_images, read_manifest
+    from qdrant_cir.index_report import FailedImage, IndexProgress, IndexReport
+    from qdrant_cir.indexer import Indexer
+    from qdrant_cir.retriever import AsyncRetriever, Retriever
+    from qdrant_cir.types import Candidate, GalleryImage, Query, SearchResult, Timings
+
+__version__ = "0.1.0"
+
+_MODULES = {
+    "bundle": ("Bundle", "default_bundle_path", "load_bundle"),
+    "contact_sheet": ("SheetRow", "draw_contact_sheet"),
+    "errors": (
+        "BundleError",
+        "CirError",
+        "CollectionError",
+        "CollectionMismatchError",
+        "CollectionNotFoundError",
+        "EvaluationError",
+        "ImageError",
+        "IndexingError",
+        "InputError",
+        "MissingExtraError",
+        "ProviderError",
+        "StoreError",
+        "StoreLockedError",
+        "TokensError",
+    ),
+    "image_sources": ("ImageRecord", "read_folder", "read_images", "read_manifest"),
+    "index_report": ("FailedImage", "IndexProgress", "IndexReport"),
+    "indexer": ("Indexer",),
+    "retriever": ("AsyncRetriever", "Retriever"),
+    "types": ("Candidate", "GalleryImage", "Query", "SearchResult", "Timings"),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = [
+    "AsyncRetriever",
+    "Bundle",
+    "BundleError",
+    "Candidate",
+    "CirError",
+    "CollectionError",
+    "CollectionMismatchError",
+    "CollectionNotFoundError",
+    "EvaluationError",
+    "FailedImage",
+    "GalleryImage",
+    "ImageError",
+    "ImageRecord",
+    "IndexProgress",
+    "IndexReport",
+    "Indexer",
+    "IndexingError",
+    "InputError",
+    "MissingExtraError",
+    "ProviderError",
+    "Query",
+    "Retriever",
+    "SearchResult",
+    "SheetRow",
+    "StoreError",
+    "StoreLockedError",
+    "Timings",
+    "TokensError",
+    "__version__",
+    "default_bundle_path",
+    "draw_contact_sheet",
+    "load_bundle",
+    "read_folder",
+    "read_images",
+    "read_manifest",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

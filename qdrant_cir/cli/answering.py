@@ -1,0 +1,85 @@
+"""One query of the command line, from the options to the answer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qdrant_cir.bundle import default_bundle_path
+from qdrant_cir.cli.options import StorePlace
+from qdrant_cir.contact_sheet import SheetRow, draw_contact_sheet
+from qdrant_cir.errors import InputError
+from qdrant_cir.retriever import Retriever
+from qdrant_cir.sessions import ExecutionProvider
+from qdrant_cir.types import GalleryImage, ImageSource, Query, SearchResult
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from qdrant_client import models
+
+__all__ = ["answer", "save_picture"]
+
+
+def answer(
+    query: Query,
+    *,
+    place: StorePlace,
+    collection: str,
+    bundle: Path | None,
+    provider: ExecutionProvider,
+    limit: int,
+    rerank_depth: int,
+    filter: models.Filter | None,
+    exclude_reference: bool,
+    save: Path | None,
+) -> SearchResult:
+    """Search once, and draw the answer where ``save`` names a picture file.
+
+    Raises:
+        CirError: as :meth:`Retriever.open` and :meth:`Retriever.search`; InputError where the file cannot be
+            written.
+    """
+    # the sheet shows stage one's best too, wherever re-ranking has put them
+    depth = limit if save is None else max(limit, rerank_depth)
+    with (
+        place.opened(creates=False) as store,
+        Retriever.open(
+            collection, store=store, bundle=bundle or default_bundle_path(), provider=provider
+        ) as retriever,
+    ):
+        result = retriever.search(
+            query,
+            # a limit that is wrong is to be refused as it was given
+            limit=depth if limit >= 1 else limit,
+            rerank_depth=rerank_depth,
+            filter=filter,
+            exclude_reference=exclude_reference,
+        )
+        if save is not None:
+            reference = _picture_of(query, retriever)
+            save_picture(draw_contact_sheet([SheetRow(reference, query.modification_text, result)]), save)
+    return replace(result, candidates=result.candidates[:limit])
+
+
+def save_picture(picture: Image, path: Path) -> None:
+    """Write a picture in the format of its file name.
+
+    Raises:
+        InputError: the name has no suffix of a picture format, or the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"The picture cannot be written to {path}: {error}. Give a path that ends in .png or .jpg."
+        ) from error
+
+
+def _picture_of(query: Query, retriever: Retriever) -> ImageSource | None:
+    """Find the reference's picture; the path that a gallery image was indexed from may be gone."""
+    if not isinstance(query.reference, GalleryImage):
+        return query.reference
+    image_id = query.reference.image_id
+    return retriever.collection.stored([image_id])[image_id].image.source

@@ -1,0 +1,317 @@
+"""The commands of ``qdrant-cir``. What takes time to load is imported by the command that needs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qdrant_cir.cli import printing
+from qdrant_cir.cli.exit_codes import describe_exit_codes
+from qdrant_cir.cli.options import (
+    ApiKeyOption,
+    BundleOption,
+    CollectionOption,
+    JsonOption,
+    PathOption,
+    ProviderOption,
+    UrlOption,
+    open_bundle,
+    place_of_store,
+    provider_named,
+)
+from qdrant_cir.cli.reporting import ReportingGroup, show_debugging
+from qdrant_cir.errors import IndexingError, InputError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    cls=ReportingGroup,
+    help=(
+        "Composed image retrieval on Qdrant: search with a reference image and a text that says what should "
+        f"be different.\n\nExit codes:\n\n{describe_exit_codes()}"
+    ),
+    rich_markup_mode="markdown",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+)
+catalog = typer.Typer(
+    help="Drawn products: pictures, manifest and queries with known answers.", no_args_is_help=True
+)
+app.add_typer(catalog, name="catalog")
+
+
+def main() -> None:
+    """Run the command line; the entry point of ``qdrant-cir``."""
+    app(prog_name="qdrant-cir")
+
+
+@app.callback()
+def settings(
+    context: typer.Context,
+    *,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the log, and where an error comes from.")
+    ] = False,
+) -> None:
+    """Take the options that stand before the command."""
+    show_debugging(context, debug=debug)
+
+
+@app.command()
+def index(
+    context: typer.Context,
+    *,
+    source: Annotated[Path, typer.Argument(help="A folder of images, or a manifest: CSV, JSONL or Parquet.")],
+    collection: CollectionOption,
+    path: PathOption = None,
+    url: UrlOption = None,
+    api_key: ApiKeyOption = None,
+    bundle: BundleOption = None,
+    provider: ProviderOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Index images into a collection, which is made where there is none.
+
+    What is already there is not encoded again: after Ctrl-C or a crash, the same command goes on from there.
+    Images that cannot be read are reported by name and reason, and the others indexed.
+    """
+    from qdrant_cir.collection import Collection
+    from qdrant_cir.image_encoder import ImageEncoder
+    from qdrant_cir.image_sources import read_images
+    from qdrant_cir.indexer import Indexer
+
+    place = place_of_store(context, path=path, url=url, api_key=api_key)
+    records = read_images(source)
+    model = open_bundle(bundle)
+    encoder = ImageEncoder.open(model, provider=provider_named(provider))
+    with (
+        place.opened(creates=True) as store,
+        printing.show_progress(f"indexing into {collection}") as progress,
+    ):
+        gallery = Collection.create(store, collection, model)
+        try:
+            report = Indexer(gallery, encoder, model).index(records, progress=progress)
+        except KeyboardInterrupt:
+            printing.print_note("What was encoded so far is kept; the same command goes on from there.")
+            raise
+        if report.indexed:
+            gallery.optimize()
+        images = gallery.count(None)
+    if as_json:
+        printing.print_json(printing.index_report_json(collection, report, images=images))
+    else:
+        typer.echo(printing.index_report_text(collection, report, images=images))
+    if report.failed and not report.indexed + report.updated + report.unchanged:
+        raise IndexingError(
+            f"Not one of {len(report.failed)} images could be indexed; the first, "
+            f"{report.failed[0].image_id}: {report.failed[0].reason}"
+        )
+
+
+@app.command()
+def search(
+    context: typer.Context,
+    *,
+    collection: CollectionOption,
+    image: Annotated[
+        Path | None, typer.Option("--image", "-i", help="Reference image, a file.", show_default=False)
+    ] = None,
+    image_id: Annotated[
+        str | None,
+        typer.Option("--image-id", help="Reference image that is in the collection.", show_default=False),
+    ] = None,
+    text: Annotated[
+        str, typer.Option("--text", "-t", help="What should be different.", show_default=False)
+    ] = "",
+    limit: Annotated[int, typer.Option("--limit", "-n", help="Results to show.")] = 10,
+    rerank_depth: Annotated[
+        int, typer.Option("--rerank-depth", "-k", help="Candidates to re-rank; 0 is stage one alone.")
+    ] = 50,
+    filters: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--filter",
+            "-f",
+            help="FIELD OPERATOR VALUE with = != < <= > >=, as in 'color=red' or 'price<50'. "
+            "Given several times, all must hold.",
+            show_default=False,
+        ),
+    ] = None,
+    exclude_reference: Annotated[
+        bool, typer.Option("--exclude-reference", help="Leave the reference itself out of the results.")
+    ] = False,
+    save: Annotated[
+        Path | None,
+        typer.Option("--save", help="Draw the results into this picture file.", show_default=False),
+    ] = None,
+    path: PathOption = None,
+    url: UrlOption = None,
+    api_key: ApiKeyOption = None,
+    bundle: BundleOption = None,
+    provider: ProviderOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Search with a reference image, a text, or both.
+
+    With both, the best matches of the composed query are re-ranked. Without a text the picture itself is
+    searched; without a picture the text is composed with a blank one.
+    """
+    from qdrant_cir.cli.answering import answer
+    from qdrant_cir.cli.filters import parse_filters
+    from qdrant_cir.types import GalleryImage, Query
+
+    if image is not None and image_id is not None:
+        raise InputError("Both --image and --image-id were given. Give one reference.")
+    query = Query(reference=GalleryImage(image_id) if image_id is not None else image, modification_text=text)
+    place = place_of_store(context, path=path, url=url, api_key=api_key)
+    result = answer(
+        query,
+        place=place,
+        collection=collection,
+        bundle=bundle,
+        provider=provider_named(provider),
+        limit=limit,
+        rerank_depth=rerank_depth,
+        filter=parse_filters(filters or []),
+        exclude_reference=exclude_reference,
+        save=save,
+    )
+    if as_json:
+        reference = image_id if image is None else str(image)
+        printing.print_json(printing.search_result_json(query, result, reference=reference))
+    else:
+        printing.print_result(result)
+    if save is not None:
+        printing.print_note(f"The results are drawn in {save.absolute()}")
+
+
+@app.command()
+def info(
+    context: typer.Context,
+    *,
+    collection: Annotated[
+        str | None,
+        typer.Option("--collection", "-c", help="One collection; all by default.", show_default=False),
+    ] = None,
+    path: PathOption = None,
+    url: UrlOption = None,
+    api_key: ApiKeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the collections of a store: how many images they hold and which bundle made them."""
+    from qdrant_cir.cli.upkeep import collection_json, describe_collections
+
+    place = place_of_store(context, path=path, url=url, api_key=api_key)
+    rows = describe_collections(place, collection)
+    total = sum(row.images for row in rows)
+    if as_json:
+        printing.print_json(
+            {"store": place.label, "images": total, "collections": [collection_json(row) for row in rows]}
+        )
+    elif rows:
+        printing.print_table(
+            ("collection", "images", "vector size", "bundle"),
+            [(row.name, str(row.images), str(row.vector_size), row.bundle_name) for row in rows],
+            title=place.label,
+        )
+    else:
+        typer.echo(f"There is no collection in {place.label}.")
+
+
+@app.command()
+def delete(
+    context: typer.Context,
+    *,
+    collection: CollectionOption,
+    image_ids: Annotated[
+        list[str] | None,
+        typer.Option("--image-id", help="An image to delete; may be repeated.", show_default=False),
+    ] = None,
+    whole: Annotated[bool, typer.Option("--all", help="Delete the collection itself.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    path: PathOption = None,
+    url: UrlOption = None,
+    api_key: ApiKeyOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete images from a collection, or a collection with everything in it."""
+    from qdrant_cir.cli.upkeep import delete_collection, delete_images
+
+    if whole == bool(image_ids):
+        raise InputError("Say what to delete: --image-id ID (may be repeated), or --all.")
+    place = place_of_store(context, path=path, url=url, api_key=api_key)
+    what = f"the collection {collection}" if whole else f"{len(image_ids or [])} images of {collection}"
+    if not yes:
+        typer.confirm(f"Delete {what} in {place.label}?", abort=True, err=True)
+    if whole:
+        deleted, unknown = delete_collection(place, collection), []
+    else:
+        found = delete_images(place, collection, image_ids or [])
+        deleted, unknown = len(found), sorted(set(image_ids or []) - found)
+    if as_json:
+        printing.print_json({"collection": collection, "deleted": deleted, "unknown": [*unknown]})
+        return
+    typer.echo(f"Deleted {deleted} images.")
+    if unknown:
+        printing.print_note(f"Not in the collection: {', '.join(unknown)}")
+
+
+@app.command()
+def demo(
+    *,
+    folder: Annotated[Path, typer.Option("--out", help="Where everything is written.")] = Path("demo"),
+    products: Annotated[int, typer.Option("--products", help="Products to draw and index.")] = 2000,
+    bundle: BundleOption = None,
+    provider: ProviderOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Draw a catalogue, index it into the embedded store and answer six composed queries.
+
+    Run again, it keeps what is there. The contact sheet shows what re-ranking moved.
+    """
+    from qdrant_cir.cli.demo import run_demo
+
+    told = run_demo(
+        folder,
+        open_bundle(bundle),
+        products=products,
+        provider=provider_named(provider),
+        prints_tables=not as_json,
+    )
+    if as_json:
+        printing.print_json(told)
+    else:
+        typer.echo(f"The contact sheet: {told['sheet']}")
+
+
+@catalog.command("build")
+def build_catalog(
+    *,
+    out: Annotated[Path, typer.Option("--out", help="Folder for pictures, manifest and queries.")],
+    products: Annotated[int, typer.Option("--products", help="Size of the gallery.")] = 2000,
+    queries: Annotated[int, typer.Option("--queries", help="Number of queries with known answers.")] = 100,
+    seed: Annotated[int, typer.Option("--seed", help="The same seed and numbers give the same files.")] = 0,
+    size: Annotated[int, typer.Option("--size", help="Side of the pictures in pixels.")] = 256,
+    as_json: JsonOption = False,
+) -> None:
+    """Draw a catalogue of products, with queries whose right answers are known.
+
+    Interrupted, the same command completes it.
+    """
+    from qdrant_cir.catalog.dataset import sample_catalog
+    from qdrant_cir.catalog.files import write_catalog
+
+    if seed < 0 or size < 1:
+        raise InputError(f"seed is {seed} and size is {size}; seed must be at least 0 and size at least 1.")
+    drawn = sample_catalog(seed, products=products, queries=queries)
+    with printing.show_counts(f"drawing {products} products") as show_count:
+        write_catalog(drawn, out, size=size, progress=show_count)
+    if as_json:
+        printing.print_json(
+            {"folder": str(out), "products": len(drawn.items), "queries": len(drawn.queries), "seed": seed}
+        )
+    else:
+        typer.echo(f"{out} holds {len(drawn.items)} products (gallery.csv) and {len(drawn.queries)} queries.")

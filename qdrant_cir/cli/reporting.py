@@ -1,0 +1,52 @@
+"""Errors as one sentence and an exit code."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import typer
+from typer.core import TyperGroup
+
+from qdrant_cir.cli.exit_codes import INTERRUPTED, exit_code_of
+from qdrant_cir.errors import CirError
+
+if TYPE_CHECKING:
+    from qdrant_cir.types import JsonValue
+
+__all__ = ["ReportingGroup", "show_debugging"]
+
+
+class ReportingGroup(TyperGroup):
+    """A group of commands whose errors are a sentence on stderr and an exit code, without a traceback."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # noqa: ANN401 - as in the base class
+        """Run the command. Raises typer.Exit in place of a CirError or Ctrl-C."""
+        try:
+            return super().invoke(ctx)
+        except CirError as error:
+            if _is_debugging(ctx):
+                traceback.print_exc()
+            typer.echo(f"Error: {error}", err=True)
+            raise typer.Exit(exit_code_of(error)) from error
+        except KeyboardInterrupt as interrupt:
+            if _is_debugging(ctx):
+                traceback.print_exc()
+            typer.echo("Interrupted.", err=True)
+            raise typer.Exit(INTERRUPTED) from interrupt
+
+
+def show_debugging(context: typer.Context, *, debug: bool) -> None:
+    """Decide what the library's log shows: everything with ``--debug``, else nothing, for commands report."""
+    context.obj = {"debug": debug}
+    if debug:
+        logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+        logging.getLogger("qdrant_cir").setLevel(logging.DEBUG)
+    else:
+        logging.getLogger("qdrant_cir").addHandler(logging.NullHandler())
+
+
+def _is_debugging(context: typer.Context) -> bool:
+    settings: JsonValue = context.obj
+    return isinstance(settings, dict) and bool(settings.get("debug"))

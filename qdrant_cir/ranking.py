@@ -1,0 +1,189 @@
+"""A query after the store: what to ask for, what to keep, and the order of the answer. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+
+from qdrant_client import models
+
+from qdrant_cir.errors import InputError, TokensError
+from qdrant_cir.gallery_points import GalleryHit
+from qdrant_cir.query_model import ReadyQuery, Scores
+from qdrant_cir.types import (
+    Candidate,
+    Query,
+    SearchResult,
+    Timings,
+)
+
+__all__ = ["NO_SCORES", "SearchOptions", "StageClock", "make_result", "rank_candidates"]
+
+
+NO_SCORES = Scores({}, {})
+"""Of a query whose candidates were not looked at by stage two."""
+
+_NAMED = 3
+"""Images that a note names before it only counts."""
+
+
+class StageClock:
+    """Measures the steps after composing, each from the end of the one before it; 0.0 for one not taken."""
+
+    def __init__(self) -> None:
+        """Start."""
+        self.retrieve = self.fetch = self.rerank = 0.0
+        self._last = perf_counter()
+
+    def retrieved(self) -> None:
+        """Note the end of the search in the store."""
+        self.retrieve = self._lap()
+
+    def fetched(self) -> None:
+        """Note that the tokens are there."""
+        self.fetch = self._lap()
+
+    def reranked(self) -> None:
+        """Note that the scores are there."""
+        self.rerank = self._lap()
+
+    def _lap(self) -> float:
+        last, self._last = self._last, perf_counter()
+        return self._last - last
+
+
+@dataclass(frozen=True, slots=True)
+class SearchOptions:
+    """What a caller asks of a search; the meaning of each is with :meth:`Retriever.search`."""
+
+    limit: int
+    rerank_depth: int
+    filter: models.Filter | None
+    exclude_reference: bool
+
+    def check(self, queries: Sequence[Query]) -> None:
+        """Check what a caller gave, before anything is computed.
+
+        Raises:
+            InputError: ``limit`` is below 1, ``rerank_depth`` below 0, or a query is empty.
+        """
+        if self.limit < 1:
+            raise InputError(
+                f"limit is {self.limit}; it must be at least 1, the number of results to return."
+            )
+        if self.rerank_depth < 0:
+            raise InputError(
+                f"rerank_depth is {self.rerank_depth}; it must be at least 0, where 0 means stage one alone, "
+                "without re-ranking."
+            )
+        for query in queries:
+            if query.reference is None and not query.modification_text.strip():
+                raise InputError(
+                    "The query has neither a reference image nor a modification text. Give at least one."
+                )
+
+    @property
+    def hits_asked_for(self) -> int:
+        """Hits to ask of stage one: enough for both numbers, and one to spare for the reference."""
+        return max(self.limit, self.rerank_depth) + (1 if self.exclude_reference else 0)
+
+    def doubts_filter(self, hits: Sequence[GalleryHit]) -> bool:
+        """Say whether the filter may name a field that no image has, unnoticed."""
+        return self.filter is not None and (not hits or bool(self.filter.must_not))
+
+    def keep(self, hits: Sequence[GalleryHit], query: ReadyQuery) -> list[GalleryHit]:
+        """Put stage one's hits in their order, without the reference where it is excluded.
+
+        The order is that of the scores; equal scores go by image id, so that every store gives the same.
+        """
+        kept = [
+            hit
+            for hit in hits
+            if (query.excluded_id is None or hit.image_id != query.excluded_id)
+            and (query.excluded_sha256 is None or hit.sha256 != query.excluded_sha256)
+        ]
+        ordered = sorted(kept, key=lambda hit: (-hit.score, hit.image_id))
+        return ordered[: max(self.limit, self.rerank_depth)]
+
+    def to_rerank(self, hits: Sequence[GalleryHit], query: ReadyQuery) -> list[GalleryHit]:
+        """Choose the hits that stage two looks at: none without a text."""
+        return [] if query.composed is None else list(hits[: self.rerank_depth])
+
+
+def rank_candidates(hits: Sequence[GalleryHit], scores: Mapping[str, float]) -> tuple[Candidate, ...]:
+    """Give the final order: the one place where results are sorted and numbered.
+
+    Args:
+        hits: in stage one's order.
+        scores: the re-ranker's, by image id; hits that were not re-ranked have none.
+
+    Returns:
+        The re-ranked hits by falling score, equal scores in stage one's order; then all others in stage one's
+        order.
+
+    Raises:
+        TokensError: a score is not a number.
+    """
+    for image_id, score in scores.items():
+        if not math.isfinite(score):
+            raise TokensError(
+                f"The re-ranker scored the image {image_id!r} with {score}, which cannot be ordered. Its "
+                "stored tokens are damaged, or the bundle is; index the image again."
+            )
+    places = {hit.image_id: place for place, hit in enumerate(hits, start=1)}
+    reranked = sorted(
+        (hit for hit in hits if hit.image_id in scores),
+        key=lambda hit: (-scores[hit.image_id], places[hit.image_id]),
+    )
+    others = [hit for hit in hits if hit.image_id not in scores]
+    return tuple(
+        Candidate(
+            image_id=hit.image_id,
+            payload=hit.payload,
+            source=hit.source,
+            retrieval_score=hit.score,
+            retrieval_rank=places[hit.image_id],
+            rerank_score=scores.get(hit.image_id),
+            rerank_rank=rank if hit.image_id in scores else None,
+        )
+        for rank, hit in enumerate((*reranked, *others), start=1)
+    )
+
+
+def make_result(
+    query: ReadyQuery,
+    hits: Sequence[GalleryHit],
+    scores: Scores,
+    *,
+    options: SearchOptions,
+    clock: StageClock,
+) -> SearchResult:
+    """Put an answer together.
+
+    Args:
+        query: as it was composed.
+        hits: in stage one's order.
+        scores: of the hits that were looked at by stage two.
+        options: as the caller gave them.
+        clock: has measured the steps after composing.
+
+    Raises:
+        TokensError: a score is not a number.
+    """
+    notes = list(query.notes)
+    problems = scores.problems
+    if problems:
+        named = "; ".join(f"{image_id}: {reason}" for image_id, reason in list(problems.items())[:_NAMED])
+        more = f"; and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
+        notes.append(
+            f"{len(problems)} candidates without valid tokens stand after the re-ranked ({named}{more})."
+        )
+    spent = (query.encode_seconds, query.compose_seconds, clock.retrieve, clock.fetch, clock.rerank)
+    return SearchResult(
+        candidates=rank_candidates(hits, scores.by_id)[: options.limit],
+        timings=Timings(*spent, total=sum(spent)),
+        rerank_mode="full" if options.rerank_depth and query.composed is not None else "none",
+        notes=tuple(notes),
+    )

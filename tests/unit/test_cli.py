@@ -1,0 +1,383 @@
+"""The command line on real stores, pictures and graphs: what it prints, and how it refuses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from qdrant_client import models
+from typer.testing import CliRunner, Result
+
+from qdrant_cir.cli import app
+from qdrant_cir.cli.filters import parse_filters
+from qdrant_cir.errors import InputError
+
+COLORS: Mapping[str, tuple[int, int, int]] = {
+    "blue": (0, 0, 255),
+    "pale": (96, 96, 160),
+    "navy": (0, 0, 128),
+    "black": (0, 0, 0),
+    "red": (255, 0, 0),
+    "green": (0, 255, 0),
+}
+# computed by hand in test_retriever.py
+STAGE_ONE = ["blue.png", "pale.png", "navy.png", "black.png", "red.png", "green.png"]
+STAGE_TWO = ["blue.png", "navy.png", "black.png", "pale.png", "red.png", "green.png"]
+
+
+@dataclass(frozen=True, slots=True)
+class Shop:
+    """A folder of one-colour pictures, a store for them and the tiny bundle."""
+
+    pictures: Path
+    store: Path
+    bundle: Path
+
+    def run(self, *arguments: str, code: int = 0, text: str | None = None) -> Result:
+        """Run a command on this store and demand its exit code."""
+        result = CliRunner().invoke(
+            app, [*arguments, "--path", str(self.store)], input=text, env={"QDRANT_URL": "", "NO_COLOR": "1"}
+        )
+        assert result.exit_code == code, (result.stdout, result.stderr, result.exception)
+        return result
+
+    def index(self, *arguments: str, code: int = 0) -> Result:
+        return self.run(
+            "index", str(self.pictures), "-c", "colors", "--bundle", str(self.bundle), *arguments, code=code
+        )
+
+    def search(self, *arguments: str, code: int = 0, collection: str = "colors") -> Result:
+        given = () if "--bundle" in arguments else ("--bundle", str(self.bundle))
+        return self.run("search", "-c", collection, *given, *arguments, code=code)
+
+
+@pytest.fixture
+def empty_shop(
+    tmp_path: Path,
+    tiny_bundle: Path,
+    write_solid_images: Callable[[Path, Mapping[str, tuple[int, int, int]]], list[Path]],
+) -> Shop:
+    write_solid_images(tmp_path / "pictures", COLORS)
+    return Shop(tmp_path / "pictures", tmp_path / "store", tiny_bundle)
+
+
+@pytest.fixture
+def shop(empty_shop: Shop) -> Shop:
+    empty_shop.index()
+    return empty_shop
+
+
+def ids(result: Result) -> list[str]:
+    return [candidate["image_id"] for candidate in json.loads(result.stdout)["candidates"]]
+
+
+def only_sentence(result: Result) -> str:
+    """Give the one sentence of a refusal: nothing on stdout, no traceback."""
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    return line
+
+
+def test_index_reports_what_it_did_and_a_second_run_encodes_nothing(empty_shop: Shop) -> None:
+    first = json.loads(empty_shop.index("--json").stdout)
+    assert (first["indexed"], first["unchanged"], first["failed"], first["images"]) == (6, 0, [], 6)
+    second = json.loads(empty_shop.index("--json").stdout)
+    assert (second["indexed"], second["unchanged"], second["images"]) == (0, 6, 6)
+
+
+def test_index_names_a_bad_image_goes_on_and_ends_well(empty_shop: Shop) -> None:
+    (empty_shop.pictures / "broken.png").write_bytes(b"no picture")
+    result = empty_shop.index("--json")
+    report = json.loads(result.stdout)
+    assert report["indexed"] == 6
+    assert [failed["image_id"] for failed in report["failed"]] == ["broken.png"]
+    assert "broken.png" in empty_shop.index().stdout
+
+
+def test_index_of_bad_images_alone_is_an_indexing_error(empty_shop: Shop, tmp_path: Path) -> None:
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "broken.png").write_bytes(b"no picture")
+    result = empty_shop.run(
+        "index", str(tmp_path / "bad"), "-c", "bad", "--bundle", str(empty_shop.bundle), code=9
+    )
+    assert "Not one of 1 images could be indexed; the first, broken.png:" in result.stderr
+
+
+def test_search_gives_the_order_that_a_person_computes(shop: Shop) -> None:
+    red = str(shop.pictures / "red.png")
+    answer = shop.search("--image", red, "--text", "make it blue", "--json")
+    assert ids(answer) == STAGE_TWO
+    alone = shop.search("--image", red, "--text", "make it blue", "--json", "--rerank-depth", "0")
+    assert ids(alone) == STAGE_ONE
+    by_id = shop.search("--image-id", "red.png", "--text", "make it blue", "--json", "--limit", "2")
+    assert ids(by_id) == STAGE_TWO[:2]
+
+
+def test_search_json_is_pure_and_holds_scores_ranks_timings_and_notes(shop: Shop) -> None:
+    answer = json.loads(shop.search("--text", "blue", "--json").stdout)
+    assert set(answer) == {"query", "candidates", "rerank_mode", "timings", "notes"}
+    assert set(answer["candidates"][0]) == {
+        "rank",
+        "image_id",
+        "source",
+        "retrieval_score",
+        "retrieval_rank",
+        "rerank_score",
+        "rerank_rank",
+        "payload",
+    }
+    assert "_cir" not in answer["candidates"][0]["payload"]
+    assert set(answer["timings"]) == {"encode", "compose", "retrieve", "fetch", "rerank", "total"}
+
+
+def test_search_prints_a_table_with_places_and_payload(shop: Shop) -> None:
+    table = shop.search("--image", str(shop.pictures / "red.png"), "--text", "make it blue").stdout
+    lines = [line.split() for line in table.splitlines() if ".png" in line]
+    assert [line[1] for line in lines] == STAGE_TWO
+    assert lines[1][4] == "3"
+
+
+def test_filters_narrow_and_repeating_them_means_and(shop: Shop) -> None:
+    red = str(shop.pictures / "red.png")
+    answer = shop.search(
+        "--image",
+        red,
+        "--text",
+        "make it blue",
+        "--json",
+        "--filter",
+        "file!=blue.png",
+        "-f",
+        "file != navy.png",
+    )
+    assert ids(answer) == ["black.png", "pale.png", "red.png", "green.png"]
+
+
+def test_excluding_the_reference_leaves_it_out(shop: Shop) -> None:
+    blue = str(shop.pictures / "blue.png")
+    assert "blue.png" not in ids(
+        shop.search("--image", blue, "--text", "same", "--exclude-reference", "--json")
+    )
+
+
+def test_save_draws_a_sheet_and_does_not_change_the_answer(shop: Shop, tmp_path: Path) -> None:
+    arguments = ("--image-id", "red.png", "--text", "make it blue", "--limit", "2", "--json")
+    saved = shop.search(*arguments, "--save", str(tmp_path / "new" / "sheet.png"))
+    assert ids(saved) == STAGE_TWO[:2]
+    with Image.open(tmp_path / "new" / "sheet.png") as sheet:
+        assert sheet.width > 1000
+        colors = {color for _, color in sheet.getcolors(maxcolors=1 << 20) or []}
+    # the reference, and stage one's second, which re-ranking has moved behind the limit
+    assert {COLORS["red"], COLORS["pale"]} <= colors
+
+
+def test_save_to_a_name_without_a_format_is_refused(shop: Shop, tmp_path: Path) -> None:
+    result = shop.search("--text", "blue", "--save", str(tmp_path / "sheet"), code=3)
+    assert "ends in .png or .jpg" in only_sentence(result)
+
+
+def test_info_holds_images_and_names_the_bundle(shop: Shop) -> None:
+    told = json.loads(shop.run("info", "--json").stdout)
+    assert told["images"] == 6
+    (row,) = told["collections"]
+    assert (row["collection"], row["images"], row["vector_size"]) == ("colors", 6, 3)
+    assert json.loads(shop.run("info", "-c", "colors", "--json").stdout)["images"] == 6
+    assert "colors" in shop.run("info").stdout
+
+
+def test_delete_removes_images_and_says_which_were_unknown(shop: Shop) -> None:
+    result = shop.run(
+        "delete", "-c", "colors", "--image-id", "red.png", "--image-id", "who.png", "--yes", "--json"
+    )
+    told = json.loads(result.stdout)
+    assert (told["deleted"], told["unknown"]) == (1, ["who.png"])
+    assert json.loads(shop.run("info", "--json").stdout)["images"] == 5
+
+
+def test_delete_asks_first_and_all_removes_the_collection(shop: Shop) -> None:
+    shop.run("delete", "-c", "colors", "--all", text="n\n", code=1)
+    assert json.loads(shop.run("info", "--json").stdout)["images"] == 6
+    shop.run("delete", "-c", "colors", "--all", text="y\n")
+    assert json.loads(shop.run("info", "--json").stdout)["collections"] == []
+
+
+def test_a_text_that_is_too_long_is_cut_and_said_so_on_stderr(shop: Shop) -> None:
+    result = shop.search("--text", "make it blue " + "same " * 500, "--json")
+    assert ids(result)[0] == "blue.png"
+    assert any("too long" in note for note in json.loads(result.stdout)["notes"])
+    assert "too long" in shop.search("--text", "make it blue " + "same " * 500).stderr
+
+
+def test_a_depth_larger_than_the_collection_is_fine(shop: Shop) -> None:
+    assert len(ids(shop.search("--text", "blue", "-k", "5000", "-n", "5000", "--json"))) == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        ((), 3, "neither a reference image nor a modification text"),
+        (("--text", "  "), 3, "neither a reference image nor a modification text"),
+        (("--text", "blue", "--limit", "0"), 3, "limit is 0; it must be at least 1"),
+        (("--text", "blue", "--rerank-depth", "-1"), 3, "0 means stage one alone"),
+        (("--text", "blue", "--filter", "colour=red"), 3, "colour"),
+        (("--text", "blue", "--filter", "file"), 3, "Expected FIELD OPERATOR VALUE"),
+        (("--text", "blue", "--image-id", "who.png"), 3, "'who.png'"),
+        (("--text", "blue", "--image", "no/such/file.png"), 3, "no/such/file.png"),
+        (("--text", "blue", "--image", "a.png", "--image-id", "b.png"), 3, "Give one reference"),
+        (("--text", "blue", "--bundle", "no/such/bundle"), 4, "no/such/bundle"),
+        (("--text", "blue", "--provider", "tpu"), 3, "auto, cpu or cuda"),
+        (("--text", "blue", "--url", "http://localhost:6333"), 3, "--path"),
+    ],
+)
+def test_bad_arguments_get_one_sentence_and_a_code(
+    shop: Shop, arguments: Sequence[str], code: int, sentence: str
+) -> None:
+    assert sentence in only_sentence(shop.search(*arguments, code=code))
+
+
+def test_an_unreadable_image_is_named(shop: Shop, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"\xff\xd8\xff\xe0 not really")
+    assert "broken.jpg" in only_sentence(shop.search("--image", str(broken), "--text", "blue", code=3))
+
+
+def test_an_unknown_collection_is_refused_and_what_exists_is_named(shop: Shop) -> None:
+    sentence = only_sentence(shop.search("--text", "blue", collection="colours", code=6))
+    assert "colours" in sentence
+    assert "colors" in sentence
+    for arguments in (("info", "-c", "colours"), ("delete", "-c", "colours", "--all", "--yes")):
+        assert "colors" in only_sentence(shop.run(*arguments, code=6))
+
+
+def test_a_store_that_does_not_exist_is_refused_and_not_made(empty_shop: Shop) -> None:
+    assert "qdrant-cir index" in only_sentence(empty_shop.search("--text", "blue", code=6))
+    assert not empty_shop.store.exists()
+
+
+def test_another_bundles_collection_is_refused(
+    shop: Shop, tmp_path: Path, build_tiny_bundle: Callable[..., Path]
+) -> None:
+    other = str(build_tiny_bundle(tmp_path / "other", codec="float32"))
+    assert "bundle" in only_sentence(shop.search("--text", "blue", "--bundle", other, code=6))
+    result = shop.run("index", str(shop.pictures), "-c", "colors", "--bundle", other, code=6)
+    assert "bundle" in only_sentence(result)
+
+
+def test_a_store_that_another_process_holds_is_refused(shop: Shop) -> None:
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sys; from qdrant_cir.stores.edge import EdgeStore; s = EdgeStore(sys.argv[1]); "
+            "print(s.collection_names(), flush=True); sys.stdin.read()",
+            str(shop.store),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert holder.stdout is not None
+        assert b"colors" in holder.stdout.readline()
+        assert str(shop.store) in only_sentence(shop.search("--text", "blue", code=7))
+    finally:
+        holder.communicate()
+
+
+def test_a_server_that_cannot_be_reached_is_named(empty_shop: Shop) -> None:
+    result = CliRunner().invoke(app, ["info", "--url", "http://127.0.0.1:1"])
+    assert result.exit_code == 7
+    assert "http://127.0.0.1:1" in only_sentence(result)
+
+
+def test_a_missing_extra_says_what_to_install(shop: Shop) -> None:
+    blocked = "import sys; sys.modules['onnxruntime'] = None; from qdrant_cir.cli import main; main()"
+    places = ("--path", str(shop.store), "--bundle", str(shop.bundle))
+    result = subprocess.run(
+        [sys.executable, "-c", blocked, "search", "-c", "colors", "--text", "blue", *places],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 11
+    assert 'pip install "qdrant-cir[cpu]"' in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_debug_shows_where_an_error_comes_from(shop: Shop) -> None:
+    arguments = ["search", "-c", "colors", "--path", str(shop.store), "--bundle", "no/bundle"]
+    result = CliRunner().invoke(app, ["--debug", *arguments])
+    assert result.exit_code == 4
+    assert "Traceback" in result.stderr
+
+
+def test_ctrl_c_says_that_the_same_command_goes_on(empty_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    from qdrant_cir.indexer import Indexer
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Indexer, "index", interrupted)
+    result = empty_shop.index(code=130)
+    assert "the same command goes on from there" in result.stderr
+
+
+def condition(key: str, **fields: object) -> models.FieldCondition:
+    return models.FieldCondition.model_validate({"key": key, **fields})
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("color=red", condition("color", match={"value": "red"})),
+        (" name = big red hat ", condition("name", match={"value": "big red hat"})),
+        ("size='42'", condition("size", match={"value": "42"})),
+        ("shop name=x", condition('"shop name"', match={"value": "x"})),
+        ("note=a=b", condition("note", match={"value": "a=b"})),
+        ("price<50", condition("price", range={"lt": 50})),
+        ("price>=19.5", condition("price", range={"gte": 19.5})),
+        ("shop.price <= -1e3", condition("shop.price", range={"lte": -1000})),
+        ("added>2025-01-31", condition("added", range=models.DatetimeRange(gt=datetime(2025, 1, 31)))),
+        (
+            "size=42",
+            models.Filter(
+                should=[
+                    condition("size", range={"gte": 42, "lte": 42}),
+                    condition("size", match={"value": "42"}),
+                ]
+            ),
+        ),
+        (
+            "sale=true",
+            models.Filter(
+                should=[
+                    condition("sale", match={"value": True}),
+                    condition("sale", match={"value": "true"}),
+                ]
+            ),
+        ),
+    ],
+)
+def test_filter_expressions_become_conditions(expression: str, expected: models.Condition) -> None:
+    assert parse_filters([expression]) == models.Filter(must=[expected])
+
+
+def test_unequal_is_must_not_and_no_expressions_are_no_filter() -> None:
+    assert parse_filters([]) is None
+    assert parse_filters(["color!=red"]) == models.Filter(
+        must_not=[condition("color", match={"value": "red"})]
+    )
+
+
+@pytest.mark.parametrize("expression", ["", "color", "=red", "color=", "price<cheap", "price>", "price<nan"])
+def test_expressions_that_cannot_be_read_are_refused_as_given(expression: str) -> None:
+    with pytest.raises(InputError) as refusal:
+        parse_filters([expression])
+    assert repr(expression) in str(refusal.value)
