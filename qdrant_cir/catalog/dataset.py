@@ -1,12 +1,13 @@
 """Galleries and queries with exact truth, and an endless supply of training triplets.
 
-A gallery is built around its queries: for each, the reference, the target and near-misses of both are among the
-products, and the rest is random. Targets are then looked up by scene equality over the whole gallery, so that a
-product that happens to be right counts as right.
+A gallery is built around its queries: for each, the reference, the target and near-misses of both are among
+the products, and the rest is random. Targets are then looked up by scene equality over the whole gallery,
+so that a product that happens to be right counts as right.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -32,7 +33,7 @@ __all__ = [
 ]
 
 _HARD_NEGATIVES = 10
-_MOST_OWN_NEGATIVES = 11
+_FEWEST_OWN_NEGATIVES, _MOST_OWN_NEGATIVES = 2, 11
 _BUILT_SHARE = 0.9
 _SECOND_RENDERINGS = 0.08
 _SPLIT_STREAMS = {"train": 1, "test": 2}
@@ -131,12 +132,14 @@ def _plan(products: int, queries: int) -> _Plan:
     """Choose the least sharing at which every query has its near-misses and the gallery its random share."""
     if queries < 1 or products < 1:
         raise InputError(
-            f"A catalogue needs at least one product and one query; got products={products}, queries={queries}."
+            f"A catalogue needs at least one product and one query; got "
+            f"products={products}, queries={queries}."
         )
-    budget = products * _BUILT_SHARE / queries
+    budget = products * _BUILT_SHARE
     for sharing in range(1, min(queries, 40) + 1):
-        own = min(int(budget - 1 - 1 / sharing), _MOST_OWN_NEGATIVES)
-        if own >= 0 and 1 + (sharing - 1) + own >= _HARD_NEGATIVES:
+        groups = math.ceil(queries / sharing)
+        own = min(math.floor((budget / groups - 1) / sharing - 1), _MOST_OWN_NEGATIVES)
+        if own >= _FEWEST_OWN_NEGATIVES and sharing + own >= _HARD_NEGATIVES:
             return _Plan(sharing, own)
     raise InputError(
         f"{products} products are too few for {queries} queries with {_HARD_NEGATIVES} hard negatives each; "
@@ -179,8 +182,8 @@ def _draft_group(
 def sample_catalog(seed: int, *, products: int, queries: int, split: Split = "test") -> Catalog:
     """Draw a gallery of exactly ``products`` items with ``queries`` queries.
 
-    Every query has its reference, at least one target and at least ten hard negatives in the gallery. When products
-    are few, several queries share a reference, and one's target is a hard negative of the others.
+    Every query has its reference, at least one target and at least ten hard negatives in the gallery. When
+    products are few, several queries share a reference, and one's target is a hard negative of the others.
 
     Args:
         seed: the same seed and numbers give the same catalogue.
@@ -196,9 +199,9 @@ def sample_catalog(seed: int, *, products: int, queries: int, split: Split = "te
     scenes: list[Scene] = []
     drafts: list[_Draft] = []
     while len(drafts) < queries:
-        size = plan.sharing
-        drafts += _draft_group(scenes, size, plan.own, rng, split=split)
-    drafts = drafts[:queries]
+        size = min(plan.sharing, queries - len(drafts))
+        own = max(plan.own, _HARD_NEGATIVES - size)
+        drafts += _draft_group(scenes, size, own, rng, split=split)
     while len(scenes) < products:
         if rng.random() < _SECOND_RENDERINGS:
             scenes.append(drafts[int(rng.random() * len(drafts))].edit.target)

@@ -1,7 +1,7 @@
 """Scene to picture.
 
-The product is painted at twice the size and reduced, which smooths every edge; light and noise are put on at the
-final size. Pose, light, background and noise come from the generator and never from the scene.
+The product is painted at twice the size and reduced, which smooths every edge; light and noise are put on
+at the final size. Pose, light, background and noise come from the generator and never from the scene.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from qdrant_cir.catalog.outlines import Curve, Shape
 from qdrant_cir.catalog.scene import Part, Scene, main_part
 from qdrant_cir.catalog.surfaces import draw_background, pattern_mask
 
-__all__ = ["Box", "DrawnScene", "draw_scene"]
+__all__ = ["DRAWING_VERSION", "Box", "DrawnScene", "draw_scene"]
+
+DRAWING_VERSION = 1
+"""Raised when the same scene and seed begin to give other pictures."""
 
 RGB = tuple[int, int, int]
 

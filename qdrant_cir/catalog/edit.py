@@ -1,7 +1,7 @@
 """Edits of a scene: what a modification text asks for, the scene that results, and what is nearly it.
 
-The target is made by applying the steps to the reference; everything the steps do not mention stays. What a step
-constrains is always said in full by the text, so the whole target scene is the truth.
+The target is made by applying the steps to the reference; everything the steps do not mention stays. What a
+step constrains is always said in full by the text, so the whole target scene is the truth.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def _wrong_value(edit: Edit, rng: np.random.Generator) -> Scene | None:
 
 
 def _transfer(after: Part, part: Part, step: Step, scene: Scene) -> Part | None:
-    """Give the part with the change of a step that was meant for another part; None where it cannot take it."""
+    """Give the part with a change meant for another part; None where it cannot take it."""
     slot = scene.spec.slot(part.name)
     if step.kind in ("recolour", "add") and recolourable(part, after.color):
         return replace(part, color=after.color)
@@ -198,8 +198,9 @@ def hard_negatives(
 ) -> list[Scene]:
     """Draw scenes that are nearly the target and are not.
 
-    The reference comes first (edit ignored); then, in turn: edit right but the rest wrong; the asked attribute at a
-    wrong value; the edit applied to the wrong part; half of the edit; one attribute off target or reference.
+    The reference comes first (edit ignored); then, in turn: edit right but the rest wrong; the asked
+    attribute at a wrong value; the edit applied to the wrong part; half of the edit; one attribute off target
+    or reference.
 
     Args:
         scene: the reference, as in ``edit.reference``.

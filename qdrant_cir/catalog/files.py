@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from qdrant_cir.catalog.dataset import Catalog, draw_item, sample_catalog
+from qdrant_cir.catalog.draw import DRAWING_VERSION
 from qdrant_cir.catalog.edit import Split
 from qdrant_cir.catalog.language import describe_scene
 from qdrant_cir.catalog.scene import Scene, main_part
@@ -105,6 +106,7 @@ def _claim_folder(catalog: Catalog, folder: Path, size: int) -> None:
     """Make the folder this catalogue's, or refuse it when it holds another."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
     record = {
+        "drawing_version": DRAWING_VERSION,
         "seed": catalog.seed,
         "split": catalog.split,
         "products": len(catalog.items),
@@ -132,9 +134,9 @@ def write_catalog(
 ) -> None:
     """Write pictures, ``gallery.csv``, ``queries.jsonl`` and ``catalog.json`` into the folder.
 
-    Pictures that are already there are kept, so that an interrupted run is completed by the same call. They are drawn
-    by two processes when there are many. As with every process pool, a script that calls this needs the usual
-    ``if __name__ == "__main__":`` guard.
+    Pictures that are already there are kept, so that an interrupted run is completed by the same call. They
+    are drawn by two processes when there are many. As with every process pool, a script that calls this
+    needs the usual ``if __name__ == "__main__":`` guard.
 
     Args:
         catalog: what to write, made by ``sample_catalog``.

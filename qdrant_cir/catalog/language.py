@@ -1,22 +1,23 @@
-"""Edits, products and true or false statements in words, in the manner of people's modification texts.
+"""Edits and products in words, in the manner of people's modification texts.
 
-All lower case, from a closed vocabulary. A text constrains everything its edit changes, so that the target scene is
-the only right answer; what it does not mention stays.
+All lower case, from a closed vocabulary. A text constrains everything its edit changes, so that the target
+scene is the only right answer; what it does not mention stays.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 
 import numpy as np
 
 from qdrant_cir.catalog.edit import Edit, Split
-from qdrant_cir.catalog.families import COLORS, FAMILIES, PartSpec
+from qdrant_cir.catalog.families import FAMILIES, PartSpec
 from qdrant_cir.catalog.scene import Part, Scene, main_part, pick
+from qdrant_cir.catalog.statements import Statement, statement
 from qdrant_cir.catalog.steps import Step
-from qdrant_cir.catalog.templates import LEAD_INS, TAILS, TEST_ONLY, TRAIN, Form
+from qdrant_cir.catalog.templates import LEAD_INS, TAILS, TRAIN, Form
+from qdrant_cir.catalog.unseen_templates import TEST_ONLY
 from qdrant_cir.catalog.wording import (
     COLOR_WORDS,
     COMPARATIVES,
@@ -28,7 +29,6 @@ from qdrant_cir.catalog.wording import (
     bare_phrase,
     color_word,
     family_noun,
-    look_phrase,
     part_noun,
     part_phrase,
     verb,
@@ -40,23 +40,6 @@ _TEST_ONLY_SHARE = 0.5
 _WHOLE_KEYS = {"recolour_main": "recolour_whole", "repattern": "repattern_whole", "resize": "resize_whole"}
 """A change of the main part may be said of the whole product: ``is striped``, ``a longer dress``."""
 _FORMS: tuple[Form, ...] = ("noun", "order", "claim")
-
-
-@dataclass(frozen=True, slots=True)
-class Statement:
-    """A claim about one part of a picture.
-
-    Attributes:
-        text: the claim.
-        part: name of the part it is about.
-        attribute: ``color``, ``pattern``, ``size``, ``count`` or ``present``.
-        is_true: whether the scene bears it out.
-    """
-
-    text: str
-    part: str
-    attribute: str
-    is_true: bool
 
 
 def _part_fields(slot: PartSpec, count: int, rng: np.random.Generator) -> dict[str, str]:
@@ -236,118 +219,17 @@ def describe_scene(scene: Scene, rng: np.random.Generator) -> str:
         elif rng.random() < 0.75:
             phrases.append(part_phrase(part, slot, rng))
         else:
-            phrases.append(
-                bare_phrase(part, slot, rng) if slot.is_plural else f"a {bare_phrase(part, slot, rng)}"
-            )
+            start = "" if verb(slot, count=part.count) == "are" else "a "
+            phrases.append(start + bare_phrase(part, slot, rng))
     listed = phrases[0] if len(phrases) == 1 else ", ".join(phrases[:-1]) + " and " + phrases[-1]
     lead = pick(rng, ("", "", "", "this is ", "a picture of "))
     return article(f"{lead}{' '.join(words)} with {listed}")
 
 
-def _claim(part: Part, slot: PartSpec, attribute: str, rng: np.random.Generator) -> str:
-    """State one attribute of a part."""
-    noun, is_ = part_noun(slot, rng, count=part.count), verb(slot, count=part.count)
-    has = "have" if is_ == "are" else "has"
-    if attribute == "color":
-        word = color_word(part.color, rng)
-        return pick(
-            rng,
-            (f"the {noun} {is_} {word}", f"it has {word} {noun}", f"{word} {noun}", f"the {noun} in {word}"),
-        )
-    if attribute == "pattern":
-        if part.pattern_color is None:
-            return pick(
-                rng, (f"the {noun} {is_} plain", f"the {noun} {is_} solid", f"no pattern on the {noun}")
-            )
-        second = color_word(part.pattern_color, rng)
-        adjective, things = (
-            pick(rng, PATTERN_ADJECTIVES[part.pattern]),
-            pick(rng, PATTERN_NOUNS[part.pattern]),
-        )
-        return pick(
-            rng,
-            (
-                f"the {noun} {is_} {adjective}",
-                f"the {noun} {has} {second} {things}",
-                f"{second} {things} on the {noun}",
-            ),
-        )
-    if attribute == "look":
-        return f"the {noun} {is_} {look_phrase(part, rng)}"
-    if attribute == "size":
-        return pick(rng, (f"the {noun} {is_} {{}}", f"{{}} {noun}")).format(pick(rng, SIZE_WORDS[part.size]))
-    number = pick(rng, COUNT_WORDS[part.count])
-    return pick(rng, (f"there {is_} {number} {noun}", f"it has {number} {noun}", f"{number} {noun}"))
-
-
-def _falsified(part: Part, slot: PartSpec, scene: Scene, attribute: str, rng: np.random.Generator) -> Part:
-    """Give the part with one attribute wrong, if possible one that another part of the scene has."""
-    borrowed = [other for other in scene.parts if other.name != part.name and rng.random() < 0.75]
-    if attribute in ("color", "look"):
-        taken = (part.color, part.pattern_color)
-        near = [other.color for other in borrowed if other.color not in taken]
-        free = [color for color in COLORS if color not in taken]
-        if attribute == "color" and part.pattern_color is not None and rng.random() < 0.3:
-            near = [part.pattern_color]
-        return replace(part, color=pick(rng, near or free))
-    if attribute == "pattern":
-        near_looks = [
-            (other.pattern, other.pattern_color)
-            for other in borrowed
-            if other.pattern != part.pattern and other.pattern in slot.patterns
-        ]
-        if near_looks:
-            pattern, color = pick(rng, near_looks)
-            return replace(part, pattern=pattern, pattern_color=color)
-        pattern = pick(rng, [other for other in slot.patterns if other != part.pattern])
-        color = (
-            None
-            if pattern == "solid"
-            else part.pattern_color or pick(rng, [c for c in COLORS if c != part.color])
-        )
-        return replace(part, pattern=pattern, pattern_color=color)
-    if attribute == "size":
-        return replace(part, size=next(size for size in slot.sizes if size != part.size))
-    counts = [other for other in slot.counts if other != part.count]
-    return replace(part, count=pick(rng, counts))
-
-
-def statement(scene: Scene, rng: np.random.Generator) -> Statement:
-    """Draw a claim about one part, true or false with equal chance.
-
-    A false claim differs from the truth in one attribute, most often by one that another part of the scene has.
-    """
-    is_true = bool(rng.random() < 0.5)
-    slot = pick(rng, scene.spec.slots)
-    part = scene.part(slot.name)
-    if part is None or (slot.is_optional and rng.random() < 0.2):
-        noun = part_noun(slot, rng, count=0 if part is None else part.count)
-        says_present = (part is not None) == is_true
-        there = "are" if verb(slot, count=0 if part is None else part.count) == "are" else "is"
-        here = (
-            f"there {there} {'' if there == 'are' else 'a '}{noun}",
-            f"it has {'' if there == 'are' else 'a '}{noun}",
-        )
-        text = pick(
-            rng, here if says_present else (f"there {there} no {noun}", f"no {noun}", f"it has no {noun}")
-        )
-        return Statement(article(text), slot.name, "present", is_true)
-    choices = ["color", "look"]
-    if len(slot.patterns) > 1:
-        choices += ["pattern"] * 2
-    if len(slot.sizes) > 1:
-        choices.append("size")
-    if len(slot.counts) > 1:
-        choices += ["count"] * 2
-    attribute = pick(rng, choices)
-    claimed = part if is_true else _falsified(part, slot, scene, attribute, rng)
-    text = article(_claim(claimed, slot, attribute, rng))
-    return Statement(text, slot.name, "color" if attribute == "look" else attribute, is_true)
-
-
 _FIXED = (
-    "a an the this that it is are has have no not and with in of on there its , - . ' any all plain solid pattern "
-    "picture one more fewer less these stay stays than other both only new same but color colour colors colours"
+    "a an the this that it is are has have no not and with in of on there its , - . ' any all plain "
+    "solid pattern picture one more fewer less these stay stays than other both only new same but color "
+    "colour colors colours"
 )
 
 
@@ -356,7 +238,7 @@ def _words(text: str) -> list[str]:
 
 
 def vocabulary() -> list[str]:
-    """Give every word and mark that any text can hold, sorted; ``t-shirt`` counts as ``t``, ``-`` and ``shirt``."""
+    """Give every word and mark that any text can hold, sorted; ``t-shirt`` is ``t``, ``-`` and ``shirt``."""
     texts: list[str] = [_FIXED, *TAILS]
     for table in (TRAIN, TEST_ONLY):
         texts += [template for forms in table.values() for group in forms.values() for template in group]

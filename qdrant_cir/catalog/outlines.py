@@ -42,8 +42,8 @@ class Shape:
 
     Attributes:
         part: the part whose colour it takes.
-        role: ``fill`` is painted with the part's colour, pattern and outline; ``shade`` darkens what lies below;
-            ``line`` is a thin seam.
+        role: ``fill`` is painted with the part's colour, pattern and outline; ``shade`` darkens what lies
+            below; ``line`` is a thin seam.
         points: float64 [n, 2], x and y.
     """
 

@@ -1,7 +1,8 @@
 """What a drawn product is: a family and its parts, and nothing about how the picture is taken.
 
-A scene is the whole truth about a picture. Two pictures show the same product exactly when their scenes are equal,
-so targets of a query are found by comparison and never by a judgement. Background, pose and light are not part of it.
+A scene is the whole truth about a picture. Two pictures show the same product exactly when their scenes are
+equal, so targets of a query are found by comparison and never by a judgement. Background, pose and light
+are not part of it.
 """
 
 from __future__ import annotations
@@ -164,9 +165,9 @@ def sample_scene(rng: np.random.Generator, *, allow: Callable[[Scene], bool] | N
 def attributes(scene: Scene) -> dict[str, str]:
     """Give the scene as flat text attributes; all scenes of a family have the same keys.
 
-    A key is there for what varies: ``body.color``, ``body.pattern``, ``body.pattern_color``, ``sleeves.size``,
-    ``buttons.count``, ``pocket.present``. What an absent part would have, and the pattern colour of a solid part, is
-    ``none``. Two scenes are equal exactly when their attributes are.
+    A key is there for what varies: ``body.color``, ``body.pattern``, ``body.pattern_color``,
+    ``sleeves.size``, ``buttons.count``, ``pocket.present``. What an absent part would have, and the pattern
+    colour of a solid part, is ``none``. Two scenes are equal exactly when their attributes are.
     """
     flat = {"family": scene.family}
     for slot in scene.spec.slots:

@@ -1,4 +1,4 @@
-"""Words for colours, patterns, counts, sizes and parts: the closed vocabulary that the templates are filled with."""
+"""Words for colours, patterns, counts, sizes and parts, which fill the templates."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def verb(slot: PartSpec, *, count: int = 0) -> str:
 
 
 def look_phrase(part: Part, rng: np.random.Generator) -> str:
-    """Give colour and pattern after a verb: ``red with white dots``, ``plain blue``, ``striped in red and white``."""
+    """Give colour and pattern after a verb: ``red with white dots``, ``striped in red and white``."""
     base = color_word(part.color, rng)
     if part.pattern_color is None:
         return f"plain {base}" if rng.random() < 0.25 else base
@@ -148,7 +148,7 @@ def look_phrase(part: Part, rng: np.random.Generator) -> str:
 
 
 def part_phrase(part: Part, slot: PartSpec, rng: np.random.Generator) -> str:
-    """Give the part with all its attributes: ``three black buttons``, ``long red sleeves with white dots``."""
+    """Give the part with all its attributes: ``three black buttons``, ``long sleeves with white dots``."""
     words = []
     if len(slot.counts) > 1:
         words.append(pick(rng, COUNT_WORDS[part.count]))
