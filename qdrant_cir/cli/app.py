@@ -92,11 +92,7 @@ def index(
         printing.show_progress(f"indexing into {collection}") as progress,
     ):
         gallery = Collection.create(store, collection, model)
-        try:
-            report = Indexer(gallery, encoder, model).index(records, progress=progress)
-        except KeyboardInterrupt:
-            printing.print_note("What was encoded so far is kept; the same command goes on from there.")
-            raise
+        report = Indexer(gallery, encoder, model).index(records, progress=progress)
         if report.indexed:
             gallery.optimize()
         images = gallery.count(None)

@@ -156,11 +156,11 @@ def _print_answer(answer: DemoAnswer) -> None:
         for place, candidate in enumerate(answer.result.candidates[:_SHOWN], start=1)
     ]
     printing.print_table(("#", "image", "re-rank score", "retrieved #", "title"), rows, title=title)
-    typer.echo(f"the right product (*): place {before} when retrieved, place {after} after re-ranking\n")
+    typer.echo(f"the right product (*): {before} when retrieved, {after} after re-ranking\n")
 
 
 def _place_text(place: int | None) -> str:
-    return f"behind {_RERANK_DEPTH}" if place is None else str(place)
+    return f"not among the first {_RERANK_DEPTH}" if place is None else f"place {place}"
 
 
 def _sheet(answers: list[DemoAnswer], images: Path, products: int) -> Image:

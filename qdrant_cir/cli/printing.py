@@ -32,6 +32,9 @@ __all__ = [
 
 _SECONDS_BETWEEN_LINES = 5.0
 _MINUTE = 60
+_UNBOUNDED = 10_000
+_BETWEEN = 3
+_LEAST = 8
 
 
 def print_json(value: JsonValue) -> None:
@@ -52,7 +55,7 @@ def stderr_console() -> Console:
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "") -> None:
-    """Write a table to stdout; the columns after the first two are shortened where the terminal is narrow."""
+    """Write a table to stdout; its last column is shortened first where the terminal is narrow."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -61,13 +64,19 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, title
     console = Console(highlight=False)
     if not console.is_terminal:
         # nothing is cut off where the reader is a file or a program
-        console = Console(highlight=False, width=200)
+        console = Console(highlight=False, width=_UNBOUNDED)
     table = Table(title=Text(title) if title else None, title_justify="left", box=box.SIMPLE, pad_edge=False)
-    for heading in headings:
-        table.add_column(heading, overflow="ellipsis", no_wrap=True)
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    # rich would take from all columns alike, down to nothing
+    room = console.width - sum(widths[:-1]) - _BETWEEN * len(widths)
+    widths[-1] = min(widths[-1], max(room, _LEAST))
+    for heading, width in zip(headings, widths, strict=True):
+        table.add_column(heading, overflow="ellipsis", no_wrap=True, width=width)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    console.print(table)
+    with console.capture() as printed:
+        console.print(table)
+    typer.echo("\n".join(line.rstrip() for line in printed.get().splitlines()))
 
 
 def search_result_json(query: Query, result: SearchResult, *, reference: str | None) -> JsonObject:

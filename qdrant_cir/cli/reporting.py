@@ -33,7 +33,10 @@ class ReportingGroup(TyperGroup):
         except KeyboardInterrupt as interrupt:
             if _is_debugging(ctx):
                 traceback.print_exc()
-            typer.echo("Interrupted.", err=True)
+            typer.echo(
+                "Interrupted. Of index, demo and catalog build, the same command goes on from there.",
+                err=True,
+            )
             raise typer.Exit(INTERRUPTED) from interrupt
 
 

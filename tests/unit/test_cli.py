@@ -15,7 +15,7 @@ from PIL import Image
 from qdrant_client import models
 from typer.testing import CliRunner, Result
 
-from qdrant_cir.cli import app
+from qdrant_cir.cli import app, printing
 from qdrant_cir.cli.filters import parse_filters
 from qdrant_cir.errors import InputError
 
@@ -381,3 +381,15 @@ def test_expressions_that_cannot_be_read_are_refused_as_given(expression: str) -
     with pytest.raises(InputError) as refusal:
         parse_filters([expression])
     assert repr(expression) in str(refusal.value)
+
+
+def test_a_narrow_terminal_shortens_the_last_column_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    printing.print_table(("#", "image", "payload"), [("1", "a" * 12, "x" * 200)])
+    row = next(line for line in capsys.readouterr().out.splitlines() if "aaa" in line)
+    assert row.split()[:2] == ["1", "a" * 12]
+    assert row.rstrip().endswith("\u2026")
+    assert len(row) <= 40
