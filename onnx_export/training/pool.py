@@ -19,15 +19,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from qdrant_cir.catalog import (
-    Scene,
-    attributes,
-    describe_edit,
-    describe_scene,
-    draw_scene,
-    sample_training_edit,
-    statement,
-)
+from qdrant_cir.catalog.dataset import sample_training_edit
+from qdrant_cir.catalog.draw import draw_scene
+from qdrant_cir.catalog.language import describe_edit, describe_scene
+from qdrant_cir.catalog.scene import Scene, attributes
+from qdrant_cir.catalog.statements import statement
 
 logger = logging.getLogger(__name__)
 
@@ -113,18 +109,17 @@ def _draw_chunk(folder: Path, chunk: int, *, size: int, seed: int) -> int:
     lines = []
     for group in range(chunk * CHUNK_GROUPS, (chunk + 1) * CHUNK_GROUPS):
         rng = np.random.default_rng((seed, group))
-        triplet = sample_training_edit(rng)
-        scenes = [triplet.reference, triplet.edit.target, triplet.edit.target, *triplet.negatives]
-        while len(scenes) < PICTURES_PER_GROUP:
-            scenes.append(triplet.edit.target)
+        triplet = sample_training_edit(rng, negatives=PICTURES_PER_GROUP - 2)
+        edit, near_misses = triplet.edit, triplet.negatives[1:]  # the first negative is the reference
+        scenes = [triplet.reference, edit.target, edit.target, *near_misses]
         facts = []
-        for row, scene in enumerate(scenes[:PICTURES_PER_GROUP]):
+        for row, scene in enumerate(scenes):
             drawn = draw_scene(scene, rng, size=size)
             pictures[group * PICTURES_PER_GROUP + row] = np.asarray(drawn.image)
             boxes = {name: (b.left, b.top, b.right, b.bottom) for name, b in drawn.boxes.items()}
             facts.append(_describe(scene, boxes, rng))
-        texts = [describe_edit(triplet.edit, rng, split="train") for _ in range(PARAPHRASES)]
-        lines.append(json.dumps(asdict(Group(texts, triplet.edit.kind, facts))))
+        texts = [describe_edit(edit, rng, split="train") for _ in range(PARAPHRASES)]
+        lines.append(json.dumps(asdict(Group(texts, edit.kind, facts))))
     partial_file = _facts_file(folder, chunk).with_suffix(".part")
     partial_file.write_text("\n".join(lines), encoding="utf-8")
     partial_file.replace(_facts_file(folder, chunk))

@@ -43,14 +43,14 @@ class Recipe:
     """
 
     seed: int = 1
-    groups: int = 20_000
-    pretrain_steps: int = 2_400
+    groups: int = 10_000
+    pretrain_steps: int = 900
     pretrain_groups: int = 12
     pretrain_rate: float = 1.0e-3
-    stage_one_steps: int = 2_500
+    stage_one_steps: int = 1_000
     stage_one_batch: int = 64
     stage_one_rate: float = 3e-4
-    stage_two_steps: int = 3_000
+    stage_two_steps: int = 1_100
     stage_two_batch: int = 16
     stage_two_rate: float = 3e-4
     stage_two_others: int = 3
