@@ -1,0 +1,280 @@
+"""``qdrant-cir evaluate``: one command per data set."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeAlias, cast
+
+import typer
+
+from qdrant_cir.cli import printing
+from qdrant_cir.cli.options import (
+    ApiKeyOption,
+    BundleOption,
+    JsonOption,
+    PathOption,
+    ProviderOption,
+    UrlOption,
+    open_bundle,
+    place_of_store,
+    provider_named,
+)
+from qdrant_cir.errors import InputError
+
+if TYPE_CHECKING:
+    from qdrant_cir.evaluation.benchmark import Benchmark
+    from qdrant_cir.stores.protocol import Store
+
+__all__ = ["evaluation_app"]
+
+_DEFAULT_OUT = Path("qdrant_cir_evaluation")
+_SECONDS_BETWEEN_LINES = 5.0
+
+evaluation_app = typer.Typer(
+    help="Measure a model on FashionIQ, CIRR, CIRCO, a drawn catalogue, or queries of one's own.",
+    no_args_is_help=True,
+)
+
+_RootOption: TypeAlias = Annotated[
+    Path, typer.Option("--root", help="Folder of the data set, laid out as published.", show_default=False)
+]
+_ImagesOption: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--images", help="Folder of the pictures, where it is not in the root.", show_default=False),
+]
+_DepthOption: TypeAlias = Annotated[
+    int, typer.Option("--rerank-depth", "-k", help="Candidates to re-rank; 0 is stage one alone.")
+]
+_ExcludeOption: TypeAlias = Annotated[
+    bool, typer.Option("--exclude-reference", help="Leave a query's own reference out of its answer.")
+]
+_OutOption: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        help="Folder for the gallery, the run and the report; run again, it is completed. By default "
+        f"{_DEFAULT_OUT}/NAME-SPLIT-MODEL.",
+        show_default=False,
+    ),
+]
+
+
+class _FashionIqSplit(StrEnum):
+    ORIGINAL = "original"
+    VAL = "val"
+
+
+class _CirrSplit(StrEnum):
+    VAL = "val"
+    TEST1 = "test1"
+
+
+class _CircoSplit(StrEnum):
+    VAL = "val"
+    TEST = "test"
+
+
+@evaluation_app.command()
+def fashioniq(
+    *,
+    root: _RootOption,
+    images: _ImagesOption = None,
+    split: Annotated[
+        _FashionIqSplit,
+        typer.Option(
+            "--split",
+            help="original: whole galleries, joined captions. val: galleries of the queries' own images, "
+            "a query per caption.",
+        ),
+    ] = _FashionIqSplit.ORIGINAL,
+    exclude_reference: Annotated[
+        bool,
+        typer.Option(
+            "--exclude-reference",
+            help="Leave the reference out, as the published code of the VAL split does.",
+        ),
+    ] = False,
+    rerank_depth: _DepthOption = 100,
+    bundle: BundleOption = None,
+    provider: ProviderOption = "auto",
+    out: _OutOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """FashionIQ's validation queries: R@10 and R@50 per category and their mean."""
+    from qdrant_cir.evaluation.fashioniq import read_fashioniq
+
+    benchmark = read_fashioniq(
+        root,
+        split=split.value,
+        images=images,
+        excludes_reference=exclude_reference,
+    )
+    _run(benchmark, bundle=bundle, provider=provider, rerank_depth=rerank_depth, out=out, as_json=as_json)
+
+
+@evaluation_app.command()
+def cirr(
+    *,
+    root: _RootOption,
+    images: _ImagesOption = None,
+    split: Annotated[
+        _CirrSplit, typer.Option("--split", help="test1 has no published answers: submission files.")
+    ] = _CirrSplit.VAL,
+    rerank_depth: _DepthOption = 50,
+    bundle: BundleOption = None,
+    provider: ProviderOption = "auto",
+    out: _OutOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """CIRR: R@1, 5, 10, 50 and Rsubset@1, 2, 3, and the two files of its evaluation server."""
+    from qdrant_cir.evaluation.cirr import read_cirr
+
+    benchmark = read_cirr(root, split=split.value, images=images)
+    _run(benchmark, bundle=bundle, provider=provider, rerank_depth=rerank_depth, out=out, as_json=as_json)
+
+
+@evaluation_app.command()
+def circo(
+    *,
+    root: _RootOption,
+    images: _ImagesOption = None,
+    split: Annotated[
+        _CircoSplit, typer.Option("--split", help="test has no published answers: submission file.")
+    ] = _CircoSplit.VAL,
+    rerank_depth: _DepthOption = 50,
+    bundle: BundleOption = None,
+    provider: ProviderOption = "auto",
+    out: _OutOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """CIRCO: mAP and recall at 5, 10, 25, 50, per semantic aspect, and the file of its evaluation server."""
+    from qdrant_cir.evaluation.circo import read_circo
+
+    benchmark = read_circo(root, split=split.value, images=images)
+    _run(benchmark, bundle=bundle, provider=provider, rerank_depth=rerank_depth, out=out, as_json=as_json)
+
+
+@evaluation_app.command()
+def catalog(
+    *,
+    root: _RootOption,
+    exclude_reference: _ExcludeOption = False,
+    rerank_depth: _DepthOption = 50,
+    bundle: BundleOption = None,
+    provider: ProviderOption = "auto",
+    out: _OutOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure on a drawn catalogue, as `qdrant-cir catalog` writes it, per kind of edit."""
+    from qdrant_cir.evaluation.catalog import read_catalog
+
+    benchmark = read_catalog(root, excludes_reference=exclude_reference)
+    _run(benchmark, bundle=bundle, provider=provider, rerank_depth=rerank_depth, out=out, as_json=as_json)
+
+
+@evaluation_app.command()
+def own(
+    context: typer.Context,
+    *,
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            "--root", help="Folder of the pictures, with a gallery manifest or without.", show_default=False
+        ),
+    ] = None,
+    queries: Annotated[
+        Path | None,
+        typer.Option(
+            "--queries",
+            help="JSONL of {reference, modification_text, targets}; queries.jsonl in the root by default.",
+            show_default=False,
+        ),
+    ] = None,
+    collection: Annotated[
+        str | None,
+        typer.Option(
+            "--collection", "-c", help="Search this collection instead of a folder.", show_default=False
+        ),
+    ] = None,
+    path: PathOption = None,
+    url: UrlOption = None,
+    api_key: ApiKeyOption = None,
+    exclude_reference: _ExcludeOption = False,
+    rerank_depth: _DepthOption = 50,
+    bundle: BundleOption = None,
+    provider: ProviderOption = "auto",
+    out: _OutOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Queries of one's own, over a folder of pictures or a collection that exists."""
+    from qdrant_cir.evaluation.own import QUERY_FILE, read_own
+
+    if (root is None) == (collection is None):
+        raise InputError("Give either --root with the pictures, or --collection with what is indexed.")
+    if queries is None and root is None:
+        raise InputError("Give --queries: a collection has no folder in which to look for them.")
+    benchmark = read_own(
+        queries or cast("Path", root) / QUERY_FILE, gallery=root, excludes_reference=exclude_reference
+    )
+    place = None if collection is None else place_of_store(context, path=path, url=url, api_key=api_key)
+    _run(
+        benchmark,
+        bundle=bundle,
+        provider=provider,
+        rerank_depth=rerank_depth,
+        out=out,
+        as_json=as_json,
+        store=None if place is None else place.opened(creates=False),
+        collection=collection,
+    )
+
+
+def _run(
+    benchmark: Benchmark,
+    *,
+    bundle: Path | None,
+    provider: str,
+    rerank_depth: int,
+    out: Path | None,
+    as_json: bool,
+    store: AbstractContextManager[Store] | None = None,
+    collection: str | None = None,
+) -> None:
+    """Evaluate and print; galleries are kept in the output folder unless a store is given."""
+    from qdrant_cir.evaluation.evaluate import EvaluationSettings, evaluate
+    from qdrant_cir.evaluation.report_files import report_json
+    from qdrant_cir.evaluation.report_markdown import write_markdown
+    from qdrant_cir.stores import EdgeStore
+
+    model = open_bundle(bundle)
+    folder = out or _DEFAULT_OUT / f"{benchmark.name}-{benchmark.split}-{model.fingerprint[:12]}"
+    with store or EdgeStore(folder / "store") as opened, printing.show_progress("indexing") as on_images:
+        settings = EvaluationSettings(
+            rerank_depth=rerank_depth,
+            provider=provider_named(provider),
+            collection=collection,
+            on_images=on_images,
+            on_queries=_query_progress(),
+        )
+        evaluation = evaluate(benchmark, store=opened, bundle=model, out=folder, settings=settings)
+    if as_json:
+        printing.print_json(report_json(evaluation.report))
+    else:
+        typer.echo(write_markdown(evaluation.report))
+    printing.print_note(f"Written: {', '.join(str(path) for path in evaluation.files)}")
+
+
+def _query_progress() -> Callable[[int, int], None]:
+    last = time.monotonic()
+
+    def show(done: int, total: int) -> None:
+        nonlocal last
+        if done == total or time.monotonic() - last >= _SECONDS_BETWEEN_LINES:
+            last = time.monotonic()
+            printing.print_note(f"searching: {done} of {total} queries")
+
+    return show

@@ -1,0 +1,53 @@
+"""Composed retrieval measured as the field does: FashionIQ, CIRR, CIRCO, the catalogue, queries of one's own.
+
+A reader gives a :class:`Benchmark`; :func:`evaluate` runs it through :class:`qdrant_cir.Retriever` and
+reports.
+"""
+
+from qdrant_cir.evaluation.average_precision import AveragePrecision
+from qdrant_cir.evaluation.benchmark import Average, Benchmark, EvaluationPart, EvaluationQuery
+from qdrant_cir.evaluation.catalog import read_catalog
+from qdrant_cir.evaluation.circo import read_circo
+from qdrant_cir.evaluation.circo_submission import read_circo_submission, write_circo_submission
+from qdrant_cir.evaluation.cirr import read_cirr
+from qdrant_cir.evaluation.cirr_submission import write_cirr_submission
+from qdrant_cir.evaluation.evaluate import Evaluation, EvaluationSettings, evaluate
+from qdrant_cir.evaluation.fashioniq import read_fashioniq
+from qdrant_cir.evaluation.metric import Answer, Metric, Truth
+from qdrant_cir.evaluation.own import read_own
+from qdrant_cir.evaluation.recall import Recall
+from qdrant_cir.evaluation.report import EvaluationReport
+from qdrant_cir.evaluation.report_files import report_json
+from qdrant_cir.evaluation.scoring import QueryScores, score_answers, score_rankings
+from qdrant_cir.evaluation.single_target_recall import SingleTargetRecall
+from qdrant_cir.evaluation.subset_recall import SubsetRecall
+
+__all__ = [
+    "Answer",
+    "Average",
+    "AveragePrecision",
+    "Benchmark",
+    "Evaluation",
+    "EvaluationPart",
+    "EvaluationQuery",
+    "EvaluationReport",
+    "EvaluationSettings",
+    "Metric",
+    "QueryScores",
+    "Recall",
+    "SingleTargetRecall",
+    "SubsetRecall",
+    "Truth",
+    "evaluate",
+    "read_catalog",
+    "read_circo",
+    "read_circo_submission",
+    "read_cirr",
+    "read_fashioniq",
+    "read_own",
+    "report_json",
+    "score_answers",
+    "score_rankings",
+    "write_circo_submission",
+    "write_cirr_submission",
+]

@@ -1,0 +1,183 @@
+"""An evaluation from data set to report: gallery, run, scores, for one part after the other."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from qdrant_cir.bundle import Bundle
+from qdrant_cir.collection import Collection
+from qdrant_cir.errors import InputError
+from qdrant_cir.evaluation.affected import find_affected
+from qdrant_cir.evaluation.benchmark import Benchmark, EvaluationPart
+from qdrant_cir.evaluation.galleries import PartGallery, index_gallery, open_gallery
+from qdrant_cir.evaluation.part_result import PartResult, judge_part
+from qdrant_cir.evaluation.report import EvaluationReport, RunDescription
+from qdrant_cir.evaluation.report_building import build_report
+from qdrant_cir.evaluation.report_files import write_report
+from qdrant_cir.evaluation.run_file import RunHeader
+from qdrant_cir.evaluation.runs import complete_run, queries_sha256
+from qdrant_cir.image_encoder import ImageEncoder
+from qdrant_cir.index_report import IndexProgress
+from qdrant_cir.query_model import QueryModel
+from qdrant_cir.retriever import Retriever
+from qdrant_cir.sessions import ExecutionProvider, open_graph
+from qdrant_cir.stores.protocol import Store
+from qdrant_cir.types import Encoder
+
+__all__ = ["Evaluation", "EvaluationSettings", "evaluate"]
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationSettings:
+    """How an evaluation is run.
+
+    Attributes:
+        rerank_depth: candidates that stage two scores; 0 for stage one alone. The paper takes 100 on
+            FashionIQ and 50 on CIRR.
+        provider: where the graphs run.
+        collection: name of the collection to search, for a benchmark without a gallery of its own.
+        on_images: called while a gallery is indexed.
+        on_queries: called with answers and queries while a part is run.
+    """
+
+    rerank_depth: int
+    provider: ExecutionProvider = "auto"
+    collection: str | None = None
+    on_images: Callable[[IndexProgress], None] | None = None
+    on_queries: Callable[[int, int], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What an evaluation gave: the report, and the files that were written."""
+
+    report: EvaluationReport
+    files: tuple[Path, ...]
+
+
+def evaluate(
+    benchmark: Benchmark, *, store: Store, bundle: Bundle, out: Path, settings: EvaluationSettings
+) -> Evaluation:
+    """Evaluate a model on a benchmark, through the retriever that users search with.
+
+    What is already indexed and answered under the same settings is not computed again, so a call that was
+    cut off is completed by the same call.
+
+    Args:
+        benchmark: as a reader gave it.
+        store: where galleries are kept, one collection per part; or where the collection to search is.
+        bundle: the model.
+        out: folder for runs and reports.
+        settings: how to run.
+
+    Raises:
+        InputError: a negative depth, or no collection for a benchmark without a gallery.
+        EvaluationError: there is no honest number: not one image or query is left, or a run is of something
+            else.
+        CirError: as indexing and searching.
+    """
+    if settings.rerank_depth < 0:
+        raise InputError(f"rerank_depth is {settings.rerank_depth}; it must be at least 0")
+    model = QueryModel(bundle, provider=settings.provider)
+    session = open_graph(bundle, "image_encoder", provider=settings.provider, shrinks_arena=True)
+    encoder = ImageEncoder(session)
+    results = []
+    for part in benchmark.parts:
+        collection, gallery = _gallery_of(benchmark, part, store, encoder, bundle, settings)
+        results.append(_run_part(benchmark, part, gallery, Retriever(collection, model), out, settings))
+    report = build_report(benchmark, results, _describe(bundle, settings.rerank_depth, session.provider))
+    return Evaluation(report, tuple(write_report(benchmark, results, report, out)))
+
+
+def _run_part(
+    benchmark: Benchmark,
+    part: EvaluationPart,
+    gallery: PartGallery,
+    retriever: Retriever,
+    out: Path,
+    settings: EvaluationSettings,
+) -> PartResult:
+    """Run what can be run, and only then look at what is right."""
+    affected = find_affected(part, benchmark.truth_of(part), gallery.present)
+    cannot_run = {query.query_id for query in affected if not query.can_run}
+    records = complete_run(
+        retriever,
+        [query for query in part.queries if query.query_id not in cannot_run],
+        path=out / "runs" / f"{benchmark.split}_{part.name}_{settings.rerank_depth}.jsonl",
+        header=_header(benchmark, part, gallery, retriever.collection.spec.fingerprint, settings),
+        progress=settings.on_queries,
+    )
+    return judge_part(
+        benchmark,
+        part,
+        gallery=gallery,
+        affected=affected,
+        records=records,
+        rerank_depth=settings.rerank_depth,
+    )
+
+
+def _gallery_of(
+    benchmark: Benchmark,
+    part: EvaluationPart,
+    store: Store,
+    encoder: Encoder,
+    bundle: Bundle,
+    settings: EvaluationSettings,
+) -> tuple[Collection, PartGallery]:
+    truth = benchmark.truth_of(part)
+    if part.gallery is None:
+        if settings.collection is None:
+            raise InputError(f"{benchmark.name} has no gallery of its own; name the collection to search.")
+        collection = Collection.open(store, settings.collection, bundle)
+        return collection, open_gallery(part, truth, collection=collection)
+    collection = Collection.create(store, f"{benchmark.name}_{benchmark.split}_{part.name}", bundle)
+    gallery = index_gallery(
+        part,
+        part.gallery,
+        truth,
+        collection=collection,
+        encoder=encoder,
+        bundle=bundle,
+        progress=settings.on_images,
+    )
+    return collection, gallery
+
+
+def _header(
+    benchmark: Benchmark,
+    part: EvaluationPart,
+    gallery: PartGallery,
+    fingerprint: str,
+    settings: EvaluationSettings,
+) -> RunHeader:
+    return RunHeader(
+        benchmark=benchmark.name,
+        split=benchmark.split,
+        part=part.name,
+        bundle=fingerprint,
+        limit=max(benchmark.depth, settings.rerank_depth),
+        rerank_depth=settings.rerank_depth,
+        excludes_reference=part.excludes_reference,
+        queries=len(part.queries),
+        queries_sha256=queries_sha256(part),
+        gallery=gallery.size,
+        gallery_sha256=gallery.sha256,
+    )
+
+
+def _describe(bundle: Bundle, rerank_depth: int, provider: str) -> RunDescription:
+    from qdrant_cir import __version__
+
+    return RunDescription(
+        version=__version__,
+        bundle_name=bundle.manifest.name,
+        fingerprint=bundle.fingerprint,
+        rerank_depth=rerank_depth,
+        provider=provider,
+        machine=f"{platform.machine()} with {os.cpu_count()} cores, {platform.system()}",
+    )
