@@ -7,6 +7,7 @@ import json
 import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path, PurePosixPath
 
 from qdrant_cir.errors import BundleError
@@ -117,18 +118,18 @@ def write_manifest(folder: Path, manifest: Manifest) -> Path:
     return path
 
 
-def load_bundle(path: Path | str) -> Bundle:
+def load_bundle(path: str | PathLike[str] | None = None) -> Bundle:
     """Read a model folder and check every file in it.
 
     Args:
-        path: the folder that holds ``cir_config.json``.
+        path: the folder that holds ``cir_config.json``; None for the bundled model.
 
     Raises:
         BundleError: the folder, its manifest or a file is missing; a path leaves the folder or is a symbolic
             link; a checksum differs; a graph declares other tensors than the runtime's contract, or reads
             weights that the manifest does not list.
     """
-    folder = Path(path)
+    folder = default_bundle_path() if path is None else Path(path)
     manifest_path = folder / MANIFEST_FILE
     if not folder.is_dir():
         raise BundleError(f"There is no bundle folder {folder}. Give the folder that holds {MANIFEST_FILE}.")

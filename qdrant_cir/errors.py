@@ -17,8 +17,8 @@
     ├── IndexingError                an indexing run could not go on
     └── EvaluationError              an evaluation cannot give an honest number
 
-A class exists where some caller treats it differently: the indexer, the command line's exit codes, the service's
-status codes. Messages say what happened, what was expected against what was found, and what to do.
+A class exists where some caller treats it differently: the indexer, the command line's exit codes, the
+service's status codes. Messages say what happened, what was expected against what was found, and what to do.
 """
 
 __all__ = [

@@ -14,13 +14,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import TypeVar
+from os import PathLike
+from types import TracebackType
+from typing import Self, TypeVar
 
 import numpy as np
 
-from qdrant_cir.bundle import Bundle
+from qdrant_cir.bundle import Bundle, load_bundle
 from qdrant_cir.collection import RESERVED, Collection, IndexedImage
 from qdrant_cir.errors import IndexingError, InputError, StoreError, TokensError
+from qdrant_cir.image_encoder import ImageEncoder
 from qdrant_cir.image_preparation import (
     HashedImage,
     PreparedImage,
@@ -30,7 +33,8 @@ from qdrant_cir.image_preparation import (
 )
 from qdrant_cir.image_sources import ImageRecord, RejectedRow
 from qdrant_cir.index_report import FailedImage, IndexProgress, IndexReport, Outcome, Tally
-from qdrant_cir.sessions import available_threads
+from qdrant_cir.sessions import ExecutionProvider, available_threads
+from qdrant_cir.stores import Store, StoreLike, is_folder, open_store
 from qdrant_cir.token_codec import encode_tokens
 from qdrant_cir.types import EncodedImages, Encoder
 
@@ -77,6 +81,46 @@ class Indexer:
             raise InputError(
                 f"batch_size ({batch_size}) and decode_threads ({decode_threads}) must be at least 1"
             )
+        self._closes: Store | None = None
+
+    @classmethod
+    def open(
+        cls,
+        collection_name: str,
+        *,
+        store: StoreLike,
+        bundle: str | PathLike[str] | None = None,
+        provider: ExecutionProvider = "auto",
+        threads: int | None = None,
+    ) -> Self:
+        """Load a bundle, open its image encoder, and make the collection where there is none.
+
+        Args:
+            collection_name: one made with this bundle, or a new one.
+            store: a Qdrant client, the folder of an embedded store, or an open store. A client or store that
+                was given stays open when the indexer is closed.
+            bundle: the model folder; None for the bundled model.
+            provider: where the encoder runs; ``auto`` takes CUDA where it works.
+            threads: for the encoder; by default as many as this process may use.
+
+        Raises:
+            BundleError: the bundle is missing or damaged.
+            CollectionMismatchError: the collection was made with another bundle.
+            StoreError: the store cannot be opened or reached.
+            ProviderError, MissingExtraError: the encoder cannot run as asked.
+        """
+        loaded = load_bundle(bundle)
+        encoder = ImageEncoder.open(loaded, provider=provider, threads=threads)
+        opened = open_store(store)
+        try:
+            indexer = cls(Collection.create(opened, collection_name, loaded), encoder, loaded)
+        except BaseException:
+            if is_folder(store):
+                opened.close()
+            raise
+        if is_folder(store):
+            indexer._closes = opened
+        return indexer
 
     def index(
         self,
@@ -115,6 +159,23 @@ class Indexer:
                 "command again; it goes on from there."
             ) from error
         return tally.report()
+
+    def close(self) -> None:
+        """Release a store that :meth:`open` opened."""
+        if self._closes is not None:
+            self._closes.close()
+            self._closes = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,20 +11,19 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from os import PathLike
-from pathlib import Path
 from time import perf_counter
 from types import TracebackType
 from typing import Self, TypeVar
 
-from qdrant_client import AsyncQdrantClient, QdrantClient, models
+from qdrant_client import AsyncQdrantClient, models
 
 from qdrant_cir.async_collection import AsyncCollection
-from qdrant_cir.bundle import Bundle, default_bundle_path, load_bundle
+from qdrant_cir.bundle import load_bundle
 from qdrant_cir.collection import Collection
 from qdrant_cir.query_model import QueryModel, ReadyQuery, referenced_ids
 from qdrant_cir.ranking import NO_SCORES, SearchOptions, StageClock, make_result
 from qdrant_cir.sessions import ExecutionProvider
-from qdrant_cir.stores import AsyncServerReader, EdgeStore, ServerStore, ThreadedReader
+from qdrant_cir.stores import AsyncServerReader, StoreLike, ThreadedReader, is_folder, open_store
 from qdrant_cir.stores.protocol import AsyncReader, Store
 from qdrant_cir.types import Query, SearchResult
 
@@ -62,7 +61,7 @@ class Retriever:
         cls,
         collection_name: str,
         *,
-        store: Store | QdrantClient | str | PathLike[str],
+        store: StoreLike,
         bundle: str | PathLike[str] | None = None,
         provider: ExecutionProvider = "auto",
         threads: int | None = None,
@@ -84,18 +83,18 @@ class Retriever:
             StoreError: the store cannot be opened or reached.
             ProviderError, MissingExtraError: the graphs cannot run as asked.
         """
-        loaded = _loaded(bundle)
-        opened = _opened(store)
+        loaded = load_bundle(bundle)
+        opened = open_store(store)
         try:
             retriever = cls(
                 Collection.open(opened, collection_name, loaded),
                 QueryModel(loaded, provider=provider, threads=threads),
             )
         except BaseException:
-            if isinstance(store, str | PathLike):
+            if is_folder(store):
                 opened.close()
             raise
-        if isinstance(store, str | PathLike):
+        if is_folder(store):
             retriever._closes = opened
         return retriever
 
@@ -236,21 +235,21 @@ class AsyncRetriever:
             provider: where the graphs run.
             threads: for one graph.
         """
-        loaded = await asyncio.to_thread(_loaded, bundle)
+        loaded = await asyncio.to_thread(load_bundle, bundle)
         reader: AsyncReader = (
             AsyncServerReader(store)
             if isinstance(store, AsyncQdrantClient)
-            else ThreadedReader(await asyncio.to_thread(_opened, store))
+            else ThreadedReader(await asyncio.to_thread(open_store, store))
         )
         try:
             collection = await AsyncCollection.open(reader, collection_name, loaded)
             model = await asyncio.to_thread(QueryModel, loaded, provider=provider, threads=threads)
             retriever = cls(collection, model)
         except BaseException:
-            if isinstance(store, str | PathLike):
+            if is_folder(store):
                 await reader.close()
             raise
-        if isinstance(store, str | PathLike):
+        if is_folder(store):
             retriever._closes = reader
         return retriever
 
@@ -332,13 +331,3 @@ class AsyncRetriever:
         trace: TracebackType | None,
     ) -> None:
         await self.close()
-
-
-def _loaded(bundle: str | PathLike[str] | None) -> Bundle:
-    return load_bundle(default_bundle_path() if bundle is None else Path(bundle))
-
-
-def _opened(store: Store | QdrantClient | str | PathLike[str]) -> Store:
-    if isinstance(store, str | PathLike):
-        return EdgeStore(store)
-    return ServerStore(store) if isinstance(store, QdrantClient) else store

@@ -37,9 +37,9 @@ ImageSource: TypeAlias = "str | PathLike[str] | bytes | Image"
 class Query:
     """A reference image plus a modification text.
 
-    With both, the query is composed. Without a text it is image-only: the reference's own embedding is searched and
-    nothing is re-ranked, for there is no modification to re-rank by. Without a reference it is text-only: the text is
-    composed with a blank picture, and re-ranked like any other. One of the two must be given.
+    With both, the query is composed. Without a text it is image-only: the reference's own embedding is searched
+    and nothing is re-ranked, for there is no modification to re-rank by. Without a reference it is text-only:
+    the text is composed with a blank picture, and re-ranked like any other. One of the two must be given.
     """
 
     reference: ImageSource | GalleryImage | None = None
@@ -66,7 +66,7 @@ class ComposedQuery:
     Attributes:
         vector: float32 [D], unit length, compared with gallery vectors by cosine.
         input_ids: int64 [L], the text's token ids without padding.
-        fusion_states: float32 [L, H], the last hidden states of all text tokens (``z_t`` in the paper, section 3.2).
+        fusion_states: float32 [L, H], last hidden states of all text tokens (``z_t``; paper, section 3.2).
     """
 
     vector: Float32
@@ -80,7 +80,7 @@ class StoredTokens:
 
     Attributes:
         values: int8, float16 or float32 [K, N, C].
-        scales: float32 [K, N]; ``values * scales[..., None]`` gives the tokens back. All ones for float forms.
+        scales: float32 [K, N]; ``values * scales[..., None]`` gives the tokens back. Ones for float forms.
     """
 
     values: NDArray[np.int8] | NDArray[np.float16] | NDArray[np.float32]

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from qdrant_cir.cli import printing
+from qdrant_cir.cli.evaluate import evaluation_app
 from qdrant_cir.cli.exit_codes import describe_exit_codes
 from qdrant_cir.cli.options import (
     ApiKeyOption,
@@ -41,6 +42,7 @@ catalog = typer.Typer(
     help="Drawn products: pictures, manifest and queries with known answers.", no_args_is_help=True
 )
 app.add_typer(catalog, name="catalog")
+app.add_typer(evaluation_app, name="evaluate")
 
 
 def main() -> None:

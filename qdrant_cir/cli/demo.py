@@ -93,8 +93,6 @@ def run_demo(
             encoder = ImageEncoder.open(bundle, provider=provider)
             records = read_manifest(folder / "catalog" / "gallery.csv")
             report = Indexer(gallery, encoder, bundle).index(records, progress=progress)
-        if report.indexed:
-            gallery.optimize()
         indexed = time.monotonic()
         printing.print_note(printing.index_report_text(COLLECTION, report, images=gallery.count(None)))
         with Retriever.open(COLLECTION, store=store, bundle=bundle.folder, provider=provider) as retriever:

@@ -136,9 +136,9 @@ def place_of_store(
 
 def open_bundle(path: Path | None) -> Bundle:
     """Load a model folder, by default the bundled one. Raises BundleError."""
-    from qdrant_cir.bundle import default_bundle_path, load_bundle
+    from qdrant_cir.bundle import load_bundle
 
-    return load_bundle(path or default_bundle_path())
+    return load_bundle(path)
 
 
 def provider_named(name: str) -> ExecutionProvider:

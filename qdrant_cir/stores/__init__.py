@@ -3,6 +3,7 @@
 from qdrant_cir.stores.connection import connect, connect_async
 from qdrant_cir.stores.edge import EdgeStore
 from qdrant_cir.stores.filter_fields import filter_fields
+from qdrant_cir.stores.opening import StoreLike, is_folder, open_store
 from qdrant_cir.stores.protocol import (
     VECTOR_NAME,
     AsyncReader,
@@ -25,9 +26,12 @@ __all__ = [
     "Record",
     "ServerStore",
     "Store",
+    "StoreLike",
     "StoredPoint",
     "ThreadedReader",
     "connect",
     "connect_async",
     "filter_fields",
+    "is_folder",
+    "open_store",
 ]
