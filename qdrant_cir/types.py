@@ -37,9 +37,10 @@ ImageSource: TypeAlias = "str | PathLike[str] | bytes | Image"
 class Query:
     """A reference image plus a modification text.
 
-    With both, the query is composed. Without a text it is image-only: the reference's own embedding is searched
-    and nothing is re-ranked, for there is no modification to re-rank by. Without a reference it is text-only:
-    the text is composed with a blank picture, and re-ranked like any other. One of the two must be given.
+    With both, the query is composed. Without a text it is image-only: the reference's own embedding is
+    searched and nothing is re-ranked, for there is no modification to re-rank by. Without a reference it is
+    text-only: the text is composed with a blank picture, and re-ranked like any other. One of the two must be
+    given.
     """
 
     reference: ImageSource | GalleryImage | None = None
