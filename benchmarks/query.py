@@ -35,20 +35,13 @@ def main() -> None:
     lines = (catalog / "queries.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines[: arguments.queries]]
     print(f"{platform.machine()}, {available_threads()} threads, {len(rows)} queries each")
-    print(
-        f"{'reference':9} {'K':>4}  "
-        + "".join(f"{step:>10}" for step in STEPS)
-        + f"{'total p95':>11}{'ratio':>7}"
-    )
+    print(f"{'reference':9} {'K':>4}  " + "".join(f"{step:>10}" for step in STEPS) + f"{'total p95':>11}{'ratio':>7}")
     with Retriever.open(COLLECTION, store=arguments.demo / "store") as retriever:
         for by_id in (False, True):
             base = 0.0
             for depth in arguments.depths:
                 timings = [measure(retriever, row, catalog, depth=depth, by_id=by_id) for row in rows]
-                medians = {
-                    step: 1000 * statistics.median(asdict(timing)[step] for timing in timings)
-                    for step in STEPS
-                }
+                medians = {step: 1000 * statistics.median(asdict(timing)[step] for timing in timings) for step in STEPS}
                 base = base or medians["total"]
                 p95 = 1000 * sorted(timing.total for timing in timings)[int(0.95 * len(timings))]
                 print(

@@ -109,7 +109,10 @@ def verify_command(
     from qdrant_cir.bundle import load_bundle
 
     result = verify_bundle(
-        load_bundle(bundle), load_model_folder(model), tolerance=tolerance, candidates=candidates or CANDIDATES
+        load_bundle(bundle),
+        load_model_folder(model),
+        tolerance=tolerance,
+        candidates=candidates or CANDIDATES,
     )
     for what, value in asdict(result).items():
         typer.echo(f"{what:14} {value:.2e}" if isinstance(value, float) else f"{what:14} {value} compared, equal")

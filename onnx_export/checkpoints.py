@@ -109,11 +109,7 @@ def load_blip(folder: str | Path, sizes: ModelSizes) -> Conversion:
     unused = _fill(model.image_encoder, vision, where)
     unused += _fill(model.composer, text, where)
     streams = {name: v for k, v in text.items() if k.startswith("text_encoder.") for name in stream_names(k)}
-    fresh = [
-        name
-        for name in model.reranker.state_dict()
-        if name.startswith("cls_head.") or ".merge_layer." in name
-    ]
+    fresh = [name for name in model.reranker.state_dict() if name.startswith("cls_head.") or ".merge_layer." in name]
     streams |= {name: model.reranker.state_dict()[name] for name in fresh}
     _fill(model.reranker, streams, where)
     used = tuple(k for k in source if k not in set(unused))

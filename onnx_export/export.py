@@ -190,9 +190,7 @@ def read_tokenizer(source: Path) -> Tokenizer:
         else:
             tokenizer = _bert_tokenizer(folder / "vocab.txt")
     except Exception as error:  # tokenizers raises plain Exception
-        raise ExportError(
-            f"{source} holds no tokenizer.json and no vocab.txt that can be read: {error}"
-        ) from error
+        raise ExportError(f"{source} holds no tokenizer.json and no vocab.txt that can be read: {error}") from error
     missing = [t for t in ("[DEC]", "[ENC]") if tokenizer.token_to_id(t) is None]
     if missing and tokenizer.token_to_id("[ENC]") is None:
         tokenizer.add_special_tokens(missing)

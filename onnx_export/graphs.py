@@ -72,22 +72,23 @@ class AbsorbedCrossAttention(nn.Module):
 
     def _keys(self, projections: Projections) -> Tensor:
         """Key weights as [heads, H / heads, C], the softmax scale folded in."""
-        weight = projections.key.weight.detach().unflatten(0, (self.heads, -1))
-        return weight * weight.shape[1] ** -0.5
+        weight = torch.unflatten(projections.key.weight.detach(), 0, (self.heads, -1))
+        scaled: Tensor = weight * weight.shape[1] ** -0.5
+        return scaled
 
     def _values(self, projections: Projections) -> Tensor:
         """Value weights as [heads, C, H / heads]."""
-        return projections.value.weight.detach().unflatten(0, (self.heads, -1)).transpose(1, 2)
+        return torch.unflatten(projections.value.weight.detach(), 0, (self.heads, -1)).transpose(1, 2)
 
     def _split(self, states: Tensor) -> Tensor:
-        return states.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return torch.unflatten(states, -1, (self.heads, -1)).transpose(1, 2)
 
     def forward(self, x0: Tensor, x1: Tensor, tokens: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
         """Attend from streams [1 or K, L, H] to tokens float32 [K, N, C] with scales [K, 1, N]."""
         heads = torch.cat((self._split(self.query0(x0)), self._split(self.query1(x1))), dim=1)
         queries = torch.matmul(heads, self.keys).flatten(1, 2)
         attention = torch.softmax(torch.matmul(queries, tokens.transpose(1, 2)) * scales, dim=-1)
-        mixed = torch.matmul(attention * scales, tokens).unflatten(1, (2 * self.heads, -1))
+        mixed = torch.unflatten(torch.matmul(attention * scales, tokens), 1, (2 * self.heads, -1))
         heads = torch.matmul(mixed, self.values).transpose(1, 2)
         merged = self.output.merge(
             self.output.dense0(heads[:, :, : self.heads].flatten(2) + self.value_bias[0]),

@@ -1,4 +1,4 @@
-"""A torch model on disk: ``model.safetensors``, ``sizes.json``, ``tokenizer.json``. What conversion and training write."""
+"""A torch model on disk, as conversion and training write it: weights, sizes, tokenizer."""
 
 from __future__ import annotations
 

@@ -43,7 +43,12 @@ class Verification:
 
 
 def verify_bundle(
-    bundle: Bundle, folder: ModelFolder, *, tolerance: float = 1e-4, candidates: Sequence[int] = CANDIDATES, seed: int = 0
+    bundle: Bundle,
+    folder: ModelFolder,
+    *,
+    tolerance: float = 1e-4,
+    candidates: Sequence[int] = CANDIDATES,
+    seed: int = 0,
 ) -> Verification:
     """Compare a bundle with the model it was exported from.
 
@@ -78,9 +83,7 @@ def _check_interfaces(bundle: Bundle) -> None:
 
 def _check_tensors(where: str, expected: Sequence[TensorSpec], found: Sequence[TensorSpec]) -> None:
     if [t.name for t in expected] != [t.name for t in found]:
-        raise VerificationError(
-            f"{where}: names are {[t.name for t in found]}, expected {[t.name for t in expected]}."
-        )
+        raise VerificationError(f"{where}: names are {[t.name for t in found]}, expected {[t.name for t in expected]}.")
     for wanted, got in zip(expected, found, strict=True):
         fixed = tuple(a if isinstance(a, int) else None for a in wanted.shape)
         got_fixed = tuple(a if isinstance(a, int) else None for a in got.shape)
@@ -93,14 +96,10 @@ def _check_tensors(where: str, expected: Sequence[TensorSpec], found: Sequence[T
 
 def _difference(what: str, torch_value: Tensor, runtime_value: Float32, tolerance: float) -> float:
     if tuple(torch_value.shape) != runtime_value.shape:
-        raise VerificationError(
-            f"{what}: shape is {list(runtime_value.shape)}, torch gives {list(torch_value.shape)}."
-        )
+        raise VerificationError(f"{what}: shape is {list(runtime_value.shape)}, torch gives {list(torch_value.shape)}.")
     difference = float(np.abs(torch_value.numpy() - runtime_value).max(initial=0.0))
     if not difference <= tolerance:
-        raise VerificationError(
-            f"{what}: largest difference to torch is {difference:.2e}, allowed {tolerance:.0e}."
-        )
+        raise VerificationError(f"{what}: largest difference to torch is {difference:.2e}, allowed {tolerance:.0e}.")
     return difference
 
 
@@ -177,11 +176,12 @@ def _torch_scores(folder: ModelFolder, query: ComposedQuery, candidates: StoredT
 
     def score(part: Tensor) -> Tensor:
         k = len(part)
-        return folder.model.reranker(
+        scores: Tensor = folder.model.reranker(
             ids.expand(k, -1), torch.ones_like(ids).expand(k, -1), states.expand(k, -1, -1), part
         )
+        return scores
 
-    return torch.cat([score(part) for part in tokens.split(4)])
+    return torch.cat([score(part) for part in torch.split(tokens, 4)])
 
 
 def _check_order(what: str, expected: Float32, found: Float32, tolerance: float) -> None:

@@ -134,13 +134,9 @@ def load_bundle(path: str | PathLike[str] | None = None) -> Bundle:
     if not folder.is_dir():
         raise BundleError(f"There is no bundle folder {folder}. Give the folder that holds {MANIFEST_FILE}.")
     if not manifest_path.is_file():
-        raise BundleError(
-            f"{folder} is no bundle: it holds no {MANIFEST_FILE}. Export one or give another folder."
-        )
+        raise BundleError(f"{folder} is no bundle: it holds no {MANIFEST_FILE}. Export one or give another folder.")
     if manifest_path.stat().st_size > _MANIFEST_BYTES:
-        raise BundleError(
-            f"{manifest_path} is larger than {_MANIFEST_BYTES} bytes; a manifest is a few kilobytes."
-        )
+        raise BundleError(f"{manifest_path} is larger than {_MANIFEST_BYTES} bytes; a manifest is a few kilobytes.")
     try:
         manifest = parse_manifest(manifest_path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -175,9 +171,7 @@ def _tensor_text(tensors: Sequence[TensorSpec]) -> str:
 def _check_file(folder: Path, file: str, sha256: str) -> None:
     path = PurePosixPath(file)
     if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in file or ":" in file:
-        raise BundleError(
-            f"The manifest names {file!r}, which is not a plain path inside the bundle folder. Refused."
-        )
+        raise BundleError(f"The manifest names {file!r}, which is not a plain path inside the bundle folder. Refused.")
     place = folder
     for part in path.parts:
         place = place / part

@@ -199,9 +199,7 @@ class Collection:
         points = []
         for record in records:
             source, payload = labels[ids[record.point_id]]
-            points.append(
-                relabelled_point(record, image_id=ids[record.point_id], source=source, payload=payload)
-            )
+            points.append(relabelled_point(record, image_id=ids[record.point_id], source=source, payload=payload))
         self._store.upsert(self._name, points)
 
     def delete(self, image_ids: Sequence[str]) -> set[str]:
@@ -224,11 +222,7 @@ class Collection:
         tokens = self._store.fetch(self._tokens_name, ids, with_vectors=False, fields=(RESERVED,))
         digests = {record.point_id: sha256_of_record(record) for record in tokens}
         images = [known_image(record) for record in gallery]
-        return {
-            image.image_id: image
-            for image in images
-            if digests.get(point_id_of(image.image_id)) == image.sha256
-        }
+        return {image.image_id: image for image in images if digests.get(point_id_of(image.image_id)) == image.sha256}
 
     def query(self, vector: Float32, *, limit: int, filter: Filter | None) -> list[GalleryHit]:
         """Give the images nearest to a vector float32 [D], best first.

@@ -51,8 +51,7 @@ def tokens_name(name: str) -> str:
     """Name the companion collection. Raises InputError where ``name`` itself is a companion's."""
     if name.endswith(_TOKENS_SUFFIX):
         raise InputError(
-            f"{name!r} cannot name a gallery: names that end in {_TOKENS_SUFFIX!r} are kept for the tokens "
-            "beside it."
+            f"{name!r} cannot name a gallery: names that end in {_TOKENS_SUFFIX!r} are kept for the tokens beside it."
         )
     return name + _TOKENS_SUFFIX
 
@@ -78,9 +77,7 @@ def gallery_specs(bundle: Bundle) -> tuple[CollectionSpec, CollectionSpec]:
     return spec("gallery", bundle.manifest.vector_size), spec("tokens", None)
 
 
-def check_pair(
-    name: str, gallery: CollectionSpec, tokens: CollectionSpec | None, bundle: Bundle | None
-) -> GallerySpec:
+def check_pair(name: str, gallery: CollectionSpec, tokens: CollectionSpec | None, bundle: Bundle | None) -> GallerySpec:
     """Check what stands under a gallery's two names.
 
     Args:

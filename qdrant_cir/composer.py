@@ -22,9 +22,7 @@ class Composer:
         self._tokenizer = tokenizer
 
     @classmethod
-    def open(
-        cls, bundle: Bundle, *, provider: ExecutionProvider = "auto", threads: int | None = None
-    ) -> Composer:
+    def open(cls, bundle: Bundle, *, provider: ExecutionProvider = "auto", threads: int | None = None) -> Composer:
         """Load graph and tokenizer; the rest as :func:`qdrant_cir.sessions.open_graph`."""
         return cls(open_graph(bundle, "composer", provider=provider, threads=threads), TextTokenizer(bundle))
 
@@ -44,8 +42,7 @@ class Composer:
         """
         if len(reference_tokens) != len(texts):
             raise InputError(
-                f"There are {len(reference_tokens)} references and {len(texts)} texts. "
-                "Give one text per reference."
+                f"There are {len(reference_tokens)} references and {len(texts)} texts. Give one text per reference."
             )
         if not texts:
             return []

@@ -159,9 +159,7 @@ def _draw_candidate(
     baseline = top + _THUMB + 8
     draw.text((left + 2, baseline), number, fill=_GREEN if is_target else _INK, font=font)
     if moved:
-        _draw_move(
-            draw, left=left + 8 + int(draw.textlength(number, font=font)), top=baseline, candidate=candidate
-        )
+        _draw_move(draw, left=left + 8 + int(draw.textlength(number, font=font)), top=baseline, candidate=candidate)
 
 
 def _draw_move(draw: ImageDraw, *, left: int, top: int, candidate: Candidate) -> None:
@@ -176,9 +174,7 @@ def _draw_move(draw: ImageDraw, *, left: int, top: int, candidate: Candidate) ->
     draw.text((left + 17, top), f"from {candidate.retrieval_rank}", fill=_MUTED, font=_font(18))
 
 
-def _draw_picture(
-    sheet: Image, source: ImageSource | None, *, left: int, top: int, side: int, name: str
-) -> None:
+def _draw_picture(sheet: Image, source: ImageSource | None, *, left: int, top: int, side: int, name: str) -> None:
     """Paste a picture, whole and centred in a square; a grey field with its name where it cannot be read."""
     from PIL import Image as PillowImage
     from PIL import ImageDraw

@@ -120,18 +120,14 @@ def point_id_of(image_id: str) -> UUID:
 def gallery_point(image: IndexedImage, fingerprint: str) -> StoredPoint:
     """Give the searchable half of an image. Raises InputError for a payload with a field named ``_cir``."""
     reserved = _reserved(image.image_id, image.sha256, fingerprint)
-    return _labelled_point(
-        image.image_id, reserved, source=image.source, payload=image.payload, vector=image.vector
-    )
+    return _labelled_point(image.image_id, reserved, source=image.source, payload=image.payload, vector=image.vector)
 
 
 def relabelled_point(
     record: Record, *, image_id: str, source: str | None, payload: Mapping[str, JsonValue]
 ) -> StoredPoint:
     """Give a gallery point, read with its vector, other metadata. Raises InputError as gallery_point."""
-    return _labelled_point(
-        image_id, _reserved_of(record), source=source, payload=payload, vector=record.vector
-    )
+    return _labelled_point(image_id, _reserved_of(record), source=source, payload=payload, vector=record.vector)
 
 
 def tokens_point(image: IndexedImage, fingerprint: str) -> StoredPoint:

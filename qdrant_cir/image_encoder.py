@@ -19,13 +19,9 @@ class ImageEncoder:
         self._session = session
 
     @classmethod
-    def open(
-        cls, bundle: Bundle, *, provider: ExecutionProvider = "auto", threads: int | None = None
-    ) -> ImageEncoder:
+    def open(cls, bundle: Bundle, *, provider: ExecutionProvider = "auto", threads: int | None = None) -> ImageEncoder:
         """Load the graph of a bundle; arguments and errors as :func:`qdrant_cir.sessions.open_graph`."""
-        return cls(
-            open_graph(bundle, "image_encoder", provider=provider, threads=threads, shrinks_arena=True)
-        )
+        return cls(open_graph(bundle, "image_encoder", provider=provider, threads=threads, shrinks_arena=True))
 
     def encode(self, pixel_values: Float32) -> EncodedImages:
         """Encode a batch in one run.

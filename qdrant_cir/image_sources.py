@@ -30,9 +30,7 @@ __all__ = [
     "read_manifest",
 ]
 
-IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".jp2", ".ppm"}
-)
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".jp2", ".ppm"})
 """File names that :func:`read_folder` takes for pictures, compared without regard to case."""
 
 _FILE_COLUMNS = ("file", "image")
@@ -93,9 +91,7 @@ def read_folder(path: str | os.PathLike[str]) -> list[ImageRecord]:
             if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
         ]
     if not found:
-        raise InputError(
-            f"no image in {root}; looked for files ending in {', '.join(sorted(IMAGE_SUFFIXES))}"
-        )
+        raise InputError(f"no image in {root}; looked for files ending in {', '.join(sorted(IMAGE_SUFFIXES))}")
     return sorted((_folder_record(root, file) for file in found), key=lambda record: record.image_id)
 
 
@@ -169,9 +165,7 @@ class ImageManifest:
         cells = dict(row.cells)
         picture = cells.pop(self._file_column, None)
         # the layout of image columns in published Parquet data sets: {"bytes": ..., "path": ...}
-        content, name = (
-            (picture.get("bytes"), picture.get("path")) if isinstance(picture, dict) else (picture, picture)
-        )
+        content, name = (picture.get("bytes"), picture.get("path")) if isinstance(picture, dict) else (picture, picture)
         if not isinstance(content, bytes) and not (isinstance(name, str) and name):
             return RejectedRow(place, f"expected a file name in {self._file_column!r}, got {picture!r}")
         given = cells.pop(_ID_COLUMN, None)

@@ -78,9 +78,7 @@ class Indexer:
         self._batch_size = batch_size
         self._decode_threads = available_threads() if decode_threads is None else decode_threads
         if self._batch_size < 1 or self._decode_threads < 1:
-            raise InputError(
-                f"batch_size ({batch_size}) and decode_threads ({decode_threads}) must be at least 1"
-            )
+            raise InputError(f"batch_size ({batch_size}) and decode_threads ({decode_threads}) must be at least 1")
         self._closes: Store | None = None
 
     @classmethod
@@ -230,9 +228,7 @@ class _Pipeline:
             for threads in (self._batches, self._decoders, self._store):
                 threads.shutdown(cancel_futures=True)
 
-    def _prepared(
-        self, records: Iterable[ImageRecord | RejectedRow], batch_size: int
-    ) -> Iterator[_PreparedBatch]:
+    def _prepared(self, records: Iterable[ImageRecord | RejectedRow], batch_size: int) -> Iterator[_PreparedBatch]:
         """Read, compare and decode batches of records, a few ahead of the caller."""
         ahead: deque[Future[_PreparedBatch]] = deque()
         rest = iter(records)
@@ -329,9 +325,7 @@ class _Pipeline:
                 tally.add(write.result())
 
 
-def _sorted_out(
-    taken: list[ImageRecord | RejectedRow], seen: set[str]
-) -> tuple[list[ImageRecord], list[FailedImage]]:
+def _sorted_out(taken: list[ImageRecord | RejectedRow], seen: set[str]) -> tuple[list[ImageRecord], list[FailedImage]]:
     """Part records from rows that are none and from ids that the run has seen."""
     fresh: list[ImageRecord] = []
     refused: list[FailedImage] = []
@@ -342,9 +336,7 @@ def _sorted_out(
             reason = f"The payload has a field {RESERVED!r}, which is reserved; rename it."
             refused.append(FailedImage(record.image_id, reason))
         elif record.image_id in seen:
-            refused.append(
-                FailedImage(record.image_id, "The id was given before in this run; the first image stands.")
-            )
+            refused.append(FailedImage(record.image_id, "The id was given before in this run; the first image stands."))
         else:
             seen.add(record.image_id)
             fresh.append(record)

@@ -179,9 +179,7 @@ def parse_manifest(text: str) -> Manifest:
     return Manifest(
         name=_field(root, "name", str, ""),
         licence=_field(root, "licence", str, ""),
-        graphs={
-            name: _parse_graph(_field(graphs, name, dict, "graphs."), f"graphs.{name}.") for name in names
-        },
+        graphs={name: _parse_graph(_field(graphs, name, dict, "graphs."), f"graphs.{name}.") for name in names},
         preprocessing=PreprocessingSpec(
             size=_size(pixels, "size", "preprocessing."),
             pad_ratio=_number(pixels.get("pad_ratio"), "preprocessing.pad_ratio"),
@@ -209,9 +207,7 @@ def _field(source: JsonObject, key: str, kind: type[_Json], where: str) -> _Json
     value = source[key]
     if not isinstance(value, kind) or isinstance(value, bool):
         found = type(value).__name__
-        raise BundleError(
-            f"{MANIFEST_FILE}: {where}{key} must be {kind.__name__}, but is {found} ({value!r:.80})."
-        )
+        raise BundleError(f"{MANIFEST_FILE}: {where}{key} must be {kind.__name__}, but is {found} ({value!r:.80}).")
     return value
 
 
@@ -231,9 +227,7 @@ def _number(value: JsonValue, where: str) -> float:
 def _triple(pixels: JsonObject, key: str) -> tuple[float, float, float]:
     values = _field(pixels, key, list, "preprocessing.")
     if len(values) != 3:
-        raise BundleError(
-            f"{MANIFEST_FILE}: preprocessing.{key} must hold 3 numbers (RGB), but holds {len(values)}."
-        )
+        raise BundleError(f"{MANIFEST_FILE}: preprocessing.{key} must hold 3 numbers (RGB), but holds {len(values)}.")
     red, green, blue = (_number(value, f"preprocessing.{key}") for value in values)
     return (red, green, blue)
 
@@ -243,9 +237,7 @@ def _parse_graph(source: JsonObject, where: str) -> GraphEntry:
     hashes = _field(source, "files", dict, where)
     files = {path: _field(hashes, path, str, f"{where}files.") for path in hashes}
     if file not in files:
-        raise BundleError(
-            f"{MANIFEST_FILE}: {where}files has no checksum of {file}. Export the bundle again."
-        )
+        raise BundleError(f"{MANIFEST_FILE}: {where}files has no checksum of {file}. Export the bundle again.")
     return GraphEntry(
         file=file,
         files=files,
@@ -263,10 +255,6 @@ def _parse_tensors(source: list[JsonValue], where: str) -> tuple[TensorSpec, ...
         shape = _field(tensor, "shape", list, prefix)
         axes = tuple(axis for axis in shape if isinstance(axis, int | str) and not isinstance(axis, bool))
         if len(axes) != len(shape):
-            raise BundleError(
-                f"{MANIFEST_FILE}: {prefix}shape must hold numbers and words, but is {shape!r:.80}."
-            )
-        tensors.append(
-            TensorSpec(_field(tensor, "name", str, prefix), _field(tensor, "dtype", str, prefix), axes)
-        )
+            raise BundleError(f"{MANIFEST_FILE}: {prefix}shape must hold numbers and words, but is {shape!r:.80}.")
+        tensors.append(TensorSpec(_field(tensor, "name", str, prefix), _field(tensor, "dtype", str, prefix), axes))
     return tuple(tensors)

@@ -49,9 +49,7 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image:
     if isinstance(source, bytes):
         label = f"the image given as {len(source)} bytes"
         if not source:
-            raise ImageError(
-                "The image given as bytes is empty (0 bytes). Give the content of an image file."
-            )
+            raise ImageError("The image given as bytes is empty (0 bytes). Give the content of an image file.")
         return _opened(io.BytesIO(source), label=label, max_pixels=max_pixels)
     path = Path(os.fspath(source))
     try:
@@ -164,9 +162,7 @@ def _decoded(image: Image, *, label: str, max_pixels: int) -> Image:
         raise
     except Exception as error:
         reason = str(error).split("\n", 1)[0].rstrip(".") or type(error).__name__
-        raise ImageError(
-            f"{label} is truncated or damaged: {reason}. Replace it with a readable image."
-        ) from error
+        raise ImageError(f"{label} is truncated or damaged: {reason}. Replace it with a readable image.") from error
 
 
 def _as_rgb(image: Image) -> Image:

@@ -77,9 +77,7 @@ class Scores:
 class QueryModel:
     """The three graphs of a bundle as a query needs them. Safe to share between threads."""
 
-    def __init__(
-        self, bundle: Bundle, *, provider: ExecutionProvider = "auto", threads: int | None = None
-    ) -> None:
+    def __init__(self, bundle: Bundle, *, provider: ExecutionProvider = "auto", threads: int | None = None) -> None:
         """Load the graphs; errors as :func:`qdrant_cir.sessions.open_graph`."""
         self.bundle = bundle
         self._encoder = ImageEncoder.open(bundle, provider=provider, threads=threads)

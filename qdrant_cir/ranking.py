@@ -70,9 +70,7 @@ class SearchOptions:
             InputError: ``limit`` is below 1, ``rerank_depth`` below 0, or a query is empty.
         """
         if self.limit < 1:
-            raise InputError(
-                f"limit is {self.limit}; it must be at least 1, the number of results to return."
-            )
+            raise InputError(f"limit is {self.limit}; it must be at least 1, the number of results to return.")
         if self.rerank_depth < 0:
             raise InputError(
                 f"rerank_depth is {self.rerank_depth}; it must be at least 0, where 0 means stage one alone, "
@@ -80,9 +78,7 @@ class SearchOptions:
             )
         for query in queries:
             if query.reference is None and not query.modification_text.strip():
-                raise InputError(
-                    "The query has neither a reference image nor a modification text. Give at least one."
-                )
+                raise InputError("The query has neither a reference image nor a modification text. Give at least one.")
 
     @property
     def hits_asked_for(self) -> int:
@@ -177,9 +173,7 @@ def make_result(
     if problems:
         named = "; ".join(f"{image_id}: {reason}" for image_id, reason in list(problems.items())[:_NAMED])
         more = f"; and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
-        notes.append(
-            f"{len(problems)} candidates without valid tokens stand after the re-ranked ({named}{more})."
-        )
+        notes.append(f"{len(problems)} candidates without valid tokens stand after the re-ranked ({named}{more}).")
     spent = (query.encode_seconds, query.compose_seconds, clock.retrieve, clock.fetch, clock.rerank)
     return SearchResult(
         candidates=rank_candidates(hits, scores.by_id)[: options.limit],

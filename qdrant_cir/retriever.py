@@ -162,9 +162,7 @@ class Retriever:
             started = perf_counter()
             ids = referenced_ids(batch)
             references = self.collection.stored(ids) if ids else {}
-            ready = self._model.prepare(
-                batch, references, excludes_reference=exclude_reference, started=started
-            )
+            ready = self._model.prepare(batch, references, excludes_reference=exclude_reference, started=started)
             results += [self._answer(query, options) for query in ready]
         return results
 

@@ -158,9 +158,7 @@ def _open_parquet(path: Path) -> RowFile:
         import pyarrow
         from pyarrow import parquet
     except ImportError as error:
-        raise MissingExtraError(
-            f'reading {path.name} needs pyarrow: pip install "qdrant-cir[parquet]"'
-        ) from error
+        raise MissingExtraError(f'reading {path.name} needs pyarrow: pip install "qdrant-cir[parquet]"') from error
     try:
         columns = [str(name) for name in parquet.read_schema(path).names]
     except pyarrow.ArrowException as error:

@@ -272,10 +272,7 @@ def _fits(wanted: TensorSpec, found: TensorSpec) -> bool:
     return (
         wanted.dtype == found.dtype
         and len(wanted.shape) == len(found.shape)
-        and all(
-            isinstance(axis, str) or axis == goal
-            for goal, axis in zip(wanted.shape, found.shape, strict=True)
-        )
+        and all(isinstance(axis, str) or axis == goal for goal, axis in zip(wanted.shape, found.shape, strict=True))
     )
 
 

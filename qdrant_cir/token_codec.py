@@ -40,9 +40,7 @@ def quantize(tokens: Float32, codec: TokenCodec) -> StoredTokens:
         TokensError: a token holds a value that is not finite, or too large for float16.
     """
     if not np.isfinite(tokens).all():
-        raise TokensError(
-            "Tokens to be stored hold NaN or infinite values. The image encoder's graph is damaged."
-        )
+        raise TokensError("Tokens to be stored hold NaN or infinite values. The image encoder's graph is damaged.")
     if codec == "int8":
         largest = np.abs(tokens).max(axis=-1, initial=0.0)
         scales = np.where(largest > 0, largest / np.float32(127), np.float32(1)).astype(np.float32)
@@ -57,8 +55,7 @@ def quantize(tokens: Float32, codec: TokenCodec) -> StoredTokens:
         halves = tokens.astype(np.float16)
     if not np.isfinite(halves).all():
         raise TokensError(
-            f"Tokens reach {np.abs(tokens).max():g}, but float16 ends at 65504. "
-            "Export the bundle with int8 or float32."
+            f"Tokens reach {np.abs(tokens).max():g}, but float16 ends at 65504. Export the bundle with int8 or float32."
         )
     return StoredTokens(values=halves, scales=ones)
 
@@ -104,18 +101,12 @@ def _checked_payload(data: bytes, *, place: int, sizes: ModelSizes) -> memoryvie
     label = f"The stored tokens at place {place}"
     cure = "Index the image again."
     if len(data) < _HEADER.size:
-        raise TokensError(
-            f"{label} are {len(data)} bytes, shorter than their header of {_HEADER.size}. {cure}"
-        )
+        raise TokensError(f"{label} are {len(data)} bytes, shorter than their header of {_HEADER.size}. {cure}")
     magic, version, code, reserved, rows, dims, crc = _HEADER.unpack_from(data)
     if magic != _MAGIC or reserved:
-        raise TokensError(
-            f"{label} begin with {magic!r}, not {_MAGIC!r}: these are no tokens of ours. {cure}"
-        )
+        raise TokensError(f"{label} begin with {magic!r}, not {_MAGIC!r}: these are no tokens of ours. {cure}")
     if version != _VERSION:
-        raise TokensError(
-            f"{label} have version {version}; this version of qdrant-cir reads {_VERSION}. {cure}"
-        )
+        raise TokensError(f"{label} have version {version}; this version of qdrant-cir reads {_VERSION}. {cure}")
     found = next((name for name, known in _CODES.items() if known == code), f"unknown type {code}")
     expected = (sizes.token_codec, sizes.token_rows, sizes.token_dims)
     if (found, rows, dims) != expected:

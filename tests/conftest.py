@@ -65,9 +65,7 @@ def shared_data() -> Path:
 # The tiny model, of 16 px. Tokens: mean colour of the picture and of its quadrants. Vector: direction of
 # the mean. Colours are RGB from -1 to 1. A word adds its colour to the mean. Score: a dot product.
 
-TINY_SIZES = ModelSizes(
-    image_size=16, token_rows=5, token_dims=3, vector_size=3, fusion_dims=3, token_codec="int8"
-)
+TINY_SIZES = ModelSizes(image_size=16, token_rows=5, token_dims=3, vector_size=3, fusion_dims=3, token_codec="int8")
 
 # What a word adds. [PAD] and [CLS] are loud: whoever forgets mask or first id sees it in every number.
 TINY_WORDS: Mapping[str, tuple[float, float, float]] = {
@@ -195,9 +193,7 @@ def _build_tiny_bundle(folder: Path, codec: TokenCodec = "int8", name: str = "ti
         Manifest(
             name=name,
             licence="Apache-2.0",
-            graphs={
-                graph: graph_entry(folder, graph, [f"onnx/{graph}.onnx"], sizes) for graph in GRAPH_CONTRACTS
-            },
+            graphs={graph: graph_entry(folder, graph, [f"onnx/{graph}.onnx"], sizes) for graph in GRAPH_CONTRACTS},
             preprocessing=PreprocessingSpec(
                 size=sizes.image_size, pad_ratio=1.25, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
             ),

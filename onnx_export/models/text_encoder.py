@@ -45,7 +45,7 @@ class Projections(nn.Module):
 
     def split(self, states: Tensor) -> Tensor:
         """Split [B, L, H] into heads: [B, heads, L, H / heads]."""
-        return states.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return torch.unflatten(states, -1, (self.heads, -1)).transpose(1, 2)
 
     def keys_values(self, context: Tensor) -> Tensor:
         """Project [B, N, C] to stacked keys and values: [2, B, heads, N, H / heads]."""

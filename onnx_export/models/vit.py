@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import cast
 
 import torch
@@ -33,7 +34,7 @@ def convolutional_stem(width: int, *, patch_size: int) -> nn.Sequential:
     halvings = patch_size.bit_length() - 1
     channels = [3, *(width >> (halvings - 1 - i) for i in range(halvings))]
     layers: list[nn.Module] = []
-    for before, after in zip(channels[:-1], channels[1:], strict=True):
+    for before, after in pairwise(channels):
         layers += [nn.Conv2d(before, after, 3, 2, 1), nn.GroupNorm(1, after), nn.GELU()]
     return nn.Sequential(*layers, nn.Conv2d(width, width, 1))
 

@@ -134,5 +134,11 @@ def _log(
         file.write(json.dumps({"step": step + 1, **values}) + "\n")
     text = "  ".join(f"{k} {v:.3f}" for k, v in values.items())
     logger.info(
-        "%s %d/%d  %s  %.1f steps/s  %.0f s left", stage, step + 1, schedule.steps, text, steps_per_second, remaining
+        "%s %d/%d  %s  %.1f steps/s  %.0f s left",
+        stage,
+        step + 1,
+        schedule.steps,
+        text,
+        steps_per_second,
+        remaining,
     )

@@ -12,7 +12,7 @@ the same start from five signals on the same pictures:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import cast
 
 import numpy as np
@@ -21,8 +21,9 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
 
+from onnx_export.errors import TrainingError
 from onnx_export.models import CirModel
-from onnx_export.models.text_encoder import Projections, TextEncoder, additive_mask
+from onnx_export.models.text_encoder import TextEncoder, TextLayer, additive_mask
 from onnx_export.training.pool import PICTURES_PER_GROUP, Box, PictureFacts, Pool
 
 LOOKING_LAYERS = (1, 2)
@@ -136,9 +137,7 @@ class Pretraining:
             known = [(r, values.index(value)) for r, value in named if value is not None]
             if known:
                 logits = self.heads.part[kind](hidden[[r for r, _ in known]])
-                losses.append(
-                    functional.cross_entropy(logits, torch.tensor([v for _, v in known]), reduction="sum")
-                )
+                losses.append(functional.cross_entropy(logits, torch.tensor([v for _, v in known]), reduction="sum"))
                 count += len(known)
         return torch.stack(losses).sum() / count
 
@@ -177,7 +176,7 @@ PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 
 def normalised_pixels(pictures: np.ndarray) -> Tensor:
     """Turn uint8 [B, S, S, 3] into float32 [B, 3, S, S], normalised as BLIP does."""
-    pixels = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 255
+    pixels = torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float() / 255
     return (pixels - torch.tensor(PIXEL_MEAN)[:, None, None]) / torch.tensor(PIXEL_STD)[:, None, None]
 
 
@@ -190,7 +189,10 @@ def encode_texts(tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[Tensor, Te
     for row, encoding in enumerate(encodings):
         ids[row, : len(encoding.ids)] = torch.tensor(encoding.ids)
         mask[row, : len(encoding.ids)] = 1
-    ids[:, 0] = tokenizer.token_to_id("[ENC]")
+    first = tokenizer.token_to_id("[ENC]")
+    if first is None:
+        raise TrainingError("The tokenizer has no [ENC] token, which replaces the first of every text.")
+    ids[:, 0] = first
     return ids, mask
 
 
@@ -220,20 +222,22 @@ def box_weights(box: Box, grid: int) -> np.ndarray:
     edges = np.arange(grid + 1, dtype=np.float32) / grid
 
     def overlap(low: float, high: float) -> np.ndarray:
-        return np.clip(np.minimum(edges[1:], high) - np.maximum(edges[:-1], low), 1e-4, None)
+        inside: np.ndarray = np.clip(np.minimum(edges[1:], high) - np.maximum(edges[:-1], low), 1e-4, None)
+        return inside
 
-    return np.outer(overlap(box[1], box[3]), overlap(box[0], box[2])).ravel().astype(np.float32)
+    weights: np.ndarray = np.outer(overlap(box[1], box[3]), overlap(box[0], box[2])).ravel().astype(np.float32)
+    return weights
 
 
 def looking(encoder: TextEncoder, ids: Tensor, mask: Tensor, tokens: Tensor) -> tuple[Tensor, list[Tensor]]:
     """Run a text encoder and keep the cross-attention of ``LOOKING_LAYERS``, each [B, L, N], mean over heads."""
     additive, states = additive_mask(mask), encoder.embeddings(ids)
     maps = []
-    for number, layer in enumerate(encoder.encoder.layer):
+    for number, layer in enumerate(cast(Iterable[TextLayer], encoder.encoder.layer)):
         states = layer.attention(states, states, additive)
         if number in LOOKING_LAYERS:
-            projections = cast(Projections, layer.crossattention.self)
-            queries, keys = projections.split(projections.query(states)), projections.split(projections.key(tokens))
+            cross = layer.crossattention.self
+            queries, keys = cross.split(cross.query(states)), cross.split(cross.key(tokens))
             scores = queries @ keys.transpose(-1, -2) * queries.shape[-1] ** -0.5
             maps.append(scores.softmax(-1).mean(1))
         states = layer.crossattention(states, tokens)

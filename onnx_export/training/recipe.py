@@ -23,6 +23,7 @@ from onnx_export.training.pool import Pool, open_pool
 from onnx_export.training.pretrain import Pretraining
 from onnx_export.training.stages import StageOne, StageTwo, start_reranker_from_text_encoder
 from onnx_export.training.tokenizer import build_tokenizer
+from qdrant_cir.types import JsonObject
 
 logger = logging.getLogger(__name__)
 
@@ -113,16 +114,14 @@ class Run:
 
     def _pretrain(self, model: CirModel, pool: Pool) -> float:
         recipe = self.recipe
-        stage = Pretraining(
-            model, pool, self.tokenizer, seed=recipe.seed, groups_per_step=recipe.pretrain_groups
-        )
+        stage = Pretraining(model, pool, self.tokenizer, seed=recipe.seed, groups_per_step=recipe.pretrain_groups)
         for parameter in model.reranker.parameters():
-            parameter.requires_grad_(False)
+            parameter.requires_grad = False
         model.image_encoder.visual_encoder.patch_embed.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         schedule = Schedule(recipe.pretrain_steps, recipe.pretrain_rate)
         seconds = self._run("pretrain", stage.modules, schedule, stage.step)
         for parameter in model.reranker.parameters():
-            parameter.requires_grad_(True)
+            parameter.requires_grad = True
         return seconds
 
     def _stage_one(self, model: CirModel, pool: Pool, features: PoolFeatures) -> float:
@@ -153,10 +152,10 @@ class Run:
         return seconds
 
     def _save(self, model: CirModel, seconds: dict[str, float]) -> None:
-        provenance = {
+        provenance: JsonObject = {
             "training_data": "qdrant_cir.catalog, training split, drawn by this project",
             "recipe": asdict(self.recipe),
-            "wall_seconds": {stage: round(value) for stage, value in seconds.items()},
+            "wall_seconds": {**{stage: round(value) for stage, value in seconds.items()}},
             "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, torch {torch.__version__}",
         }
         save_model_folder(self.folder / "model", ModelFolder(model, self.tokenizer, provenance))

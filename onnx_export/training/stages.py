@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import cast
+
 import numpy as np
 import torch
 from tokenizers import Tokenizer
@@ -9,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from onnx_export.models import CirModel
+from onnx_export.models.triplet_reranker import TripletLayer
 from onnx_export.training.features import PoolFeatures, rows_of
 from onnx_export.training.pool import PICTURES_PER_GROUP, Pool
 from onnx_export.training.pretrain import encode_texts, positives_loss, similarities
@@ -20,7 +24,14 @@ class StageOne:
     """The composer: softmax over the cosine of the query vector with every picture of the batch's groups."""
 
     def __init__(
-        self, model: CirModel, pool: Pool, features: PoolFeatures, tokenizer: Tokenizer, *, seed: int, batch: int
+        self,
+        model: CirModel,
+        pool: Pool,
+        features: PoolFeatures,
+        tokenizer: Tokenizer,
+        *,
+        seed: int,
+        batch: int,
     ) -> None:
         self.model, self.pool, self.features, self.tokenizer = model, pool, features, tokenizer
         self.seed, self.batch = seed, batch
@@ -34,7 +45,7 @@ class StageOne:
         rows = rows_of(groups)
         texts = [_pick(self.pool.groups[g].texts, rng) for g in groups]
         reference = self.features.tokens_of(rows[:, 0])
-        for i in np.flatnonzero(rng.random(self.batch) < TEXT_ONLY_SHARE):
+        for i in np.flatnonzero(rng.random(self.batch) < TEXT_ONLY_SHARE).tolist():
             texts[i] = _pick(self.pool.groups[groups[i]].pictures[1].captions, rng)
             reference[i] = self.features.blank
         ids, mask = encode_texts(self.tokenizer, texts)
@@ -83,7 +94,11 @@ class StageTwo:
         width = picks.shape[1]
         pairs = torch.arange(self.batch).repeat_interleave(width)
         scores = self.model.reranker(
-            ids[pairs], mask[pairs], states[pairs], self.features.tokens_of(rows.ravel()), torch.from_numpy(picks.ravel())
+            ids[pairs],
+            mask[pairs],
+            states[pairs],
+            self.features.tokens_of(rows.ravel()),
+            torch.from_numpy(picks.ravel()),
         ).view(self.batch, width)
         targets = torch.zeros(self.batch, dtype=torch.int64)
         return {
@@ -96,7 +111,9 @@ class StageTwo:
         is_target = self.features.is_target[group]
         start = position * PICTURES_PER_GROUP
         own = start + np.flatnonzero(~is_target)
-        elsewhere = np.setdiff1d(np.arange(self.batch * PICTURES_PER_GROUP), np.arange(start, start + PICTURES_PER_GROUP))
+        elsewhere = np.setdiff1d(
+            np.arange(self.batch * PICTURES_PER_GROUP), np.arange(start, start + PICTURES_PER_GROUP)
+        )
         wanted = PICTURES_PER_GROUP - 2 + self.others
         wrong = np.concatenate((own, rng.choice(elsewhere, wanted - len(own), replace=False)))
         return np.concatenate(([start + rng.choice(np.flatnonzero(is_target))], wrong))
@@ -113,7 +130,7 @@ def start_reranker_from_text_encoder(model: CirModel, grounded: dict[str, Tensor
     for key, value in grounded.items():
         for name in stream_names(f"text_encoder.{key}"):
             target[name].copy_(value)
-    for layer in model.reranker.text_encoder.encoder.layer:
+    for layer in cast(Iterable[TripletLayer], model.reranker.text_encoder.encoder.layer):
         merge = layer.crossattention.output.merge_layer
         if merge is not None:
             width = merge.weight.shape[0]

@@ -13,7 +13,9 @@ def build_tokenizer() -> Tokenizer:
     """Build a lower-casing word tokenizer over the catalogue's vocabulary; any other word becomes [UNK]."""
     ids = {word: index for index, word in enumerate([*SPECIAL, *sorted(vocabulary())])}
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase(), normalizers.StripAccents()])
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFKC(), normalizers.Lowercase(), normalizers.StripAccents()]
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"]))
     return tokenizer

@@ -112,9 +112,7 @@ def draw_sneaker(scene: Scene) -> list[Shape]:
     for i in range(3):
         x, y = 0.10 + 0.12 * i, -0.40 + 0.12 * i
         shapes.append(fill("laces", ribbon([(x - 0.13, y + 0.10), (x + 0.07, y - 0.02)], 0.05)))
-    shapes.append(
-        fill("sole", rounded([(-0.97, ground), (0.98, ground), (0.97, floor), (-0.94, floor)], 0.12))
-    )
+    shapes.append(fill("sole", rounded([(-0.97, ground), (0.98, ground), (0.97, floor), (-0.94, floor)], 0.12)))
     return shapes
 
 
@@ -142,9 +140,7 @@ def draw_mug(scene: Scene) -> list[Shape]:
     rim = disc(-0.07, top, 0.57, height=0.19, steps=32)
     inside = disc(-0.07, top + 0.01, 0.43, height=0.105, steps=32)
     shapes += [fill("rim", rim), shade("rim", inside), shade("rim", inside), shade("rim", inside)]
-    shapes += [
-        fill("hearts", heart(x - 0.07, middle + 0.04, 0.155)) for x in _row(_count(scene, "hearts"), 0.36)
-    ]
+    shapes += [fill("hearts", heart(x - 0.07, middle + 0.04, 0.155)) for x in _row(_count(scene, "hearts"), 0.36)]
     return shapes
 
 
@@ -159,9 +155,7 @@ def draw_lamp(scene: Scene) -> list[Shape]:
             rounded([(-0.36, 0.62), (0.36, 0.62), (0.56, 0.95), (-0.56, 0.95)], [0.1, 0.1, 0.08, 0.08]),
         )
     ]
-    shapes.append(
-        fill("stem", rounded([(-half, -0.2), (half, -0.2), (half * 1.15, 0.66), (-half * 1.15, 0.66)], 0.02))
-    )
+    shapes.append(fill("stem", rounded([(-half, -0.2), (half, -0.2), (half * 1.15, 0.66), (-half * 1.15, 0.66)], 0.02)))
     outer = 0.72 if large else 0.44
     inner = 0.42 if large else 0.27
     for x in (-outer, outer, -inner, inner)[: _count(scene, "tassels")]:
@@ -179,9 +173,7 @@ def draw_hat(scene: Scene) -> list[Shape]:
     half = 0.96 if _size(scene, "brim") == "wide" else 0.64
     shapes = []
     for i in range(_count(scene, "feathers")):
-        shapes.append(
-            fill("feathers", leaf(0.36, 0.34, (0.62, 0.84, 0.97)[i], (-0.62, -0.38, -0.06)[i], 0.22))
-        )
+        shapes.append(fill("feathers", leaf(0.36, 0.34, (0.62, 0.84, 0.97)[i], (-0.62, -0.38, -0.06)[i], 0.22)))
     shapes.append(fill("brim", disc(0.0, 0.46, half, height=0.24, steps=40)))
     crown = [
         (-0.40, top),

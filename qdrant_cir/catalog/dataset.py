@@ -115,9 +115,7 @@ def sample_training_edit(rng: np.random.Generator, *, negatives: int = 4) -> Tra
     while is_held_out(edit.target):
         edit = sample_edit(reference, rng, split="train")
     text = describe_edit(edit, rng, split="train")
-    return TrainingTriplet(
-        reference, edit, text, hard_negatives(reference, edit, rng, n=negatives, allow=_is_allowed)
-    )
+    return TrainingTriplet(reference, edit, text, hard_negatives(reference, edit, rng, n=negatives, allow=_is_allowed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +130,7 @@ def _plan(products: int, queries: int) -> _Plan:
     """Choose the least sharing at which every query has its near-misses and the gallery its random share."""
     if queries < 1 or products < 1:
         raise InputError(
-            f"A catalogue needs at least one product and one query; got "
-            f"products={products}, queries={queries}."
+            f"A catalogue needs at least one product and one query; got products={products}, queries={queries}."
         )
     budget = products * _BUILT_SHARE
     for sharing in range(1, min(queries, 40) + 1):
@@ -156,9 +153,7 @@ class _Draft:
     text: str
 
 
-def _draft_group(
-    scenes: list[Scene], size: int, own: int, rng: np.random.Generator, *, split: Split
-) -> list[_Draft]:
+def _draft_group(scenes: list[Scene], size: int, own: int, rng: np.random.Generator, *, split: Split) -> list[_Draft]:
     """Add one reference with several edits of it, their targets and near-misses to the scenes."""
     allow = _is_allowed if split == "train" else None
     reference = sample_scene(rng, allow=allow)

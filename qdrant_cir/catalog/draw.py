@@ -87,9 +87,7 @@ class _Pose:
 def _outline(form: tuple[str, tuple[tuple[str, str, int], ...]]) -> tuple[tuple[Shape, ...], Curve, Curve]:
     """Give the shapes of a form, all their points in one array, and the form's extent [2, 2]."""
     family, parts = form
-    bare = Scene(
-        family, tuple(Part(name, "white", "solid", None, size, count) for name, size, count in parts)
-    )
+    bare = Scene(family, tuple(Part(name, "white", "solid", None, size, count) for name, size, count in parts))
     shapes = tuple(_SILHOUETTES[family](bare))
     points = np.concatenate([shape.points for shape in shapes])
     return shapes, points, np.stack([points.min(axis=0), points.max(axis=0)])
@@ -144,9 +142,7 @@ class _Painter:
         self._parts = {part.name: part for part in scene.parts}
         self._colors: dict[str, tuple[RGB, RGB]] = {"laces": (_LACES, _LACES)}
         self._pitches: dict[str, int] = {}
-        stretch = (
-            round((pose.scale * (0.9 + 0.2 * rng.random())) * 5) / 5
-        )  # few steps, so that masks are kept
+        stretch = round((pose.scale * (0.9 + 0.2 * rng.random())) * 5) / 5  # few steps, so that masks are kept
         for part in scene.parts:
             base = _tinted(part.color, rng)
             second = base if part.pattern_color is None else _tinted(part.pattern_color, rng)

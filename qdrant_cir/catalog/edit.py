@@ -55,11 +55,7 @@ class Edit:
 
 def _recolour_all(scene: Scene, rng: np.random.Generator) -> Step | None:
     main = main_part(scene)
-    colors = [
-        color
-        for color in scene.spec.slots[0].colors
-        if all(recolourable(part, color) for part in scene.parts)
-    ]
+    colors = [color for color in scene.spec.slots[0].colors if all(recolourable(part, color) for part in scene.parts)]
     if not colors:
         return None
     return Step("recolour_all", main.name, main, replace(main, color=pick(rng, colors)))

@@ -131,9 +131,7 @@ def _counted(
     optional: bool = False,
     patterns: tuple[str, ...] = _PLAIN,
 ) -> PartSpec:
-    return PartSpec(
-        plural, singular, plural, is_plural=True, is_optional=optional, counts=counts, patterns=patterns
-    )
+    return PartSpec(plural, singular, plural, is_plural=True, is_optional=optional, counts=counts, patterns=patterns)
 
 
 _FAMILY_LIST = (

@@ -104,9 +104,7 @@ def draw_dress(scene: Scene) -> list[Shape]:
     shapes += [shade("collar", neck), shade("collar", neck)]
     collar = [(-0.24, -0.97), (-0.15, -0.80), (0.0, -0.74), (0.15, -0.80), (0.24, -0.97)]
     shapes.append(fill("collar", ribbon(collar, 0.14)))
-    shapes += [
-        fill("buttons", disc(0.0, -0.58 + 0.175 * i, _BUTTON)) for i in range(_count(scene, "buttons"))
-    ]
+    shapes += [fill("buttons", disc(0.0, -0.58 + 0.175 * i, _BUTTON)) for i in range(_count(scene, "buttons"))]
     if scene.part("belt"):
         shapes.append(fill("belt", rounded([(-0.31, 0.02), (0.31, 0.02), (0.35, 0.20), (-0.35, 0.20)], 0.03)))
     return shapes
@@ -119,9 +117,7 @@ def draw_skirt(scene: Scene) -> list[Shape]:
     shapes = [
         fill(
             "body",
-            rounded(
-                [(-0.40, -0.62), (0.40, -0.62), (half, bottom), (-half, bottom)], [0.02, 0.02, 0.06, 0.06]
-            ),
+            rounded([(-0.40, -0.62), (0.40, -0.62), (half, bottom), (-half, bottom)], [0.02, 0.02, 0.06, 0.06]),
         )
     ]
     for x in (-0.6, 0.0, 0.6):
@@ -139,9 +135,7 @@ def draw_skirt(scene: Scene) -> list[Shape]:
         x = (0.27, -0.27)[i]
         pocket = [(x - 0.17, -0.34), (x + 0.17, -0.34), (x + 0.17, -0.06), (x, 0.03), (x - 0.17, -0.06)]
         shapes.append(fill("pockets", rounded(pocket, 0.05)))
-    shapes.append(
-        fill("waistband", rounded([(-0.40, -0.84), (0.40, -0.84), (0.44, -0.58), (-0.44, -0.58)], 0.04))
-    )
+    shapes.append(fill("waistband", rounded([(-0.40, -0.84), (0.40, -0.84), (0.44, -0.58), (-0.44, -0.58)], 0.04)))
     return shapes
 
 
@@ -165,9 +159,7 @@ def draw_trousers(scene: Scene) -> list[Shape]:
             (inner - 0.02, bottom),
         ]
         shapes += _both("cuffs", cuff, 0.03)
-    shapes.append(
-        fill("waistband", rounded([(-0.46, -0.94), (0.46, -0.94), (0.49, -0.68), (-0.49, -0.68)], 0.04))
-    )
+    shapes.append(fill("waistband", rounded([(-0.46, -0.94), (0.46, -0.94), (0.49, -0.68), (-0.49, -0.68)], 0.04)))
     return shapes
 
 

@@ -128,9 +128,7 @@ def _recount_fields(
     return "recount", {**fields, "new": new, "old": old}
 
 
-def _clause(
-    step: Step, scene: Scene, form: Form, rng: np.random.Generator, *, split: Split, whole: bool
-) -> str:
+def _clause(step: Step, scene: Scene, form: Form, rng: np.random.Generator, *, split: Split, whole: bool) -> str:
     key, fields = _step_fields(step, scene, rng)
     spec = scene.spec
     if whole and step.part in ("body", "legs") and key in _WHOLE_KEYS:
@@ -157,9 +155,7 @@ def _tail(edit: Edit, rng: np.random.Generator) -> str:
     part = pick(rng, kept)
     slot = edit.reference.spec.slot(part.name)
     stays = "stay" if verb(slot, count=part.count) == "are" else "stays"
-    return template.format(
-        kept=part_noun(slot, rng, count=part.count), stays=stays, look=color_word(part.color, rng)
-    )
+    return template.format(kept=part_noun(slot, rng, count=part.count), stays=stays, look=color_word(part.color, rng))
 
 
 def describe_edit(edit: Edit, rng: np.random.Generator, *, split: Split) -> str:
@@ -185,9 +181,7 @@ def describe_edit(edit: Edit, rng: np.random.Generator, *, split: Split) -> str:
     if text.startswith("i want "):
         lead = "{text}"
     if edit.reference.spec.is_plural:
-        lead = lead.replace("this {family}", "these {family}").replace(
-            "a similar {family}", "similar {family}"
-        )
+        lead = lead.replace("this {family}", "these {family}").replace("a similar {family}", "similar {family}")
     said = lead.format(text=text, family=family_noun(edit.reference.spec, rng))
     return article(said + _tail(edit, rng))
 

@@ -104,9 +104,7 @@ def smooth(points: Points, *, steps: int = 8) -> Curve:
     pieces = []
     for i in range(1, len(knots) - 2):
         a, b, c, d = knots[i - 1 : i + 3]
-        pieces.append(
-            0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
-        )
+        pieces.append(0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3))
     return np.concatenate([*pieces, knots[-2:-1]])
 
 

@@ -107,9 +107,7 @@ def _contrast(first: str, second: str) -> float:
 
 _CONTRASTING = MappingProxyType(
     {
-        color: tuple(
-            other for other in COLORS if other != color and _contrast(color, other) >= _LEAST_CONTRAST
-        )
+        color: tuple(other for other in COLORS if other != color and _contrast(color, other) >= _LEAST_CONTRAST)
         for color in COLORS
     }
 )
@@ -120,9 +118,7 @@ def contrasting_colors(color: str) -> tuple[str, ...]:
     return _CONTRASTING[color]
 
 
-def sample_part(
-    slot: PartSpec, rng: np.random.Generator, *, main_color: str | None, solid: bool = False
-) -> Part:
+def sample_part(slot: PartSpec, rng: np.random.Generator, *, main_color: str | None, solid: bool = False) -> Part:
     """Draw one part for a slot.
 
     Args:
@@ -192,17 +188,13 @@ def distance(first: Scene, second: Scene) -> int:
         InputError: when the families differ.
     """
     if first.family != second.family:
-        raise InputError(
-            f"Scenes of one family can be compared by attributes; got {first.family} and {second.family}."
-        )
+        raise InputError(f"Scenes of one family can be compared by attributes; got {first.family} and {second.family}.")
     differing = 0
     for slot in first.spec.slots:
         a, b = first.part(slot.name), second.part(slot.name)
         if a is None or b is None:
             differing += a is not b
             continue
-        differing += (
-            (a.color != b.color) + (a.pattern != b.pattern) + (a.size != b.size) + (a.count != b.count)
-        )
+        differing += (a.color != b.color) + (a.pattern != b.pattern) + (a.size != b.size) + (a.count != b.count)
         differing += a.pattern == b.pattern and a.pattern_color != b.pattern_color
     return differing

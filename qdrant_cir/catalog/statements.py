@@ -94,15 +94,9 @@ def _falsified(part: Part, slot: PartSpec, scene: Scene, attribute: str, rng: np
         free = [color for color in COLORS if color != part.color]
         return replace(part, color=_near_or_any(near, free, rng))
     if attribute == "pattern":
-        near = [
-            other.pattern
-            for other in others
-            if other.pattern != part.pattern and other.pattern in slot.patterns
-        ]
+        near = [other.pattern for other in others if other.pattern != part.pattern and other.pattern in slot.patterns]
         pattern = _near_or_any(near, [other for other in slot.patterns if other != part.pattern], rng)
-        color = (
-            None if pattern == "solid" else part.pattern_color or pick(rng, contrasting_colors(part.color))
-        )
+        color = None if pattern == "solid" else part.pattern_color or pick(rng, contrasting_colors(part.color))
         return replace(part, pattern=pattern, pattern_color=color)
     if attribute == "pattern_color":
         near = [
@@ -119,9 +113,7 @@ def _falsified(part: Part, slot: PartSpec, scene: Scene, attribute: str, rng: np
     return replace(part, count=pick(rng, [other for other in slot.counts if other != part.count]))
 
 
-def _about_presence(
-    part: Part | None, slot: PartSpec, rng: np.random.Generator, *, is_true: bool
-) -> Statement:
+def _about_presence(part: Part | None, slot: PartSpec, rng: np.random.Generator, *, is_true: bool) -> Statement:
     count = 0 if part is None else part.count
     noun, is_ = part_noun(slot, rng, count=count), verb(slot, count=count)
     a = "" if is_ == "are" else "a "
@@ -151,6 +143,4 @@ def statement(scene: Scene, rng: np.random.Generator) -> Statement:
         attributes += ["count"] * 2
     attribute = pick(rng, attributes)
     claimed = part if is_true else _falsified(part, slot, scene, attribute, rng)
-    return Statement(
-        article(pick(rng, _claims(claimed, slot, attribute, rng))), slot.name, attribute, is_true
-    )
+    return Statement(article(pick(rng, _claims(claimed, slot, attribute, rng))), slot.name, attribute, is_true)

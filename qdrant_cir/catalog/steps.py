@@ -53,9 +53,7 @@ def apply_step(scene: Scene, step: Step) -> Scene:
         first, second = scene.part(step.part), scene.part(step.other)
         if first is None or second is None:
             return scene
-        return with_part(
-            with_part(scene, replace(first, color=second.color)), replace(second, color=first.color)
-        )
+        return with_part(with_part(scene, replace(first, color=second.color)), replace(second, color=first.color))
     if step.after is None:
         return without_part(scene, step.part)
     return with_part(scene, step.after)
@@ -63,9 +61,7 @@ def apply_step(scene: Scene, step: Step) -> Scene:
 
 def recolourable(part: Part, color: str) -> bool:
     """Say whether the part may take this base colour: another one, and its pattern stays visible on it."""
-    return color != part.color and (
-        part.pattern_color is None or color in contrasting_colors(part.pattern_color)
-    )
+    return color != part.color and (part.pattern_color is None or color in contrasting_colors(part.pattern_color))
 
 
 def _recolour(scene: Scene, slot: PartSpec, rng: np.random.Generator) -> Step | None:
@@ -152,9 +148,7 @@ _PROPOSALS: dict[str, Callable[[Scene, PartSpec, np.random.Generator], Step | No
 }
 
 
-def sample_step(
-    scene: Scene, rng: np.random.Generator, *, kind: str, excluded: Sequence[str] = ()
-) -> Step | None:
+def sample_step(scene: Scene, rng: np.random.Generator, *, kind: str, excluded: Sequence[str] = ()) -> Step | None:
     """Draw a step of this kind on any part that can take it.
 
     Args:

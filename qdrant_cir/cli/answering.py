@@ -44,9 +44,7 @@ def answer(
     depth = limit if save is None else max(limit, rerank_depth)
     with (
         place.opened(creates=False) as store,
-        Retriever.open(
-            collection, store=store, bundle=bundle or default_bundle_path(), provider=provider
-        ) as retriever,
+        Retriever.open(collection, store=store, bundle=bundle or default_bundle_path(), provider=provider) as retriever,
     ):
         result = retriever.search(
             query,

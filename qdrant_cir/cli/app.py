@@ -38,9 +38,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_show_locals=False,
 )
-catalog = typer.Typer(
-    help="Drawn products: pictures, manifest and queries with known answers.", no_args_is_help=True
-)
+catalog = typer.Typer(help="Drawn products: pictures, manifest and queries with known answers.", no_args_is_help=True)
 app.add_typer(catalog, name="catalog")
 app.add_typer(evaluation_app, name="evaluate")
 
@@ -54,9 +52,7 @@ def main() -> None:
 def settings(
     context: typer.Context,
     *,
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show the log, and where an error comes from.")
-    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the log, and where an error comes from.")] = False,
 ) -> None:
     """Take the options that stand before the command."""
     show_debugging(context, debug=debug)
@@ -121,9 +117,7 @@ def search(
         str | None,
         typer.Option("--image-id", help="Reference image that is in the collection.", show_default=False),
     ] = None,
-    text: Annotated[
-        str, typer.Option("--text", "-t", help="What should be different.", show_default=False)
-    ] = "",
+    text: Annotated[str, typer.Option("--text", "-t", help="What should be different.", show_default=False)] = "",
     limit: Annotated[int, typer.Option("--limit", "-n", help="Results to show.")] = 10,
     rerank_depth: Annotated[
         int, typer.Option("--rerank-depth", "-k", help="Candidates to re-rank; 0 is stage one alone.")

@@ -182,9 +182,7 @@ def own(
     *,
     root: Annotated[
         Path | None,
-        typer.Option(
-            "--root", help="Folder of the pictures, with a gallery manifest or without.", show_default=False
-        ),
+        typer.Option("--root", help="Folder of the pictures, with a gallery manifest or without.", show_default=False),
     ] = None,
     queries: Annotated[
         Path | None,
@@ -196,9 +194,7 @@ def own(
     ] = None,
     collection: Annotated[
         str | None,
-        typer.Option(
-            "--collection", "-c", help="Search this collection instead of a folder.", show_default=False
-        ),
+        typer.Option("--collection", "-c", help="Search this collection instead of a folder.", show_default=False),
     ] = None,
     path: PathOption = None,
     url: UrlOption = None,
@@ -217,9 +213,7 @@ def own(
         raise InputError("Give either --root with the pictures, or --collection with what is indexed.")
     if queries is None and root is None:
         raise InputError("Give --queries: a collection has no folder in which to look for them.")
-    benchmark = read_own(
-        queries or cast("Path", root) / QUERY_FILE, gallery=root, excludes_reference=exclude_reference
-    )
+    benchmark = read_own(queries or cast("Path", root) / QUERY_FILE, gallery=root, excludes_reference=exclude_reference)
     place = None if collection is None else place_of_store(context, path=path, url=url, api_key=api_key)
     _run(
         benchmark,

@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["parse_filters"]
 
-_EXPRESSION = re.compile(
-    r"\s*(?P<field>[^\s=!<>][^=!<>]*?)\s*(?P<operator><=|>=|!=|=|<|>)\s*(?P<value>.*?)\s*\Z", re.S
-)
+_EXPRESSION = re.compile(r"\s*(?P<field>[^\s=!<>][^=!<>]*?)\s*(?P<operator><=|>=|!=|=|<|>)\s*(?P<value>.*?)\s*\Z", re.S)
 _PLAIN = re.compile(r"[\w.\[\]-]+")
 _BOUNDS = {"<": "lt", "<=": "lte", ">": "gt", ">=": "gte"}
 

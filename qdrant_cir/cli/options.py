@@ -113,9 +113,7 @@ class StorePlace:
         return EdgeStore(self.path or DEFAULT_PATH)
 
 
-def place_of_store(
-    context: typer.Context, *, path: Path | None, url: str | None, api_key: str | None
-) -> StorePlace:
+def place_of_store(context: typer.Context, *, path: Path | None, url: str | None, api_key: str | None) -> StorePlace:
     """Decide between folder and server; what stands on the command line outweighs the environment.
 
     Raises:

@@ -226,6 +226,4 @@ def _candidate_json(rank: int, candidate: Candidate) -> JsonObject:
 
 
 def _fields(candidate: Candidate) -> str:
-    return ", ".join(
-        f"{name}={value}" for name, value in candidate.payload.items() if value != candidate.image_id
-    )
+    return ", ".join(f"{name}={value}" for name, value in candidate.payload.items() if value != candidate.image_id)

@@ -28,9 +28,7 @@ class AffectedQuery:
     can_run: bool
 
 
-def find_affected(
-    part: EvaluationPart, truth: PartTruth, present: Container[str]
-) -> tuple[AffectedQuery, ...]:
+def find_affected(part: EvaluationPart, truth: PartTruth, present: Container[str]) -> tuple[AffectedQuery, ...]:
     """Find the queries whose reference, targets or subset members are not all there.
 
     Args:

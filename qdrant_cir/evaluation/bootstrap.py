@@ -23,9 +23,7 @@ class Interval:
     high: float
 
 
-def bootstrap_means(
-    parts: Sequence[NDArray[np.float64]], *, resamples: int, seed: int
-) -> NDArray[np.float64]:
+def bootstrap_means(parts: Sequence[NDArray[np.float64]], *, resamples: int, seed: int) -> NDArray[np.float64]:
     """Draw the queries of every part again and average: over queries, then over parts without weights.
 
     Columns keep together what belongs to a query, so that the difference of two columns is a paired one.

@@ -25,9 +25,7 @@ __all__ = ["CircoSplit", "read_circo", "read_circo_queries", "read_circo_truth"]
 CircoSplit: TypeAlias = Literal["val", "test"]
 """``val`` has published answers; ``test`` is scored by the authors' server."""
 
-METRICS = tuple(AveragePrecision(k) for k in (5, 10, 25, 50)) + tuple(
-    SingleTargetRecall(k) for k in (5, 10, 25, 50)
-)
+METRICS = tuple(AveragePrecision(k) for k in (5, 10, 25, 50)) + tuple(SingleTargetRecall(k) for k in (5, 10, 25, 50))
 
 
 def read_circo(root: Path, *, split: CircoSplit = "val", images: Path | None = None) -> Benchmark:
@@ -86,9 +84,7 @@ def read_circo_truth(entries: list[Annotation]) -> dict[str, Truth]:
         if single not in targets:
             raise InputError(f"{entry.place}: the target {single} is not among gt_img_ids")
         if query_id in truth:
-            raise InputError(
-                f"{entry.place}: the id {query_id} was given before; expected one query for each"
-            )
+            raise InputError(f"{entry.place}: the id {query_id} was given before; expected one query for each")
         truth[query_id] = Truth(targets, single)
     return truth
 
@@ -99,9 +95,7 @@ def _gallery(info: Path, folder: Path) -> tuple[ImageRecord, ...]:
         if not isinstance(listed, dict) or not isinstance(listed.get("images"), list):
             raise InputError(f"{info}: expected COCO's object with a list of images")
         images = [Annotation(f"{info.name}, image {n}", item) for n, item in enumerate(listed["images"])]
-        return tuple(
-            gallery_record(str(image.integer("id")), folder / image.text("file_name")) for image in images
-        )
+        return tuple(gallery_record(str(image.integer("id")), folder / image.text("file_name")) for image in images)
     found = sorted(path for path in folder.glob("*.jpg") if path.stem.isdigit())
     if not found:
         raise InputError(

@@ -38,10 +38,7 @@ def write_circo_submission(
                 f"Query {query_id} has {len(answers[query_id].ranking)} images; a submission needs "
                 f"{wanted}. Run it over the whole gallery."
             )
-    numbers = {
-        query_id: [int(image_id) for image_id in answers[query_id].ranking[:_RANKING]]
-        for query_id in query_ids
-    }
+    numbers = {query_id: [int(image_id) for image_id in answers[query_id].ranking[:_RANKING]] for query_id in query_ids}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(numbers), encoding="utf-8")
 
@@ -55,8 +52,7 @@ def read_circo_submission(path: Path) -> dict[str, tuple[str, ...]]:
     """
     value = read_json(path)
     if not isinstance(value, dict) or not all(
-        isinstance(numbers, list) and all(type(number) is int for number in numbers)
-        for numbers in value.values()
+        isinstance(numbers, list) and all(type(number) is int for number in numbers) for numbers in value.values()
     ):
         raise InputError(f"{path}: expected an object that gives every query id a list of COCO numbers")
     rankings = {query_id: tuple(str(number) for number in numbers) for query_id, numbers in value.items()}

@@ -91,11 +91,7 @@ def _query(entry: Annotation) -> EvaluationQuery:
 
 def _gallery(path: Path, root: Path, images: Path | None) -> tuple[ImageRecord, ...]:
     paths = read_json(path)
-    if (
-        not isinstance(paths, dict)
-        or not paths
-        or not all(isinstance(relative, str) for relative in paths.values())
-    ):
+    if not isinstance(paths, dict) or not paths or not all(isinstance(relative, str) for relative in paths.values()):
         raise InputError(f"{path}: expected an object that gives every image its path")
     folders = [images] if images is not None else [root, root / "images", root / "img_raw"]
     first = next(iter(paths.values()))

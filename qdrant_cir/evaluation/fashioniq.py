@@ -60,8 +60,7 @@ def read_fashioniq(
         InputError: a file is missing or not as published.
     """
     read = [
-        _read_category(root, category, split, images, excludes_reference=excludes_reference)
-        for category in categories
+        _read_category(root, category, split, images, excludes_reference=excludes_reference) for category in categories
     ]
     empty = sum(category.empty_captions for category in read)
     return Benchmark(
@@ -132,9 +131,7 @@ def _queries_of(entry: Annotation, number: int, split: FashionIqSplit) -> list[E
     ]
 
 
-def _gallery_ids(
-    root: Path, category: str, entries: list[Annotation], split: FashionIqSplit
-) -> tuple[str, ...]:
+def _gallery_ids(root: Path, category: str, entries: list[Annotation], split: FashionIqSplit) -> tuple[str, ...]:
     if split == "val":
         pairs = [image for entry in entries for image in (entry.text("candidate"), entry.text("target"))]
         return tuple(sorted(set(pairs)))

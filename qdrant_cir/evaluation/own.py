@@ -27,9 +27,7 @@ METRICS: tuple[Metric, ...] = (Recall(1), Recall(5), Recall(10), Recall(50), Ave
 _MANIFESTS = ("gallery.csv", "gallery.jsonl", "gallery.parquet")
 
 
-def read_own(
-    queries: Path, *, gallery: Path | None, excludes_reference: bool = False, name: str = "own"
-) -> Benchmark:
+def read_own(queries: Path, *, gallery: Path | None, excludes_reference: bool = False, name: str = "own") -> Benchmark:
     """Read queries of one's own.
 
     Args:
@@ -66,9 +64,7 @@ def protocol_notes(*, excludes_reference: bool) -> tuple[str, ...]:
     """Say what the numbers count."""
     return (
         "R@k counts a query as right where at least one of its targets is among the first k.",
-        "The reference is left out of the answers."
-        if excludes_reference
-        else "The reference stays in the gallery.",
+        "The reference is left out of the answers." if excludes_reference else "The reference stays in the gallery.",
     )
 
 

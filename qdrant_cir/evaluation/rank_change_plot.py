@@ -92,9 +92,7 @@ class _Axes:
         radius = min(3 + count**0.5, 14)
         color = _UP if gain > 0 else _DOWN if gain < 0 else _SAME
         box = (left - radius, top - radius, left + radius, top + radius)
-        self._draw.ellipse(
-            tuple(_SCALE * side for side in box), fill=color, outline=_PAPER, width=_SCALE // 2
-        )
+        self._draw.ellipse(tuple(_SCALE * side for side in box), fill=color, outline=_PAPER, width=_SCALE // 2)
 
     def write(self, left: float, top: float, text: str, *, size: int, color: tuple[int, int, int]) -> None:
         from PIL import ImageFont

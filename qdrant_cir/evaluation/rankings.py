@@ -142,9 +142,7 @@ def check_record(record: QueryRecord) -> None:
                         f"Query {record.query_id!r}: the score of {image.image_id!r} is {image.score}, "
                         "which has no place in an order. Run the query again."
                     )
-        unknown = {image.image_id for image in scores.reranked} - {
-            image.image_id for image in scores.retrieved
-        }
+        unknown = {image.image_id for image in scores.reranked} - {image.image_id for image in scores.retrieved}
         if unknown:
             raise EvaluationError(
                 f"Query {record.query_id!r}: {', '.join(sorted(unknown)[:3])} was re-ranked but not "

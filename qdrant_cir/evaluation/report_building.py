@@ -99,9 +99,7 @@ class _Bootstrap:
         names, reranks = tables[0].names, tables[0].reranks
         means = 100 * np.mean([table.values.mean(axis=0) for table in tables], axis=0)
         floors = 100 * np.mean([table.values.mean(axis=0) * table.share for table in tables], axis=0)
-        draws = 100 * bootstrap_means(
-            [table.values for table in tables], resamples=self.resamples, seed=self.seed
-        )
+        draws = 100 * bootstrap_means([table.values for table in tables], resamples=self.resamples, seed=self.seed)
         rows = []
         for first, name in enumerate(names):
             last = first + len(names)

@@ -37,9 +37,7 @@ def write_report(
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / "report.md", folder / "report.json", folder / "queries.jsonl"]
     paths[0].write_text(write_markdown(report), encoding="utf-8")
-    paths[1].write_text(
-        json.dumps(report_json(report), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    paths[1].write_text(json.dumps(report_json(report), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     with paths[2].open("w", encoding="utf-8") as file:
         for result in results:
             for line in _query_lines(result):

@@ -54,12 +54,8 @@ def _part(part: PartReport, report: EvaluationReport, *, heading: str) -> list[s
     if part.slices:
         names = [row.name for row in part.slices[0].rows]
         kinds = ("queries of kind", "n", *names)
-        lines = [
-            (entry.label, f"{entry.queries}", *(_both(row) for row in entry.rows)) for entry in part.slices
-        ]
-        blocks.append(
-            "By kind of query" + (", retrieved / re-ranked:" if report.run.rerank_depth else ", retrieved:")
-        )
+        lines = [(entry.label, f"{entry.queries}", *(_both(row) for row in entry.rows)) for entry in part.slices]
+        blocks.append("By kind of query" + (", retrieved / re-ranked:" if report.run.rerank_depth else ", retrieved:"))
         blocks.append(_table(kinds, lines))
     return blocks
 
@@ -130,10 +126,7 @@ def _more(count: int) -> list[str]:
 
 
 def _latency_table(report: EvaluationReport) -> str:
-    lines = [
-        (step.step, f"{step.mean_ms:.2f}", f"{step.p50_ms:.2f}", f"{step.p95_ms:.2f}")
-        for step in report.latency
-    ]
+    lines = [(step.step, f"{step.mean_ms:.2f}", f"{step.p50_ms:.2f}", f"{step.p95_ms:.2f}") for step in report.latency]
     return _table(("ms per query", "mean", "median", "95th percentile"), lines)
 
 

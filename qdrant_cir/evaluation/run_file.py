@@ -106,8 +106,7 @@ def read_run(path: Path) -> tuple[RunHeader, dict[str, QueryRecord]]:
             record = _record_of(json.loads(line))
         except (ValueError, TypeError, KeyError) as error:
             raise EvaluationError(
-                f"{path} line {number} is no answer to a query ({error}). Remove the line and complete the "
-                "run."
+                f"{path} line {number} is no answer to a query ({error}). Remove the line and complete the run."
             ) from error
         check_record(record)
         if record.query_id in records:
@@ -124,8 +123,7 @@ def _header_of(path: Path, line: str) -> RunHeader:
         value = json.loads(line)
         if value["format"] != _FORMAT:
             raise EvaluationError(
-                f"{path} has the format {value['format']!r}; this version reads {_FORMAT}. Remove it and "
-                "run again."
+                f"{path} has the format {value['format']!r}; this version reads {_FORMAT}. Remove it and run again."
             )
         return RunHeader(**value["run"])
     except (ValueError, TypeError, KeyError) as error:

@@ -68,9 +68,7 @@ def score_answers(
     )
 
 
-def score_rankings(
-    rankings: Mapping[str, Sequence[str]], truth: PartTruth, metrics: Sequence[Metric]
-) -> QueryScores:
+def score_rankings(rankings: Mapping[str, Sequence[str]], truth: PartTruth, metrics: Sequence[Metric]) -> QueryScores:
     """Score rankings from anywhere: a submission file, another system.
 
     Args:

@@ -72,9 +72,7 @@ def check_points(points: Sequence[StoredPoint], *, name: str, size: int | None) 
 
 def _check_vector(vector: Float32, *, size: int, label: str) -> None:
     if vector.shape != (size,):
-        raise InputError(
-            f"{label} has the shape {vector.shape}; the collection holds vectors of shape ({size},)."
-        )
+        raise InputError(f"{label} has the shape {vector.shape}; the collection holds vectors of shape ({size},).")
     if not np.isfinite(vector).all():
         raise InputError(f"{label} holds a value that is not finite.")
 

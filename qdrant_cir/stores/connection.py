@@ -60,18 +60,14 @@ def place_of(client: QdrantClient | AsyncQdrantClient) -> str:
     return f"Qdrant at {options.get('host') or 'localhost'}:{options.get('port')}"
 
 
-def _client(
-    url: str, api_key: str | None, grpc_port: int, *, prefers_grpc: bool, timeout: int
-) -> QdrantClient:
+def _client(url: str, api_key: str | None, grpc_port: int, *, prefers_grpc: bool, timeout: int) -> QdrantClient:
     parts = urlsplit(url)
     try:
         port = parts.port
     except ValueError as error:
         raise InputError(f"{url!r} is no address of a Qdrant server: {error}.") from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InputError(
-            f"{url!r} is no address of a Qdrant server. Expected one such as http://localhost:6333."
-        )
+        raise InputError(f"{url!r} is no address of a Qdrant server. Expected one such as http://localhost:6333.")
     return QdrantClient(
         url=url,
         port=port or 6333,

@@ -29,8 +29,7 @@ class DirectoryLock:
             self._file: IO[str] = path.open("a+", encoding="utf-8")
         except OSError as error:
             raise StoreError(
-                f"The store directory {directory} cannot be used: {error}. Give a directory that you may "
-                "write to."
+                f"The store directory {directory} cannot be used: {error}. Give a directory that you may write to."
             ) from error
         try:
             _lock(self._file, directory)
@@ -66,6 +65,5 @@ def _lock(file: IO[str], directory: Path) -> None:
         ) from error
     except OSError as error:
         raise StoreError(
-            f"The store directory {directory} cannot be locked: {error}. Use a local file system, or a "
-            "Qdrant server."
+            f"The store directory {directory} cannot be locked: {error}. Use a local file system, or a Qdrant server."
         ) from error

@@ -77,8 +77,7 @@ class EdgeStore:
             self._directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(
-                f"The store directory {self._directory} cannot be made: {error}. Give a directory that you "
-                "may write."
+                f"The store directory {self._directory} cannot be made: {error}. Give a directory that you may write."
             ) from error
         self._lock = DirectoryLock(self._directory)
         try:
@@ -120,8 +119,7 @@ class EdgeStore:
             folder = self._directory / name
             if folder.exists():
                 raise CollectionError(
-                    f"There is already a collection {name!r} in {self._directory}. Drop it first, or use "
-                    "another name."
+                    f"There is already a collection {name!r} in {self._directory}. Drop it first, or use another name."
                 )
             create_folder(folder, spec)
 
@@ -289,7 +287,5 @@ def _record(found: edge.Record) -> Record:
 
 def _uuid(point_id: object) -> UUID:
     if not isinstance(point_id, UUID):
-        raise StoreError(
-            f"The collection holds the point {point_id!r}, which qdrant-cir did not write: no UUID."
-        )
+        raise StoreError(f"The collection holds the point {point_id!r}, which qdrant-cir did not write: no UUID.")
     return point_id

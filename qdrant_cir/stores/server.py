@@ -138,9 +138,7 @@ class ServerStore:
             )
         return _in_order(point_ids, _records_of(found))
 
-    def scroll(
-        self, name: str, *, filter: models.Filter | None, limit: int, after: UUID | None
-    ) -> list[Record]:
+    def scroll(self, name: str, *, filter: models.Filter | None, limit: int, after: UUID | None) -> list[Record]:
         """Read points in id order without vectors, ``limit`` at a time, those behind ``after``."""
         check_limit(limit)
         check_filter_form(filter)
@@ -210,9 +208,7 @@ class AsyncServerReader:
                 return None
             return _spec_of(await self._client.get_collection(name))
 
-    async def query(
-        self, name: str, vector: Float32, *, limit: int, filter: models.Filter | None
-    ) -> list[Hit]:
+    async def query(self, name: str, vector: Float32, *, limit: int, filter: models.Filter | None) -> list[Hit]:
         """Give the nearest points; as :meth:`ServerStore.query`."""
         check_limit(limit)
         check_filter_form(filter)
@@ -238,9 +234,7 @@ class AsyncServerReader:
             )
         return _in_order(point_ids, _records_of(found))
 
-    async def scroll(
-        self, name: str, *, filter: models.Filter | None, limit: int, after: UUID | None
-    ) -> list[Record]:
+    async def scroll(self, name: str, *, filter: models.Filter | None, limit: int, after: UUID | None) -> list[Record]:
         """Read points in id order; as :meth:`ServerStore.scroll`."""
         check_limit(limit)
         check_filter_form(filter)

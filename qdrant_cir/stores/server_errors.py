@@ -98,9 +98,7 @@ def _translate(error: Exception, *, place: str, name: str | None) -> CirError:
     detail = _detail_of(error)
     subject = "" if name is None else f" about the collection {name!r}"
     if status == HTTPStatus.NOT_FOUND and name is not None:
-        return CollectionNotFoundError(
-            f"There is no collection {name!r} in {place}. Index images into it first."
-        )
+        return CollectionNotFoundError(f"There is no collection {name!r} in {place}. Index images into it first.")
     if status == HTTPStatus.CONFLICT:
         return CollectionError(
             f"There is already a collection {name!r} in {place}. Drop it first, or use another name."
@@ -111,8 +109,7 @@ def _translate(error: Exception, *, place: str, name: str | None) -> CirError:
         return InputError(f"{place} finds a call{subject} wrong: {detail}")
     if status is None:
         return StoreError(
-            f"{place} cannot be reached{subject}: {detail}. Check the address, and that Qdrant runs there "
-            "and answers."
+            f"{place} cannot be reached{subject}: {detail}. Check the address, and that Qdrant runs there and answers."
         )
     return StoreError(f"{place} failed{subject} with status {status}: {detail}. See the server's log.")
 

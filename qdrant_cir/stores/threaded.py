@@ -45,13 +45,9 @@ class ThreadedReader:
     ) -> list[Record]:
         """Read points by id; as :meth:`Store.fetch`."""
         async with self._turn:
-            return await asyncio.to_thread(
-                self._store.fetch, name, point_ids, with_vectors=with_vectors, fields=fields
-            )
+            return await asyncio.to_thread(self._store.fetch, name, point_ids, with_vectors=with_vectors, fields=fields)
 
-    async def scroll(
-        self, name: str, *, filter: Filter | None, limit: int, after: UUID | None
-    ) -> list[Record]:
+    async def scroll(self, name: str, *, filter: Filter | None, limit: int, after: UUID | None) -> list[Record]:
         """Read points in id order; as :meth:`Store.scroll`."""
         async with self._turn:
             return await asyncio.to_thread(self._store.scroll, name, filter=filter, limit=limit, after=after)

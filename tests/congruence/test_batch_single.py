@@ -61,14 +61,10 @@ def queries(pictures: list[Path]) -> list[Query]:
 def test_search_many_is_search_of_each(
     retriever: Retriever, queries: list[Query], rerank_depth: int, exclude_reference: bool
 ) -> None:
-    batch = retriever.search_many(
-        queries, limit=10, rerank_depth=rerank_depth, exclude_reference=exclude_reference
-    )
+    batch = retriever.search_many(queries, limit=10, rerank_depth=rerank_depth, exclude_reference=exclude_reference)
     assert len(batch) == len(queries)
     for query, together in zip(queries, batch, strict=True):
-        alone = retriever.search(
-            query, limit=10, rerank_depth=rerank_depth, exclude_reference=exclude_reference
-        )
+        alone = retriever.search(query, limit=10, rerank_depth=rerank_depth, exclude_reference=exclude_reference)
         assert [c.image_id for c in together.candidates] == [c.image_id for c in alone.candidates]
         assert (together.notes, together.rerank_mode) == (alone.notes, alone.rerank_mode)
         for one, other in zip(together.candidates, alone.candidates, strict=True):

@@ -55,8 +55,7 @@ def store(
     )
     bundle = load_bundle(tiny_bundle)
     records = [
-        ImageRecord(path.stem, path, payload={"even": n % 2 == 0}, source=None)
-        for n, path in enumerate(pictures)
+        ImageRecord(path.stem, path, payload={"even": n % 2 == 0}, source=None) for n, path in enumerate(pictures)
     ]
     collection = Collection.create(store, "colors", bundle)
     Indexer(collection, ImageEncoder.open(bundle, provider="cpu"), bundle).index(records)
@@ -152,9 +151,7 @@ def test_answers_are_exactly_equal(
         (Query("no/such/file.png", "blue"), 10),
     ],
 )
-def test_mistakes_are_refused_in_the_same_words(
-    store: Store, tiny_bundle: Path, query: Query, limit: int
-) -> None:
+def test_mistakes_are_refused_in_the_same_words(store: Store, tiny_bundle: Path, query: Query, limit: int) -> None:
     sync, concurrent = both(store, tiny_bundle, [query], limit=limit)
     assert isinstance(sync, str)
     assert sync == concurrent
@@ -166,9 +163,7 @@ def test_searches_at_the_same_time_do_not_disturb_each_other(
     queries = [Query(picture, "darker") for picture in pictures]
 
     async def ask() -> list[SearchResult]:
-        async with await AsyncRetriever.open(
-            "colors", store=store, bundle=tiny_bundle, provider="cpu"
-        ) as retriever:
+        async with await AsyncRetriever.open("colors", store=store, bundle=tiny_bundle, provider="cpu") as retriever:
             return await asyncio.gather(*(retriever.search(query) for query in queries))
 
     with Retriever.open("colors", store=store, bundle=tiny_bundle, provider="cpu") as retriever:

@@ -10,9 +10,7 @@ import pytest
 from qdrant_cir import errors
 from qdrant_cir.cli.exit_codes import EXIT_CODES, INTERRUPTED, describe_exit_codes, exit_code_of
 
-CLASSES = [
-    value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, errors.CirError)
-]
+CLASSES = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, errors.CirError)]
 DOCUMENTED = {int(code) for code in re.findall(r"^\* `(\d+)`: \w", describe_exit_codes(), re.M)}
 
 

@@ -1,16 +1,21 @@
 """Weights from elsewhere: nothing is lost silently, nothing is unpickled, BLIP's numbers come out as BLIP's."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
+torch = pytest.importorskip("torch", reason="needs torch: pip install 'qdrant-cir[export]'")
+transformers = pytest.importorskip("transformers", reason="needs torch: pip install 'qdrant-cir[export]'")
 
 from onnx_export.checkpoints import load_blip, load_released  # noqa: E402
 from onnx_export.errors import CheckpointError  # noqa: E402
 from onnx_export.models import CirModel, ModelSizes, build_model  # noqa: E402
+
+States = tuple[dict[str, Any], dict[str, Any]]
+Blip = tuple[Any, Path]
 
 TINY = ModelSizes(
     image_size=32,
@@ -46,48 +51,48 @@ def save_pair(folder: Path, one: dict, two: dict) -> tuple[Path, Path]:
 
 
 @pytest.fixture
-def states() -> tuple[dict, dict]:
+def states() -> States:
     return released_states(build_model(TINY, seed=5))
 
 
-def test_a_released_pair_gives_back_every_weight(tmp_path: Path, states) -> None:
+def test_a_released_pair_gives_back_every_weight(tmp_path: Path, states: States) -> None:
     conversion = load_released(*save_pair(tmp_path, *states), TINY)
     original = build_model(TINY, seed=5).state_dict()
     assert all(torch.equal(original[k], v) for k, v in conversion.model.state_dict().items())
     assert conversion.report.unused == ("temp",)
 
 
-def test_a_missing_key_is_named(tmp_path: Path, states) -> None:
+def test_a_missing_key_is_named(tmp_path: Path, states: States) -> None:
     del states[0]["text_proj.bias"]
     with pytest.raises(CheckpointError, match=r"missing text_proj\.bias"):
         load_released(*save_pair(tmp_path, *states), TINY)
 
 
-def test_an_unexpected_key_is_named(tmp_path: Path, states) -> None:
+def test_an_unexpected_key_is_named(tmp_path: Path, states: States) -> None:
     states[1]["adapter.weight"] = torch.zeros(1)
     with pytest.raises(CheckpointError, match=r"unexpected adapter\.weight"):
         load_released(*save_pair(tmp_path, *states), TINY)
 
 
-def test_a_wrong_shape_is_named_with_both_shapes(tmp_path: Path, states) -> None:
+def test_a_wrong_shape_is_named_with_both_shapes(tmp_path: Path, states: States) -> None:
     states[1]["cls_head.2.bias"] = torch.zeros(3)
     with pytest.raises(CheckpointError, match=r"cls_head\.2\.bias is \[3\], expected \[2\]"):
         load_released(*save_pair(tmp_path, *states), TINY)
 
 
-def test_stages_with_different_image_encoders_are_refused(tmp_path: Path, states) -> None:
+def test_stages_with_different_image_encoders_are_refused(tmp_path: Path, states: States) -> None:
     states[1]["visual_encoder.norm.bias"] = states[1]["visual_encoder.norm.bias"] + 1e-3
     with pytest.raises(CheckpointError, match=r"different image encoders \(1 tensors differ"):
         load_released(*save_pair(tmp_path, *states), TINY)
 
 
-def test_swapped_stages_are_recognised(tmp_path: Path, states) -> None:
+def test_swapped_stages_are_recognised(tmp_path: Path, states: States) -> None:
     one, two = save_pair(tmp_path, *states)
     with pytest.raises(CheckpointError, match="swapped"):
         load_released(two, one, TINY)
 
 
-def test_a_truncated_file_is_called_damaged(tmp_path: Path, states) -> None:
+def test_a_truncated_file_is_called_damaged(tmp_path: Path, states: States) -> None:
     one, two = save_pair(tmp_path, *states)
     one.write_bytes(one.read_bytes()[:5000])
     with pytest.raises(CheckpointError, match="damaged"):
@@ -100,11 +105,11 @@ class RunsCode:
     def __init__(self, marker: Path) -> None:
         self.marker = marker
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
         return os.mkdir, (str(self.marker),)
 
 
-def test_a_checkpoint_with_code_is_refused_and_the_code_does_not_run(tmp_path: Path, states) -> None:
+def test_a_checkpoint_with_code_is_refused_and_the_code_does_not_run(tmp_path: Path, states: States) -> None:
     marker = tmp_path / "ran"
     states[0]["temp"] = RunsCode(marker)
     one, two = save_pair(tmp_path, *states)
@@ -114,7 +119,7 @@ def test_a_checkpoint_with_code_is_refused_and_the_code_does_not_run(tmp_path: P
 
 
 @pytest.fixture(scope="module")
-def blip(tmp_path_factory):
+def blip(tmp_path_factory: pytest.TempPathFactory) -> Blip:
     config = transformers.BlipConfig(
         text_config={
             "vocab_size": 50,
@@ -144,7 +149,7 @@ def blip(tmp_path_factory):
 
 
 @torch.no_grad()
-def test_a_transformers_blip_gives_the_same_tokens_and_text_states(blip) -> None:
+def test_a_transformers_blip_gives_the_same_tokens_and_text_states(blip: Blip) -> None:
     original, folder = blip
     model = load_blip(folder, TINY).model
     pixels = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
@@ -161,7 +166,7 @@ def test_a_transformers_blip_gives_the_same_tokens_and_text_states(blip) -> None
     assert (composed.fusion_states - states)[kept].abs().max() < 1e-4
 
 
-def test_both_reranker_streams_start_from_the_text_encoder(blip) -> None:
+def test_both_reranker_streams_start_from_the_text_encoder(blip: Blip) -> None:
     original, folder = blip
     conversion = load_blip(folder, TINY)
     layer = conversion.model.reranker.text_encoder.encoder.layer[3]
@@ -173,5 +178,9 @@ def test_both_reranker_streams_start_from_the_text_encoder(blip) -> None:
     fresh = set(conversion.report.fresh)
     assert fresh == {
         *(f"cls_head.{i}.{p}" for i in (0, 2) for p in ("weight", "bias")),
-        *(f"text_encoder.encoder.layer.{i}.crossattention.output.merge_layer.{p}" for i in (2, 3) for p in ("weight", "bias")),
+        *(
+            f"text_encoder.encoder.layer.{i}.crossattention.output.merge_layer.{p}"
+            for i in (2, 3)
+            for p in ("weight", "bias")
+        ),
     }

@@ -41,7 +41,7 @@ def folder() -> ModelFolder:
 
 
 @pytest.fixture(scope="module", params=["int8", "float32"])
-def bundle_path(request, folder: ModelFolder, tmp_path_factory) -> Path:
+def bundle_path(request: pytest.FixtureRequest, folder: ModelFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("bundle") / request.param
     return export_bundle(folder.model, folder.tokenizer, out, codec=request.param, description=ABOUT)
 

@@ -1,10 +1,11 @@
 """The torch model against what the original computes (``data/paper/golden``)."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="needs torch: pip install 'qdrant-cir[export]'")
 
 from onnx_export.checkpoints import Conversion, load_released, read_sizes  # noqa: E402
 from onnx_export.graphs import RerankerGraph  # noqa: E402
@@ -24,7 +25,7 @@ def conversion(golden: Path) -> Conversion:
 
 
 @pytest.fixture(scope="module")
-def expected(golden: Path):
+def expected(golden: Path) -> dict[str, Any]:
     return torch.load(golden / "expected.pt", weights_only=True)
 
 
@@ -36,14 +37,16 @@ def test_every_checkpoint_key_is_used_or_named_as_unused(conversion: Conversion)
 
 
 @torch.no_grad()
-def test_image_tokens_and_embeddings_are_the_originals(conversion: Conversion, expected) -> None:
+def test_image_tokens_and_embeddings_are_the_originals(conversion: Conversion, expected: dict[str, Any]) -> None:
     tokens, vectors = conversion.model.image_encoder(expected["pixel_values"])
     assert (tokens - expected["image_tokens"]).abs().max() < TOLERANCE
     assert (vectors - expected["image_embedding"]).abs().max() < TOLERANCE
 
 
 @torch.no_grad()
-def test_query_vectors_fusion_states_and_scores_are_the_originals(conversion: Conversion, expected) -> None:
+def test_query_vectors_fusion_states_and_scores_are_the_originals(
+    conversion: Conversion, expected: dict[str, Any]
+) -> None:
     for query in expected["queries"]:
         ids = query["input_ids"]
         reference = expected["image_tokens"][query["reference"]][None]
@@ -62,7 +65,7 @@ def test_query_vectors_fusion_states_and_scores_are_the_originals(conversion: Co
 
 
 @torch.no_grad()
-def test_the_absorbed_reranker_gives_the_originals_scores(conversion: Conversion, expected) -> None:
+def test_the_absorbed_reranker_gives_the_originals_scores(conversion: Conversion, expected: dict[str, Any]) -> None:
     graph = RerankerGraph(conversion.model.reranker)
     candidates = expected["image_tokens"]
     for query in expected["queries"]:
@@ -71,7 +74,7 @@ def test_the_absorbed_reranker_gives_the_originals_scores(conversion: Conversion
 
 
 @torch.no_grad()
-def test_padding_changes_no_query_vector(conversion: Conversion, expected) -> None:
+def test_padding_changes_no_query_vector(conversion: Conversion, expected: dict[str, Any]) -> None:
     queries = expected["queries"]
     length = max(q["input_ids"].shape[1] for q in queries)
     ids = torch.zeros(len(queries), length, dtype=torch.int64)
@@ -85,7 +88,7 @@ def test_padding_changes_no_query_vector(conversion: Conversion, expected) -> No
 
 
 @torch.no_grad()
-def test_in_batch_scoring_equals_pairwise_scoring(conversion: Conversion, expected) -> None:
+def test_in_batch_scoring_equals_pairwise_scoring(conversion: Conversion, expected: dict[str, Any]) -> None:
     query, tokens = expected["queries"][0], expected["image_tokens"]
     ids = query["input_ids"].expand(3, -1)
     states = query["fusion_states"].expand(3, -1, -1)

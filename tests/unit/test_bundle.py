@@ -115,9 +115,7 @@ def test_the_fingerprint_is_blind_to_what_changes_no_number(folder: Path, keys: 
         ("tokenizer.first_token_id", 5),
     ],
 )
-def test_the_fingerprint_changes_with_what_is_stored_or_scored(
-    folder: Path, keys: str, value: object
-) -> None:
+def test_the_fingerprint_changes_with_what_is_stored_or_scored(folder: Path, keys: str, value: object) -> None:
     before = load_bundle(folder).fingerprint
     edit(folder, put(keys, value))
     assert load_bundle(folder).fingerprint != before
@@ -156,9 +154,7 @@ def test_paths_that_are_not_plainly_inside_the_folder_are_refused(folder: Path, 
 
 
 @pytest.mark.parametrize("linked", ["tokenizer.json", "onnx"])
-def test_symbolic_links_are_refused_even_to_the_right_content(
-    folder: Path, tmp_path: Path, linked: str
-) -> None:
+def test_symbolic_links_are_refused_even_to_the_right_content(folder: Path, tmp_path: Path, linked: str) -> None:
     (folder / linked).rename(tmp_path / "elsewhere")
     (folder / linked).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(BundleError, match="symbolic link"):
@@ -219,9 +215,7 @@ def test_external_weights_with_a_checksum_are_loaded_and_guarded(folder: Path) -
         ("provenance", None, "lacks provenance"),
     ],
 )
-def test_a_manifest_that_is_wrong_is_refused_by_the_key(
-    folder: Path, keys: str, value: object, message: str
-) -> None:
+def test_a_manifest_that_is_wrong_is_refused_by_the_key(folder: Path, keys: str, value: object, message: str) -> None:
     edit(folder, put(keys, value))
     with pytest.raises(BundleError, match=message):
         load_bundle(folder)

@@ -62,9 +62,7 @@ def test_recoloring_a_part_changes_pixels_in_its_box_only() -> None:
     assert rim is not None
     drawn = draw_scene(scene, np.random.default_rng(4), size=128)
     recolored = draw_scene(with_part(scene, replace(rim, color="red")), np.random.default_rng(4), size=128)
-    changed = (
-        np.abs(np.asarray(drawn.image, dtype=int) - np.asarray(recolored.image, dtype=int)).max(axis=2) > 3
-    )
+    changed = np.abs(np.asarray(drawn.image, dtype=int) - np.asarray(recolored.image, dtype=int)).max(axis=2) > 3
     rows, columns = np.nonzero(changed)
     box = drawn.boxes["rim"]
     assert len(rows) > 100

@@ -65,8 +65,7 @@ def test_training_never_joins_a_swap_with_a_second_change_and_the_test_split_doe
     def joins_a_swap(split: str, seed: int) -> int:
         rng = np.random.default_rng(seed)
         drawn = [
-            sample_edit(sample_scene(rng), rng, split="train" if split == "train" else "test")
-            for _ in range(1500)
+            sample_edit(sample_scene(rng), rng, split="train" if split == "train" else "test") for _ in range(1500)
         ]
         return sum(edit.kind == "two" and any(step.kind == "swap" for step in edit.steps) for edit in drawn)
 

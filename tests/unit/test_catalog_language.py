@@ -122,7 +122,5 @@ def test_false_color_statements_mostly_borrow_from_the_same_picture() -> None:
         if said.is_true or said.attribute != "color":
             continue
         total += 1
-        borrowed += any(
-            holds(said.text, COLOR_WORDS[part.color]) for part in scene.parts if part.name != said.part
-        )
+        borrowed += any(holds(said.text, COLOR_WORDS[part.color]) for part in scene.parts if part.name != said.part)
     assert borrowed / total > 0.6

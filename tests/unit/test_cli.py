@@ -105,9 +105,7 @@ def test_index_names_a_bad_image_goes_on_and_ends_well(empty_shop: Shop) -> None
 def test_index_of_bad_images_alone_is_an_indexing_error(empty_shop: Shop, tmp_path: Path) -> None:
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "broken.png").write_bytes(b"no picture")
-    result = empty_shop.run(
-        "index", str(tmp_path / "bad"), "-c", "bad", "--bundle", str(empty_shop.bundle), code=9
-    )
+    result = empty_shop.run("index", str(tmp_path / "bad"), "-c", "bad", "--bundle", str(empty_shop.bundle), code=9)
     assert "Not one of 1 images could be indexed; the first, broken.png:" in result.stderr
 
 
@@ -163,9 +161,7 @@ def test_filters_narrow_and_repeating_them_means_and(shop: Shop) -> None:
 
 def test_excluding_the_reference_leaves_it_out(shop: Shop) -> None:
     blue = str(shop.pictures / "blue.png")
-    assert "blue.png" not in ids(
-        shop.search("--image", blue, "--text", "same", "--exclude-reference", "--json")
-    )
+    assert "blue.png" not in ids(shop.search("--image", blue, "--text", "same", "--exclude-reference", "--json"))
 
 
 def test_save_draws_a_sheet_and_does_not_change_the_answer(shop: Shop, tmp_path: Path) -> None:
@@ -194,9 +190,7 @@ def test_info_holds_images_and_names_the_bundle(shop: Shop) -> None:
 
 
 def test_delete_removes_images_and_says_which_were_unknown(shop: Shop) -> None:
-    result = shop.run(
-        "delete", "-c", "colors", "--image-id", "red.png", "--image-id", "who.png", "--yes", "--json"
-    )
+    result = shop.run("delete", "-c", "colors", "--image-id", "red.png", "--image-id", "who.png", "--yes", "--json")
     told = json.loads(result.stdout)
     assert (told["deleted"], told["unknown"]) == (1, ["who.png"])
     assert json.loads(shop.run("info", "--json").stdout)["images"] == 5
@@ -371,9 +365,7 @@ def test_filter_expressions_become_conditions(expression: str, expected: models.
 
 def test_unequal_is_must_not_and_no_expressions_are_no_filter() -> None:
     assert parse_filters([]) is None
-    assert parse_filters(["color!=red"]) == models.Filter(
-        must_not=[condition("color", match={"value": "red"})]
-    )
+    assert parse_filters(["color!=red"]) == models.Filter(must_not=[condition("color", match={"value": "red"})])
 
 
 @pytest.mark.parametrize("expression", ["", "color", "=red", "color=", "price<cheap", "price>", "price<nan"])

@@ -43,9 +43,7 @@ def columns_of(sheet: Image.Image, color: Color) -> list[int]:
 
 
 @pytest.fixture
-def paths(
-    tmp_path: Path, write_solid_images: Callable[[Path, Mapping[str, Color]], list[Path]]
-) -> list[Path]:
+def paths(tmp_path: Path, write_solid_images: Callable[[Path, Mapping[str, Color]], list[Path]]) -> list[Path]:
     return write_solid_images(tmp_path, COLORS)
 
 

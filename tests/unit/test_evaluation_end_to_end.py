@@ -91,9 +91,7 @@ def circo(tmp_path: Path) -> Path:
     return root
 
 
-def report_of(
-    benchmark: Benchmark, store: EdgeStore, bundle: Path, out: Path, *, depth: int
-) -> EvaluationReport:
+def report_of(benchmark: Benchmark, store: EdgeStore, bundle: Path, out: Path, *, depth: int) -> EvaluationReport:
     settings = EvaluationSettings(rerank_depth=depth, provider="cpu")
     return evaluate(benchmark, store=store, bundle=load_bundle(bundle), out=out, settings=settings).report
 
@@ -225,9 +223,7 @@ def test_missing_images_are_named_and_their_queries_listed_and_the_rest_is_score
     assert {image.image_id for image in dress.missing} == {"NAVY", "PALE03"}
     assert (dress.gallery, dress.gallery_wanted) == (11, 13)
     assert (dress.scored, dress.queries) == (1, 2)
-    assert [(query.query_id, query.reason) for query in dress.affected] == [
-        ("0", "1 of 1 targets missing: NAVY")
-    ]
+    assert [(query.query_id, query.reason) for query in dress.affected] == [("0", "1 of 1 targets missing: NAVY")]
     assert (toptee.scored, toptee.queries) == (3, 4)
     row = next(row for row in dress.rows if row.name == "R@10")
     # the one query that is left is found; with the other counted as a miss it is one of two
@@ -300,9 +296,7 @@ def test_own_queries_run_over_a_folder_and_over_the_collection_it_became(
     ]
     queries = tmp_path / "queries.jsonl"
     queries.write_text("".join(json.dumps(line) + "\n" for line in asked))
-    first = report_of(
-        read_own(queries, gallery=tmp_path / "shop"), store, tiny_bundle, tmp_path / "first", depth=50
-    )
+    first = report_of(read_own(queries, gallery=tmp_path / "shop"), store, tiny_bundle, tmp_path / "first", depth=50)
     # navy: 3 -> 2. blue and pale: 1 and 2, AP 1; re-ranked 1 and 4, AP (1/1 + 2/4) / 2 = 0.75.
     assert both(first.rows, "R@1") == (50.0, 50.0)
     assert both(first.rows, "mAP@10") == (66.67, 62.5)

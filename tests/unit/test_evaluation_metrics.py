@@ -64,9 +64,7 @@ def test_released_label_file_gives_the_published_recall(shared_data: Path) -> No
         str(query): tuple("target" if hit else f"{place}" for place, hit in enumerate(row))
         for query, row in enumerate(labels)
     }
-    scores = score_rankings(
-        rankings, {query_id: truth("target") for query_id in rankings}, [Recall(10), Recall(50)]
-    )
+    scores = score_rankings(rankings, {query_id: truth("target") for query_id in rankings}, [Recall(10), Recall(50)])
     assert len(scores.query_ids) == 2017
     assert round(100 * scores.mean("R@10"), 2) == 47.89
     assert round(100 * scores.mean("R@50"), 2) == 71.44
@@ -86,9 +84,7 @@ def test_circos_example_submission_scores_what_its_authors_definition_gives(shar
     assert len(aspects) == 9
 
 
-def circo_by_definition(
-    entries: list[Annotation], rankings: dict[str, tuple[str, ...]], k: int
-) -> tuple[float, float]:
+def circo_by_definition(entries: list[Annotation], rankings: dict[str, tuple[str, ...]], k: int) -> tuple[float, float]:
     """Compute mAP@k and R@k over arrays, as the paper writes the formula."""
     precisions, recalls = [], []
     for entry in entries:
@@ -150,13 +146,9 @@ def test_every_query_is_found_or_lost_by_exactly_one_stage() -> None:
         TargetPlaces("no candidate", retrieved=21, final=21),
         TargetPlaces("not returned", retrieved=None, final=None),
     ]
-    assert count_losses(places, k=10, rerank_depth=20) == Losses(
-        10, found=1, candidate_misses=2, ordering_losses=1
-    )
+    assert count_losses(places, k=10, rerank_depth=20) == Losses(10, found=1, candidate_misses=2, ordering_losses=1)
     # behind the candidates, yet within k: found, though stage two never saw it
-    assert count_losses(places, k=25, rerank_depth=20) == Losses(
-        25, found=3, candidate_misses=1, ordering_losses=0
-    )
+    assert count_losses(places, k=25, rerank_depth=20) == Losses(25, found=3, candidate_misses=1, ordering_losses=0)
 
 
 def test_the_best_place_is_that_of_the_first_target() -> None:

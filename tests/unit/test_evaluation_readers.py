@@ -61,9 +61,7 @@ def test_a_query_has_no_field_that_could_hold_an_answer() -> None:
         (("", ""), ""),
     ],
 )
-def test_captions_are_joined_as_the_paper_does_without_a_dangling_and(
-    captions: tuple[str, str], joined: str
-) -> None:
+def test_captions_are_joined_as_the_paper_does_without_a_dangling_and(captions: tuple[str, str], joined: str) -> None:
     assert join_captions(captions) == joined
 
 

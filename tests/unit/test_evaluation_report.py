@@ -33,9 +33,7 @@ def fashioniq(tmp_path: Path, write_solid_images: Callable[[Path, Mapping[str, C
     return root
 
 
-def test_the_command_prints_markdown_and_leaves_every_file(
-    fashioniq: Path, tiny_bundle: Path, tmp_path: Path
-) -> None:
+def test_the_command_prints_markdown_and_leaves_every_file(fashioniq: Path, tiny_bundle: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     arguments = ["fashioniq", "--root", str(fashioniq), "--bundle", str(tiny_bundle), "--out", str(out)]
     result = CliRunner().invoke(evaluation_app, [*arguments, "--provider", "cpu"])
@@ -112,8 +110,7 @@ def test_the_plot_can_be_drawn_of_nothing_and_of_one_candidate() -> None:
 
 def test_latency_is_in_milliseconds_and_per_step() -> None:
     timings = [
-        Timings(encode=0.0, compose=0.001 * n, retrieve=0, fetch=0, rerank=0, total=0.001 * n)
-        for n in range(1, 6)
+        Timings(encode=0.0, compose=0.001 * n, retrieve=0, fetch=0, rerank=0, total=0.001 * n) for n in range(1, 6)
     ]
     total = summarize_latency(timings)[-1]
     assert total.step == "total"

@@ -118,9 +118,7 @@ def test_a_run_that_was_cut_off_goes_on_where_it_was(retriever: Retriever, tmp_p
     before = cut.read_text()
     assert len(before.splitlines()) == 1 + 2
     seen: list[int] = []
-    complete_run(
-        retriever, QUERIES, path=cut, header=HEADER, batch=1, progress=lambda done, total: seen.append(done)
-    )
+    complete_run(retriever, QUERIES, path=cut, header=HEADER, batch=1, progress=lambda done, total: seen.append(done))
     assert seen == [3, 4, 5]
     assert cut.read_text().startswith(before)
     assert answers(cut) == answers(whole)
@@ -227,9 +225,7 @@ def test_the_ranker_cannot_see_the_targets(
     runs = []
     for name, targets in (("true", "blue"), ("false", "green"), ("unknown", None)):
         truth = {} if targets is None else {q.query_id: Truth(frozenset({targets})) for q in QUERIES}
-        evaluate(
-            benchmark(pictures, truth), store=store, bundle=bundle, out=tmp_path / name, settings=settings
-        )
+        evaluate(benchmark(pictures, truth), store=store, bundle=bundle, out=tmp_path / name, settings=settings)
         runs.append(answers(tmp_path / name / "runs" / "all_all_4.jsonl"))
     assert runs[0] == runs[1] == runs[2]
     assert len(runs[0]) == len(QUERIES)

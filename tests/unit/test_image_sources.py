@@ -199,9 +199,7 @@ class TestParquet:
         ]
 
     def test_an_image_column_may_hold_the_files_themselves(self, tmp_path: Path) -> None:
-        manifest = self.write(
-            tmp_path / "m.parquet", {"image": [{"bytes": b"PNG", "path": "1.png"}], "n": [1]}
-        )
+        manifest = self.write(tmp_path / "m.parquet", {"image": [{"bytes": b"PNG", "path": "1.png"}], "n": [1]})
         assert list(read_manifest(manifest)) == [ImageRecord("1.png", b"PNG", {"n": 1}, None)]
 
     def test_bytes_without_any_name_are_reported(self, tmp_path: Path) -> None:
@@ -230,9 +228,7 @@ class TestParquet:
         ("m.jsonl", '{"file": "1.jpg"}\n\n{"file": "1.jpg"}\n', "lines 1 and 3"),
     ],
 )
-def test_an_id_given_twice_is_refused_with_both_lines(
-    tmp_path: Path, name: str, text: str, places: str
-) -> None:
+def test_an_id_given_twice_is_refused_with_both_lines(tmp_path: Path, name: str, text: str, places: str) -> None:
     with pytest.raises(InputError, match=places):
         read_manifest(write(tmp_path / name, text))
 

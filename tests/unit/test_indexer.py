@@ -134,9 +134,7 @@ def test_only_a_changed_picture_is_encoded_again(gallery: Gallery, photos: Path)
     assert gallery.collection.count(None) == 30
 
 
-def test_changed_metadata_is_rewritten_without_encoding(
-    gallery: Gallery, photos: Path, tmp_path: Path
-) -> None:
+def test_changed_metadata_is_rewritten_without_encoding(gallery: Gallery, photos: Path, tmp_path: Path) -> None:
     manifest = tmp_path / "m.csv"
     manifest.write_text("file,price,colour\nphotos/hat/01.png,10,red\nphotos/hat/04.png,20,red\n")
     gallery.indexer().index(read_manifest(manifest))
@@ -152,9 +150,7 @@ def test_changed_metadata_is_rewritten_without_encoding(
     assert gallery.indexer().index(read_manifest(manifest)).unchanged == 2
 
 
-def test_any_json_payload_comes_back_as_it_was_so_that_it_is_not_rewritten(
-    gallery: Gallery, photos: Path
-) -> None:
+def test_any_json_payload_comes_back_as_it_was_so_that_it_is_not_rewritten(gallery: Gallery, photos: Path) -> None:
     payload: JsonObject = {
         "whole_float": 20.0,
         "large": 1e300,
@@ -296,9 +292,7 @@ class TestIterables:
         assert gallery.indexer(batch_size=4).index(endless(), progress=watch).indexed == 100
         assert largest_lead <= 10 * 4
 
-    def test_an_error_of_the_iterable_comes_through_and_no_thread_stays(
-        self, gallery: Gallery, photos: Path
-    ) -> None:
+    def test_an_error_of_the_iterable_comes_through_and_no_thread_stays(self, gallery: Gallery, photos: Path) -> None:
         def broken() -> Iterator[ImageRecord]:
             yield from read_folder(photos)[:9]
             raise ConnectionError("the catalogue went away")
@@ -322,9 +316,7 @@ def test_progress_counts_what_is_stored_and_ends_at_the_total(gallery: Gallery, 
 
 
 @pytest.mark.parametrize("place", ["progress", "encoder"])
-def test_after_ctrl_c_the_next_run_encodes_only_what_is_left(
-    gallery: Gallery, photos: Path, place: str
-) -> None:
+def test_after_ctrl_c_the_next_run_encodes_only_what_is_left(gallery: Gallery, photos: Path, place: str) -> None:
     def interrupt(progress: IndexProgress | None = None) -> None:
         if gallery.encoder.images >= 12 and (progress is None or progress.done):
             raise KeyboardInterrupt
@@ -369,9 +361,4 @@ def declared_png(width: int, height: int) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b""))
-        + chunk(b"IEND", b"")
-    )
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")

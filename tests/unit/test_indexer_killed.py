@@ -62,9 +62,7 @@ def test_after_a_kill_nothing_is_lost_and_nothing_is_encoded_twice(tmp_path: Pat
             encoded.append(len(pixel_values))
             return encoder.encode(pixel_values)
 
-    report = Indexer(collection, CountingEncoder(), bundle, batch_size=4).index(
-        read_folder(tmp_path / "photos")
-    )
+    report = Indexer(collection, CountingEncoder(), bundle, batch_size=4).index(read_folder(tmp_path / "photos"))
     assert (report.indexed, report.unchanged, report.failed) == (IMAGES - stored, stored, ())
     assert sum(encoded) == IMAGES - stored
     ids = [record.image_id for record in read_folder(tmp_path / "photos")]

@@ -209,9 +209,7 @@ def test_a_truncated_file_is_refused_not_filled_with_grey(tmp_path: Path, kind: 
     whole = encoded(noise, kind)
     path = tmp_path / f"cut.{kind.lower()}"
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(
-        ImageError, match=rf"cut\.{kind.lower()} (is truncated|is not an image|cannot be read)"
-    ):
+    with pytest.raises(ImageError, match=rf"cut\.{kind.lower()} (is truncated|is not an image|cannot be read)"):
         load_image(path)
 
 
@@ -239,12 +237,7 @@ def declaring(width: int, height: int) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b""))
-        + chunk(b"IEND", b"")
-    )
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
 def test_a_bomb_is_refused_by_what_it_declares() -> None:

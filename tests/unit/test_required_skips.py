@@ -17,8 +17,7 @@ _SKIPPING = {
         '    pytest.skip("needs qdrant: set QDRANT_URL")\ndef test_it(server):\n    pass\n'
     ),
     "by a mark": (
-        'import pytest\n@pytest.mark.skipif(True, reason="needs qdrant: set QDRANT_URL")\n'
-        "def test_it():\n    pass\n"
+        'import pytest\n@pytest.mark.skipif(True, reason="needs qdrant: set QDRANT_URL")\ndef test_it():\n    pass\n'
     ),
     "of a module": (
         'import pytest\npytest.skip("needs qdrant: set QDRANT_URL", allow_module_level=True)\n'

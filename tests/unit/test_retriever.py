@@ -77,8 +77,7 @@ def pictures(
 def retriever(client: QdrantClient, tiny_bundle: Path, pictures: Mapping[str, Path]) -> Iterator[Retriever]:
     bundle = load_bundle(tiny_bundle)
     records = [
-        ImageRecord(name, path, payload={"price": PRICES[name]}, source=str(path))
-        for name, path in pictures.items()
+        ImageRecord(name, path, payload={"price": PRICES[name]}, source=str(path)) for name, path in pictures.items()
     ]
     collection = Collection.create(ServerStore(client), "colors", bundle)
     report = Indexer(collection, ImageEncoder.open(bundle, provider="cpu"), bundle).index(records)
@@ -154,14 +153,10 @@ def test_path_text_bytes_and_pillow_give_the_same_answer(
     with Image.open(red) as picture:
         for reference in (str(red), red.read_bytes(), picture):
             found = retriever.search(Query(reference, "make it blue")).candidates
-            assert [(c.image_id, c.rerank_score) for c in found] == [
-                (c.image_id, c.rerank_score) for c in expected
-            ]
+            assert [(c.image_id, c.rerank_score) for c in found] == [(c.image_id, c.rerank_score) for c in expected]
 
 
-def test_image_only_searches_the_pictures_own_embedding(
-    retriever: Retriever, pictures: Mapping[str, Path]
-) -> None:
+def test_image_only_searches_the_pictures_own_embedding(retriever: Retriever, pictures: Mapping[str, Path]) -> None:
     for reference in (pictures["navy"], GalleryImage("navy")):
         result = retriever.search(Query(reference), limit=2)
         assert ids(result)[0] == "navy"
@@ -190,9 +185,7 @@ def test_a_filter_that_nothing_meets_gives_nothing(retriever: Retriever, compose
     assert ids(retriever.search(composed, filter=free)) == []
 
 
-def test_a_filter_on_a_field_that_does_not_exist_is_an_input_error(
-    retriever: Retriever, composed: Query
-) -> None:
+def test_a_filter_on_a_field_that_does_not_exist_is_an_input_error(retriever: Retriever, composed: Query) -> None:
     wrong = models.Filter(must=[models.FieldCondition(key="colour", match=models.MatchValue(value="red"))])
     with pytest.raises(InputError, match="colour"):
         retriever.search(composed, filter=wrong)
@@ -234,9 +227,7 @@ def test_numbers_out_of_range_are_refused(
     retriever: Retriever, composed: Query, arguments: Mapping[str, int], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        retriever.search(
-            composed, limit=arguments.get("limit", 10), rerank_depth=arguments.get("rerank_depth", 5)
-        )
+        retriever.search(composed, limit=arguments.get("limit", 10), rerank_depth=arguments.get("rerank_depth", 5))
 
 
 @pytest.mark.parametrize("text", ["", "   ", "\n\t"])
@@ -267,9 +258,7 @@ def test_tokens_that_are_damaged_or_gone_put_the_candidate_last_and_name_it(
     client.delete("colors__tokens", models.PointIdsList(points=[points["navy"].id]))
     damaged = bytearray(base64.b64decode((points["blue"].payload or {})["tokens"]))
     damaged[-1] ^= 1
-    client.set_payload(
-        "colors__tokens", {"tokens": base64.b64encode(damaged).decode()}, points=[points["blue"].id]
-    )
+    client.set_payload("colors__tokens", {"tokens": base64.b64encode(damaged).decode()}, points=[points["blue"].id])
     result = retriever.search(composed)
     assert ids(result) == ["black", "pale", "red", "green", "blue", "navy"]
     assert [candidate.rerank_rank for candidate in result.candidates] == [1, 2, 3, 4, None, None]

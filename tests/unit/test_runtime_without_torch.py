@@ -26,9 +26,7 @@ def modules_after(code: str) -> dict[str, list[str]]:
 
 def test_no_module_of_the_runtime_imports_torch_or_the_export_tool() -> None:
     answer = modules_after(_WALK)
-    assert {"qdrant_cir.bundle", "qdrant_cir.sessions", "qdrant_cir.stores.protocol"} <= set(
-        answer["imported"]
-    )
+    assert {"qdrant_cir.bundle", "qdrant_cir.sessions", "qdrant_cir.stores.protocol"} <= set(answer["imported"])
     forbidden = {"torch", "transformers", "onnx", "onnxscript", "onnx_export"}
     assert forbidden.isdisjoint(answer["loaded"])
 

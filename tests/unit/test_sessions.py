@@ -46,9 +46,7 @@ def test_io_binding_computes_what_a_plain_run_computes(encoder: Session) -> None
 def test_io_binding_reads_arrays_that_are_not_contiguous(encoder: Session) -> None:
     pixels = np.random.default_rng(3).normal(size=(16, 16, 3, 2)).astype(np.float32).transpose(3, 2, 0, 1)
     expected = pixels.mean(axis=(2, 3))
-    np.testing.assert_allclose(
-        encoder.run_bound({"pixel_values": pixels})["tokens"][:, 0], expected, atol=1e-6
-    )
+    np.testing.assert_allclose(encoder.run_bound({"pixel_values": pixels})["tokens"][:, 0], expected, atol=1e-6)
 
 
 def test_threads_may_share_a_session(encoder: Session) -> None:
@@ -171,9 +169,7 @@ def test_a_cgroup_quota_is_read_in_cores(tmp_path: Path, files: dict[str, str], 
     assert sessions._quota(quota_folder(tmp_path, files)) == cores
 
 
-def test_the_quota_bounds_the_threads_and_is_rounded_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_quota_bounds_the_threads_and_is_rounded_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     affinity = len(os.sched_getaffinity(0))
     quota_folder(tmp_path, {"cpu.max": "50000 100000"})
     monkeypatch.setattr(sessions, "_cgroup_folders", lambda: [tmp_path])

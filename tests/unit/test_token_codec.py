@@ -17,9 +17,7 @@ CODECS: tuple[TokenCodec, ...] = get_args(TokenCodec)
 
 
 def sizes(codec: TokenCodec, rows: int = 5, dims: int = 8) -> ModelSizes:
-    return ModelSizes(
-        image_size=16, token_rows=rows, token_dims=dims, vector_size=4, fusion_dims=4, token_codec=codec
-    )
+    return ModelSizes(image_size=16, token_rows=rows, token_dims=dims, vector_size=4, fusion_dims=4, token_codec=codec)
 
 
 def random_tokens(images: int) -> Float32:
@@ -82,10 +80,7 @@ def test_the_format_of_version_one_stays_what_it_is() -> None:
     # The CRC32 of 00 00 80 3f 7f 81 00, as any tool computes it.
     tokens = np.array([[127.0, -127.0, 0.0]], np.float32)
     assert encode_tokens(tokens, "int8") == (
-        b"CIRT"
-        + bytes([1, 1, 0, 0])
-        + struct.pack("<III", 1, 3, 0xF9F7017C)
-        + struct.pack("<f3b", 1.0, 127, -127, 0)
+        b"CIRT" + bytes([1, 1, 0, 0]) + struct.pack("<III", 1, 3, 0xF9F7017C) + struct.pack("<f3b", 1.0, 127, -127, 0)
     )
 
 

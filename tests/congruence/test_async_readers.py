@@ -1,0 +1,149 @@
+"""The asynchronous readers give what the synchronous stores give, to good calls and bad ones."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid5
+
+import numpy as np
+import pytest
+from qdrant_client import AsyncQdrantClient, QdrantClient
+from qdrant_client import models as m
+
+from qdrant_cir.errors import CirError
+from qdrant_cir.stores import (
+    AsyncReader,
+    AsyncServerReader,
+    CollectionSpec,
+    EdgeStore,
+    ServerStore,
+    Store,
+    StoredPoint,
+    ThreadedReader,
+)
+
+DIMS = 6
+COUNT = 30
+VECTORS = np.random.default_rng(3).normal(size=(COUNT, DIMS)).astype(np.float32)
+IDS = [uuid5(UUID(int=0), f"point {n}") for n in range(COUNT)]
+EVEN = m.Filter(must=[m.FieldCondition(key="even", match=m.MatchValue(value=True))])
+BROKEN = m.Filter(must=[m.FieldCondition(key="a b", match=m.MatchValue(value=True))])
+SPEC = CollectionSpec(vector_size=DIMS, metadata={"made": "by hand"})
+
+
+def fill(store: Store) -> None:
+    store.create("gallery", SPEC)
+    store.upsert("gallery", [StoredPoint(IDS[n], VECTORS[n], {"n": n, "even": n % 2 == 0}) for n in range(COUNT)])
+
+
+@pytest.fixture(params=["memory in threads", "edge in threads"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    made: Store = EdgeStore(tmp_path) if request.param.startswith("edge") else ServerStore(QdrantClient(":memory:"))
+    fill(made)
+    yield made
+    made.close()
+
+
+CALLS: dict[str, tuple[Callable[[Store], Any], Callable[[AsyncReader], Awaitable[Any]]]] = {
+    "names": (lambda s: s.collection_names(), lambda r: r.collection_names()),
+    "describe": (lambda s: s.describe("gallery"), lambda r: r.describe("gallery")),
+    "describe nothing": (lambda s: s.describe("nobody"), lambda r: r.describe("nobody")),
+    "query": (
+        lambda s: s.query("gallery", VECTORS[0], limit=9, filter=EVEN),
+        lambda r: r.query("gallery", VECTORS[0], limit=9, filter=EVEN),
+    ),
+    "fetch": (
+        lambda s: [x.payload for x in s.fetch("gallery", IDS[:5], with_vectors=False, fields=("n",))],
+        lambda r: _payloads(r.fetch("gallery", IDS[:5], with_vectors=False, fields=("n",))),
+    ),
+    "scroll": (
+        lambda s: s.scroll("gallery", filter=EVEN, limit=4, after=IDS[3]),
+        lambda r: r.scroll("gallery", filter=EVEN, limit=4, after=IDS[3]),
+    ),
+    "query of no collection": (
+        lambda s: s.query("nobody", VECTORS[0], limit=9, filter=None),
+        lambda r: r.query("nobody", VECTORS[0], limit=9, filter=None),
+    ),
+    "fetch of no collection": (
+        lambda s: s.fetch("nobody", IDS[:1], with_vectors=False),
+        lambda r: r.fetch("nobody", IDS[:1], with_vectors=False),
+    ),
+    "broken filter": (
+        lambda s: s.query("gallery", VECTORS[0], limit=9, filter=BROKEN),
+        lambda r: r.query("gallery", VECTORS[0], limit=9, filter=BROKEN),
+    ),
+    "wrong size": (
+        lambda s: s.query("gallery", VECTORS[0][:3], limit=9, filter=None),
+        lambda r: r.query("gallery", VECTORS[0][:3], limit=9, filter=None),
+    ),
+    "limit of none": (
+        lambda s: s.query("gallery", VECTORS[0], limit=0, filter=None),
+        lambda r: r.query("gallery", VECTORS[0], limit=0, filter=None),
+    ),
+}
+
+
+async def _payloads(records: Awaitable[list[Any]]) -> list[Any]:
+    return [record.payload for record in await records]
+
+
+def outcome(call: Callable[[], object]) -> object:
+    try:
+        return call()
+    except CirError as error:
+        return type(error).__name__, str(error)
+
+
+@pytest.mark.parametrize("kind", CALLS)
+def test_any_store_in_threads_answers_as_the_store_itself(store: Store, kind: str) -> None:
+    sync, concurrent = CALLS[kind]
+    reader = ThreadedReader(store)
+    assert outcome(lambda: asyncio.run(concurrent(reader))) == outcome(lambda: sync(store))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", CALLS)
+def test_the_asynchronous_client_answers_as_the_synchronous_one(kind: str) -> None:
+    async def ask() -> object:
+        client = AsyncQdrantClient(":memory:")
+        await client.create_collection(
+            "gallery",
+            vectors_config={"image": m.VectorParams(size=DIMS, distance=m.Distance.COSINE)},
+            metadata=SPEC.metadata,
+        )
+        points = [
+            m.PointStruct(id=str(IDS[n]), vector={"image": VECTORS[n].tolist()}, payload={"n": n, "even": n % 2 == 0})
+            for n in range(COUNT)
+        ]
+        await client.upsert("gallery", points)
+        return await CALLS[kind][1](AsyncServerReader(client))
+
+    oracle = ServerStore(QdrantClient(":memory:"))
+    fill(oracle)
+    assert outcome(lambda: asyncio.run(ask())) == outcome(lambda: CALLS[kind][0](oracle))
+
+
+def test_calls_at_the_same_time_do_not_disturb_each_other(store: Store) -> None:
+    async def ask() -> list[Any]:
+        reader = ThreadedReader(store)
+        calls = [reader.query("gallery", vector, limit=5, filter=None) for vector in VECTORS]
+        return list(await asyncio.gather(*calls))
+
+    expected = [store.query("gallery", vector, limit=5, filter=None) for vector in VECTORS]
+    for hits, wanted in zip(asyncio.run(ask()), expected, strict=True):
+        assert [hit.point_id for hit in hits] == [hit.point_id for hit in wanted]
+
+
+def test_the_event_loop_goes_on_while_a_store_works(store: Store) -> None:
+    async def count_turns() -> int:
+        reader = ThreadedReader(store)
+        working = asyncio.gather(*(reader.query("gallery", VECTORS[0], limit=5, filter=None) for _ in range(50)))
+        turns = 0
+        while not working.done():
+            turns += 1
+            await asyncio.sleep(0)
+        return turns
+
+    assert asyncio.run(count_turns()) > 50

@@ -1,0 +1,232 @@
+"""The embedded store: its directory, its lock, and what a crash leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from uuid import UUID, uuid5
+
+import numpy as np
+import pytest
+from qdrant_client import models as m
+
+from qdrant_cir.errors import InputError, StoreError, StoreLockedError
+from qdrant_cir.stores import CollectionSpec, EdgeStore, StoredPoint
+
+SPEC = CollectionSpec(vector_size=4, metadata={"made": "by hand"})
+IDS = [uuid5(UUID(int=0), str(n)) for n in range(20)]
+VECTORS = np.random.default_rng(1).normal(size=(20, 4)).astype(np.float32)
+
+
+def points(count: int) -> list[StoredPoint]:
+    return [StoredPoint(IDS[n], VECTORS[n], {"n": n, "sale": n % 2 == 0}) for n in range(count)]
+
+
+def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment, timeout=60
+    )
+
+
+def test_what_was_written_is_there_after_opening_again(tmp_path: Path) -> None:
+    with EdgeStore(tmp_path / "a" / "store") as store:
+        store.create("gallery", SPEC)
+        store.create("gallery__tokens", CollectionSpec(None, {}))
+        store.upsert("gallery", points(20))
+        store.create_payload_index("gallery", "n", "integer")
+        store.delete("gallery", IDS[:2])
+        before = store.query("gallery", VECTORS[0], limit=20, filter=None)
+    with EdgeStore(tmp_path / "a" / "store") as store:
+        assert store.collection_names() == ["gallery", "gallery__tokens"]
+        assert store.describe("gallery") == SPEC
+        assert store.query("gallery", VECTORS[0], limit=20, filter=None) == before
+        store.upsert("gallery", points(1))
+        assert store.count("gallery", None) == 19
+
+
+def test_what_was_written_is_there_although_nothing_was_closed(tmp_path: Path) -> None:
+    code = """
+import os, sys
+import numpy as np
+from uuid import UUID
+from qdrant_cir.stores import CollectionSpec, EdgeStore, StoredPoint
+store = EdgeStore(sys.argv[1])
+store.create("gallery", CollectionSpec(4, {}))
+store.upsert("gallery", [StoredPoint(UUID(int=n + 1), np.ones(4, np.float32), {}) for n in range(100)])
+os._exit(9)
+"""
+    assert run(code, str(tmp_path)).returncode == 9
+    with EdgeStore(tmp_path) as store:
+        assert store.count("gallery", None) == 100
+
+
+def test_a_dropped_collection_leaves_no_file(tmp_path: Path) -> None:
+    with EdgeStore(tmp_path) as store:
+        store.create("gallery", SPEC)
+        store.upsert("gallery", points(20))
+        store.drop("gallery")
+        assert {path.name for path in tmp_path.iterdir()} == {".lock"}
+
+
+@pytest.mark.parametrize("rest", [".creating", ".dropping"])
+def test_the_rest_of_an_interrupted_create_or_drop_is_removed(tmp_path: Path, rest: str) -> None:
+    (tmp_path / rest / "shard" / "segments").mkdir(parents=True)
+    (tmp_path / rest / "collection.json").write_text('{"format_version": 1')
+    with EdgeStore(tmp_path) as store:
+        assert store.collection_names() == []
+        assert not (tmp_path / rest).exists()
+        store.create("gallery", SPEC)
+        assert store.collection_names() == ["gallery"]
+
+
+def test_a_folder_of_other_origin_is_no_collection_and_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").touch()
+    with EdgeStore(tmp_path) as store:
+        assert store.collection_names() == []
+        assert store.describe("photos") is None
+        store.drop("photos")
+    assert (tmp_path / "photos" / "cat.jpg").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [("{", "damaged"), ("[]", "damaged"), ("{}", "damaged"), (None, "format version 99")],
+)
+def test_a_damaged_description_is_named_with_what_to_do(tmp_path: Path, content: str | None, words: str) -> None:
+    with EdgeStore(tmp_path) as store:
+        store.create("gallery", SPEC)
+    file = tmp_path / "gallery" / "collection.json"
+    file.write_text(content or json.dumps({**json.loads(file.read_text()), "format_version": 99}))
+    with EdgeStore(tmp_path) as store, pytest.raises(StoreError, match=words) as raised:
+        store.describe("gallery")
+    assert str(file) in str(raised.value)
+
+
+def test_a_damaged_shard_is_a_store_error_that_names_the_folder(tmp_path: Path) -> None:
+    with EdgeStore(tmp_path) as store:
+        store.create("gallery", SPEC)
+    (tmp_path / "gallery" / "shard" / "edge_config.json").write_text("{")
+    with EdgeStore(tmp_path) as store, pytest.raises(StoreError, match=str(tmp_path / "gallery")):
+        store.count("gallery", None)
+
+
+def test_a_second_store_in_this_process_is_refused_until_the_first_is_closed(tmp_path: Path) -> None:
+    first = EdgeStore(tmp_path)
+    with pytest.raises(StoreLockedError, match=f"this process \\(pid {os.getpid()}\\)"):
+        EdgeStore(tmp_path)
+    first.close()
+    EdgeStore(tmp_path).close()
+
+
+def test_another_process_is_refused_and_told_directory_and_pid(tmp_path: Path) -> None:
+    with EdgeStore(tmp_path):
+        code = "import sys; from qdrant_cir.stores import EdgeStore; EdgeStore(sys.argv[1])"
+        refused = run(code, str(tmp_path))
+    assert f"StoreLockedError: The store directory {tmp_path} is held by another process" in refused.stderr
+    assert f"pid {os.getpid()}" in refused.stderr
+
+
+def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from qdrant_cir.stores import EdgeStore; store = EdgeStore(sys.argv[1]); "
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert run(code, str(tmp_path)).returncode == -9
+    EdgeStore(tmp_path).close()
+
+
+def test_a_forked_child_is_refused_and_the_parent_goes_on(tmp_path: Path) -> None:
+    code = """
+import os, sys
+from qdrant_cir.errors import StoreError
+from qdrant_cir.stores import CollectionSpec, EdgeStore
+store = EdgeStore(sys.argv[1])
+store.create("gallery", CollectionSpec(4, {}))
+child = os.fork()
+if child == 0:
+    try:
+        store.count("gallery", None)
+    except StoreError as error:
+        store.close()
+        os._exit(7 if "forked" in str(error) else 8)
+    os._exit(9)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), store.count("gallery", None))
+"""
+    assert run(code, str(tmp_path)).stdout == "7 0\n"
+
+
+@pytest.mark.parametrize("method", ["collection_names", "describe", "count"])
+def test_a_closed_store_says_so(tmp_path: Path, method: str) -> None:
+    store = EdgeStore(tmp_path)
+    store.create("gallery", SPEC)
+    store.close()
+    store.close()
+    arguments = {"collection_names": (), "describe": ("gallery",), "count": ("gallery", None)}[method]
+    with pytest.raises(StoreError, match="closed"):
+        getattr(store, method)(*arguments)
+
+
+def test_a_directory_that_cannot_be_made_is_a_store_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(StoreError, match=str(path)):
+            EdgeStore(path)
+
+
+def test_a_condition_that_edge_lacks_is_named(tmp_path: Path) -> None:
+    if not hasattr(m, "SliceCondition"):
+        pytest.skip("this client has no condition that Edge lacks")
+    condition = m.SliceCondition.model_validate({"slice": {"total": 4, "index": 1}})
+    with EdgeStore(tmp_path) as store:
+        store.create("gallery", SPEC)
+        with pytest.raises(InputError, match="SliceCondition"):
+            store.count("gallery", m.Filter(must=[condition]))
+
+
+def test_a_refused_write_leaves_no_ghost_after_a_kill(tmp_path: Path) -> None:
+    code = """
+import os, signal, sys
+import numpy as np
+from uuid import UUID
+from qdrant_cir.errors import InputError
+from qdrant_cir.stores import CollectionSpec, EdgeStore, StoredPoint
+store = EdgeStore(sys.argv[1])
+store.create("gallery", CollectionSpec(4, {}))
+good = [StoredPoint(UUID(int=n + 1), np.ones(4, np.float32), {}) for n in range(9)]
+for bad in (np.ones(3, np.float32), np.full(4, np.nan, np.float32)):
+    try:
+        store.upsert("gallery", [*good, StoredPoint(UUID(int=99), bad, {})])
+    except InputError:
+        pass
+    else:
+        os._exit(1)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert run(code, str(tmp_path)).returncode == -9
+    with EdgeStore(tmp_path) as store:
+        assert store.count("gallery", None) == 0
+
+
+def test_a_graph_is_built_and_finds_nearly_all_of_what_is_nearest(tmp_path: Path) -> None:
+    # 30,000 vectors of 96 numbers are 11.5 MB, above the size from which Edge builds an HNSW graph
+    random = np.random.default_rng(2)
+    vectors = random.normal(size=(30_000, 96)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    ids = [UUID(int=n + 1) for n in range(len(vectors))]
+    with EdgeStore(tmp_path) as store:
+        store.create("gallery", CollectionSpec(96, {}))
+        for start in range(0, len(ids), 5000):
+            batch = range(start, start + 5000)
+            store.upsert("gallery", [StoredPoint(ids[n], vectors[n], {}) for n in batch])
+        store.optimize("gallery")
+        found = 0
+        for query in vectors[:20] + 0.05 * random.normal(size=(20, 96)).astype(np.float32):
+            nearest = {ids[n] for n in np.argsort(-(vectors @ query))[:50]}
+            hits = store.query("gallery", query.astype(np.float32), limit=50, filter=None)
+            found += len(nearest & {hit.point_id for hit in hits})
+    assert found >= 0.9 * 20 * 50
