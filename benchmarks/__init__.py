@@ -1,0 +1,1 @@
+"""Measurements: latency and size; each prints the machine and a ratio."""

@@ -1,0 +1,140 @@
+"""What every benchmark says of itself: the machine, the load on it, paired timings, peak memory, the GEMM ceiling."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Where a benchmark ran: processor, processors visible, threads used, versions of what computes."""
+
+    processor: str
+    cores: int
+    threads: int
+    versions: Mapping[str, str]
+
+    def __str__(self) -> str:
+        versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
+        return f"{self.processor}, {self.cores} cores, {self.threads} threads; {versions}"
+
+
+def describe_machine(threads: int, *, packages: Sequence[str] = ("onnxruntime", "torch", "numpy")) -> Machine:
+    """Describe this machine; packages that are not installed are left out."""
+    versions = {}
+    for package in packages:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return Machine(processor_name(), len(os.sched_getaffinity(0)), threads, versions)
+
+
+def processor_name() -> str:
+    """Name the processor as the kernel does, where it does."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+class LoadMeter:
+    """How many cores other processes kept busy since the meter was made: near 0 on a machine to oneself."""
+
+    def __init__(self) -> None:
+        self._before = _busy_seconds(), time.process_time(), time.perf_counter()
+
+    def cores_taken(self) -> float:
+        """Cores' worth of work done by others, on average; nan where /proc is not there."""
+        busy, own, now = _busy_seconds(), time.process_time(), time.perf_counter()
+        before_busy, before_own, before = self._before
+        return max(0.0, ((busy - before_busy) - (own - before_own)) / (now - before))
+
+
+def _busy_seconds() -> float:
+    try:
+        fields = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:]
+    except OSError:
+        return float("nan")
+    user, nice, system = (int(field) for field in fields[:3])
+    return (user + nice + system) / os.sysconf("SC_CLK_TCK")
+
+
+def alternate(
+    variants: Mapping[str, Callable[[], object]], *, rounds: int, seconds_at_most: float = float("inf")
+) -> dict[str, list[float]]:
+    """Time variants in turn, each round in the other direction. Run each once before, to warm it up.
+
+    Args:
+        variants: what to run.
+        rounds: timed runs of each.
+        seconds_at_most: no new round starts after this long; one round is always run.
+
+    Returns:
+        Seconds per variant and round. Entries of one round belong together.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    began = time.perf_counter()
+    for turn in range(rounds):
+        for name in list(variants)[:: 1 if turn % 2 == 0 else -1]:
+            start = time.perf_counter()
+            variants[name]()
+            seconds[name].append(time.perf_counter() - start)
+        if time.perf_counter() - began > seconds_at_most:
+            break
+    return seconds
+
+
+def median_ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
+    """Give the median over rounds of ``slow / fast``: how many times faster the second is."""
+    return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Measured(Generic[Result]):
+    """What a run gave, and by how many MB the resident memory rose above its level before; nan off Linux."""
+
+    result: Result
+    peak_megabytes: float
+
+
+def measure_peak(run: Callable[[], Result]) -> Measured[Result]:
+    """Run once and see how far the resident memory rose meanwhile."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets VmHWM
+    except OSError:
+        return Measured(run(), float("nan"))
+    before = _status_megabytes("VmRSS")
+    result = run()
+    return Measured(result, max(0.0, _status_megabytes("VmHWM") - before))
+
+
+def _status_megabytes(field: str) -> float:
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) / 1000 for line in lines if line.startswith(f"{field}:"))
+
+
+def gemm_ceiling(threads: int, *, size: int = 2048, rounds: int = 12) -> float:
+    """Measure the fastest of some float32 products of [size, size] by torch, in GFLOP/s."""
+    import torch
+
+    torch.set_num_threads(threads)
+    left, right = torch.rand(size, size), torch.rand(size, size)
+    fastest = min(alternate({"product": lambda: torch.mm(left, right)}, rounds=rounds)["product"])
+    return 2 * size**3 / fastest / 1e9
+
+
+def write_json(path: Path, machine: Machine, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write a benchmark's rows with the machine they were measured on."""
+    path.write_text(json.dumps({"machine": asdict(machine), "rows": list(rows)}, indent=2) + "\n", encoding="utf-8")

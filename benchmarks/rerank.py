@@ -1,0 +1,214 @@
+"""The exported re-ranker against plain PyTorch, exact float32, side by side in one process.
+
+    python -m benchmarks.rerank                                   # full size: K=10, L=12 (a few minutes, 6 GB)
+    python -m benchmarks.rerank --size small                      # the bundled model's size: K=50, 100
+    python -m benchmarks.rerank -K 1 10 50 -L 8 12 16 24 40       # any grid
+    python -m benchmarks.rerank --size small --chunks 1 4 8 16 50 # which chunk of candidates to run at a time
+
+Plain PyTorch is ``onnx_export/models/triplet_reranker.py``, the paper's own form, on all K candidates in one batch of
+float32 tokens. Ours is the exported graph through ``qdrant_cir.reranker.Reranker``, once reading float32 tokens and
+once reading int8 tokens with their scales; torch is given the same tokens, so all three must give the same scores.
+Weights are random. Runs alternate; times are medians, ratios medians over paired runs; ``others`` is how many cores
+other processes kept busy meanwhile, and should be near 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.machine import (
+    LoadMeter,
+    alternate,
+    describe_machine,
+    gemm_ceiling,
+    measure_peak,
+    median_ratio,
+    write_json,
+)
+from benchmarks.rerank_work import plain_macs, served_macs
+from onnx_export.export import export_graph, runtime_sizes
+from onnx_export.graphs import graph_modules
+from onnx_export.models import BLIP_BASE, CATALOG_SMALL, CirModel, ModelSizes, build_model
+from qdrant_cir.bundle import TokenCodec
+from qdrant_cir.reranker import DEFAULT_CHUNK, Reranker
+from qdrant_cir.sessions import open_session
+from qdrant_cir.token_codec import quantize
+from qdrant_cir.types import ComposedQuery, Float32, StoredTokens
+
+SIZES = {"full": BLIP_BASE, "small": CATALOG_SMALL}
+QUICK_CANDIDATES = {"full": [10], "small": [50, 100]}
+CODECS: tuple[TokenCodec, ...] = ("float32", "int8")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One form at one K and L."""
+
+    form: str
+    candidates: int
+    length: int
+    chunk: int
+    seconds: float
+    ratio: float
+    gflops: float
+    share_of_ceiling: float
+    peak_megabytes: float
+    difference: float
+    order_identical: bool
+    others: float
+
+    def __str__(self) -> str:
+        return (
+            f"K={self.candidates:<4} L={self.length:<3} {self.form:<12} {self.seconds * 1e3:9.1f} ms "
+            f"{self.seconds * 1e3 / self.candidates:8.3f} ms/candidate  {self.ratio:5.2f}x  {self.gflops:6.1f} GFLOP/s "
+            f"({self.share_of_ceiling:4.0%} of GEMM)  peak +{self.peak_megabytes:6.0f} MB  "
+            f"difference {self.difference:.1e}  order {'identical' if self.order_identical else 'DIFFERS'}  "
+            f"others {self.others:.1f}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """One query and K candidates: as the graphs read them, and as plain torch does."""
+
+    query: ComposedQuery
+    stored: dict[TokenCodec, StoredTokens]
+    tokens: torch.Tensor
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--size", choices=list(SIZES), default="full")
+    parser.add_argument("-K", "--candidates", type=int, nargs="+")
+    parser.add_argument("-L", "--length", type=int, nargs="+", default=[12])
+    parser.add_argument("--chunks", type=int, nargs="+", help="compare chunk sizes instead of forms")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--graphs", type=Path, help="keep the exported graphs here for the next run")
+    parser.add_argument("--json", type=Path, help="write the rows here too")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    machine = describe_machine(arguments.threads)
+    ceiling = gemm_ceiling(arguments.threads)
+    model = build_model(SIZES[arguments.size])
+    print(f"{machine}\n{arguments.size} size, random weights; float32 GEMM ceiling {ceiling:.0f} GFLOP/s")
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = (arguments.graphs or Path(scratch)) / arguments.size
+        graphs: dict[TokenCodec, Path] = {codec: export_reranker(model, codec, folder) for codec in CODECS}
+        for count in arguments.candidates or QUICK_CANDIDATES[arguments.size]:
+            for length in arguments.length:
+                given = draw_candidates(model.sizes, count, length)
+                forms = (
+                    chunk_forms(graphs["int8"], given, arguments.chunks, arguments.threads)
+                    if arguments.chunks
+                    else comparison_forms(model, graphs, given, arguments.threads)
+                )
+                for row in measure(model.sizes, given, forms, ceiling, arguments.rounds):
+                    print(row, flush=True)
+                    rows.append(row)
+    if arguments.json:
+        write_json(arguments.json, machine, [asdict(row) for row in rows])
+
+
+def export_reranker(model: CirModel, codec: TokenCodec, folder: Path) -> Path:
+    """Export the re-ranker for one codec, unless it lies there already."""
+    graph = folder / codec / "onnx" / "reranker.onnx"
+    if not graph.exists():
+        graph.parent.mkdir(parents=True, exist_ok=True)
+        export_graph("reranker", graph_modules(model)["reranker"], folder / codec, runtime_sizes(model, codec))
+    return graph
+
+
+def draw_candidates(sizes: ModelSizes, count: int, length: int) -> Candidates:
+    """Draw a random query and tokens that int8 holds exactly, so that every form is given the same numbers."""
+    rng = np.random.default_rng(0)
+    query = ComposedQuery(
+        vector=np.zeros(sizes.vector_size, dtype=np.float32),
+        input_ids=rng.integers(5, min(sizes.vocabulary, 30000), length),
+        fusion_states=rng.standard_normal((length, sizes.text_width), dtype=np.float32),
+    )
+    drawn = rng.standard_normal((count, sizes.token_rows, sizes.image_width), dtype=np.float32)
+    small = quantize(drawn, "int8")
+    tokens: Float32 = small.values.astype(np.float32) * small.scales[..., None]
+    return Candidates(query, {"int8": small, "float32": quantize(tokens, "float32")}, torch.from_numpy(tokens))
+
+
+Form = tuple[Callable[[], Float32], int]
+"""What to run, and its chunk."""
+
+
+def comparison_forms(
+    model: CirModel, graphs: dict[TokenCodec, Path], given: Candidates, threads: int
+) -> dict[str, Form]:
+    """Plain torch, then the exported graph for each codec; the first is the yardstick."""
+    count = len(given.tokens)
+    ids = torch.from_numpy(given.query.input_ids)[None].expand(count, -1)
+    states = torch.from_numpy(given.query.fusion_states)[None].expand(count, -1, -1)
+
+    @torch.inference_mode()
+    def plain() -> Float32:
+        scores: Float32 = model.reranker(ids, torch.ones_like(ids), states, given.tokens).numpy()
+        return scores
+
+    forms: dict[str, Form] = {"torch": (plain, count)}
+    for codec, graph in graphs.items():
+        forms[codec] = (scoring(graph, given, codec, DEFAULT_CHUNK, threads), DEFAULT_CHUNK)
+    return forms
+
+
+def chunk_forms(graph: Path, given: Candidates, chunks: list[int], threads: int) -> dict[str, Form]:
+    """The exported int8 graph at several chunk sizes; the first is the yardstick."""
+    return {f"chunk {c}": (scoring(graph, given, "int8", c, threads), c) for c in chunks}
+
+
+def scoring(graph: Path, given: Candidates, codec: TokenCodec, chunk: int, threads: int) -> Callable[[], Float32]:
+    """Open a re-ranker, so that its memory is its own, and bind it to its query and candidates."""
+    reranker = Reranker(open_session(graph, provider="cpu", threads=threads), chunk=chunk)
+    return lambda: reranker.score(given.query, given.stored[codec])
+
+
+def measure(sizes: ModelSizes, given: Candidates, forms: dict[str, Form], ceiling: float, rounds: int) -> list[Row]:
+    """Compare forms at one K and L, the first form being what the others are compared with."""
+    count, length = len(given.tokens), len(given.query.input_ids)
+    once = {name: measure_peak(run) for name, (run, _) in forms.items()}
+    scores = {name: measured.result for name, measured in once.items()}
+    load = LoadMeter()
+    seconds = alternate({name: run for name, (run, _) in forms.items()}, rounds=rounds, seconds_at_most=120)
+    others = load.cores_taken()
+    first = next(iter(forms))
+    rows = []
+    for name, (_, chunk) in forms.items():
+        median = statistics.median(seconds[name])
+        macs = plain_macs(sizes, length) * count if name == "torch" else served_macs(sizes, length, count, chunk)
+        gflops = 2 * macs / median / 1e9
+        rows.append(
+            Row(
+                form=name,
+                candidates=count,
+                length=length,
+                chunk=chunk,
+                seconds=median,
+                ratio=median_ratio(seconds[first], seconds[name]),
+                gflops=gflops,
+                share_of_ceiling=gflops / ceiling,
+                peak_megabytes=once[name].peak_megabytes,
+                difference=float(np.abs(scores[name] - scores[first]).max()),
+                order_identical=bool(np.array_equal(np.argsort(-scores[name]), np.argsort(-scores[first]))),
+                others=others,
+            )
+        )
+    return rows
+
+
+if __name__ == "__main__":
+    main()
