@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -201,11 +199,3 @@ def _bert_tokenizer(vocabulary: Path) -> Tokenizer:
     from tokenizers.implementations import BertWordPieceTokenizer
 
     return Tokenizer.from_str(BertWordPieceTokenizer(str(vocabulary), lowercase=True).to_str())
-
-
-def write_provenance(bundle: Path, extra: Mapping[str, object]) -> None:
-    """Add facts to the provenance of a bundle that stands; its fingerprint does not change."""
-    path = bundle / "cir_config.json"
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    manifest["provenance"].update(extra)
-    path.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
