@@ -20,7 +20,7 @@ def qdrant_url() -> Iterator[str]:
         return
     reason = "needs qdrant: QDRANT_URL is not set, and "
     try:
-        from testcontainers.qdrant import QdrantContainer
+        from testcontainers.community.qdrant import QdrantContainer
     except ImportError:
         pytest.skip(reason + "testcontainers is not installed")
     try:
