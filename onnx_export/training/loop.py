@@ -55,7 +55,8 @@ def train(
     """Run a stage to its end, resuming from its checkpoint where there is one.
 
     Writes ``<stage>.ckpt`` (resumable) and ``<stage>.log.jsonl`` into the run folder; the trained weights are in
-    ``modules`` when it returns. Ctrl-C saves a checkpoint first.
+    ``modules`` when it returns. Ctrl-C saves a checkpoint first, unless it falls into the
+    update itself: then the last checkpoint stands, and what came after it is repeated.
 
     Returns:
         Wall time in seconds over all runs of this stage.
@@ -65,6 +66,7 @@ def train(
     start, spent = _resume(checkpoint, modules, optimiser)
     begin = last_saved = last_logged = time.monotonic()
     done = logged = start
+    is_between_updates = True
     try:
         for step in range(start, schedule.steps):
             for group in optimiser.param_groups:
@@ -76,8 +78,10 @@ def train(
             optimiser.zero_grad(set_to_none=True)
             total.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(modules.parameters(), 1.0)
+            is_between_updates = False
             optimiser.step()
             done = step + 1
+            is_between_updates = True
             now = time.monotonic()
             if now - last_logged > 15 or done == schedule.steps:
                 rate = (done - logged) / (now - last_logged)
@@ -88,7 +92,7 @@ def train(
                 last_saved = now
     finally:
         spent += time.monotonic() - begin
-        if done > start:
+        if done > start and is_between_updates:  # half an update is no place to go on from
             _save(checkpoint, modules, optimiser, done, spent)
     return spent
 

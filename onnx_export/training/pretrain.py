@@ -76,7 +76,9 @@ class Pretraining:
         self.model, self.pool, self.tokenizer = model, pool, tokenizer
         self.seed, self.groups_per_step = seed, groups_per_step
         self.attributes = AttributeVocabulary(pool)
-        self.heads = PretrainingHeads(model, self.attributes)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.heads = PretrainingHeads(model, self.attributes)
         self.modules = nn.ModuleDict({"model": model, "heads": self.heads})
         self.grid = model.sizes.image_size // model.sizes.patch_size
 

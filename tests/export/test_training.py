@@ -6,10 +6,15 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch: pip install 'qdrant-cir[export]'")
 
+from torch.optim.optimizer import register_optimizer_step_post_hook  # noqa: E402
+
 from onnx_export.errors import TrainingError  # noqa: E402
 from onnx_export.model_folder import load_model_folder  # noqa: E402
+from onnx_export.models import CATALOG_SMALL, build_model  # noqa: E402
 from onnx_export.training.loop import Schedule, train  # noqa: E402
+from onnx_export.training.pretrain import Pretraining  # noqa: E402
 from onnx_export.training.recipe import Recipe, Run  # noqa: E402
+from onnx_export.training.tokenizer import build_tokenizer  # noqa: E402
 
 SCHEDULE = Schedule(steps=12, learning_rate=1e-2, warmup=3)
 TINY = Recipe(
@@ -25,7 +30,7 @@ TINY = Recipe(
 
 def toy_weights(folder: Path, *, stop_at: int | None) -> list[float]:
     """Train a toy to the end; with ``stop_at`` it is interrupted before that step and started again."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
 
     def run(stop: int | None) -> list[float]:
         torch.manual_seed(7)
@@ -49,6 +54,34 @@ def toy_weights(folder: Path, *, stop_at: int | None) -> list[float]:
 def test_an_interrupted_training_ends_with_the_same_weights_bit_by_bit(tmp_path: Path) -> None:
     whole = toy_weights(tmp_path / "whole", stop_at=None)
     assert toy_weights(tmp_path / "stopped", stop_at=5) == whole
+
+
+def test_an_interrupt_inside_an_update_repeats_no_half_of_it(tmp_path: Path) -> None:
+    whole = toy_weights(tmp_path / "whole", stop_at=None)
+    updates = iter(range(100))
+
+    def interrupt_sixth(*_: object) -> None:
+        if next(updates) == 5:
+            raise KeyboardInterrupt
+
+    hook = register_optimizer_step_post_hook(interrupt_sixth)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            toy_weights(tmp_path / "stopped", stop_at=None)
+    finally:
+        hook.remove()
+    assert toy_weights(tmp_path / "stopped", stop_at=None) == whole
+
+
+def test_the_recipes_seed_decides_every_fresh_weight(tmp_path: Path) -> None:
+    pool, tokenizer = Run(tmp_path, TINY).pool(), build_tokenizer()
+
+    def heads(global_seed: int) -> list[torch.Tensor]:
+        torch.manual_seed(global_seed)
+        stage = Pretraining(build_model(CATALOG_SMALL, seed=1), pool, tokenizer, seed=1, groups_per_step=2)
+        return list(stage.modules.state_dict().values())
+
+    assert all(torch.equal(a, b) for a, b in zip(heads(3), heads(4), strict=True))
 
 
 def test_all_stages_run_from_nothing_to_a_model_folder_and_are_not_repeated(tmp_path: Path) -> None:
