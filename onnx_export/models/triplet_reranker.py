@@ -125,8 +125,20 @@ class TripletReranker(nn.Module):
         Returns:
             float32 [P], higher is better.
         """
+        features = self.features(input_ids, attention_mask, fusion_states, candidate_tokens, candidate_index)
+        return cast(Tensor, self.cls_head(features)[:, 0])
+
+    def features(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        fusion_states: Tensor,
+        candidate_tokens: Tensor,
+        candidate_index: Tensor | None = None,
+    ) -> Tensor:
+        """Give what the score is read from, the first states of both streams: float32 [P, 2 H]."""
         mask = additive_mask(attention_mask)
         x0, x1 = fusion_states, self.text_encoder.embeddings(input_ids)
         for layer in self.text_encoder.encoder.layer:
             x0, x1 = layer(x0, x1, mask, candidate_tokens, candidate_index)
-        return cast(Tensor, self.cls_head(torch.cat((x0[:, 0], x1[:, 0]), dim=-1))[:, 0])
+        return torch.cat((x0[:, 0], x1[:, 0]), dim=-1)

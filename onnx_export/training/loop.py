@@ -62,7 +62,8 @@ def train(
         Wall time in seconds over all runs of this stage.
     """
     checkpoint = run_folder / f"{stage}.ckpt"
-    optimiser = torch.optim.AdamW(_groups(modules.parameters(), schedule), lr=schedule.learning_rate, betas=(0.9, 0.98))
+    groups = _groups(modules.parameters(), schedule)
+    optimiser = torch.optim.AdamW(groups, lr=schedule.learning_rate, betas=(0.9, 0.98), fused=True)
     start, spent = _resume(checkpoint, modules, optimiser)
     begin = last_saved = last_logged = time.monotonic()
     done = logged = start

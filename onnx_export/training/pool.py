@@ -28,9 +28,11 @@ from qdrant_cir.catalog.statements import statement
 logger = logging.getLogger(__name__)
 
 PICTURES_PER_GROUP = 6
+TARGET_ROWS = (1, 2)
 CHUNK_GROUPS = 250
-PARAPHRASES = 4
-STATEMENTS = 6
+PARAPHRASES = 6
+STATEMENTS = 4
+CLAIMS = 4
 CAPTIONS = 3
 
 Box = tuple[float, float, float, float]
@@ -47,6 +49,8 @@ class PictureFacts:
         statements: sentences about one part each.
         statement_parts: the part each statement is about.
         statement_truths: whether each statement holds for this picture.
+        claims: further statements, all true.
+        claim_parts: the part each claim is about.
     """
 
     attributes: dict[str, str]
@@ -55,6 +59,8 @@ class PictureFacts:
     statements: list[str]
     statement_parts: list[str]
     statement_truths: list[bool]
+    claims: list[str]
+    claim_parts: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +134,7 @@ def _draw_chunk(folder: Path, chunk: int, *, size: int, seed: int) -> int:
 
 def _describe(scene: Scene, boxes: dict[str, Box], rng: np.random.Generator) -> PictureFacts:
     statements = [statement(scene, rng) for _ in range(STATEMENTS)]
+    claims = [statement(scene, rng, only_true=True) for _ in range(CLAIMS)]
     return PictureFacts(
         attributes=attributes(scene),
         boxes=boxes,
@@ -135,6 +142,8 @@ def _describe(scene: Scene, boxes: dict[str, Box], rng: np.random.Generator) -> 
         statements=[s.text for s in statements],
         statement_parts=[s.part for s in statements],
         statement_truths=[s.is_true for s in statements],
+        claims=[c.text for c in claims],
+        claim_parts=[c.part for c in claims],
     )
 
 

@@ -1,13 +1,14 @@
 """Pre-training: an image encoder and a text encoder that is grounded in its tokens, from drawn products.
 
 The paper starts from BLIP, whose image encoder and text encoder are pre-trained together. This gives the small model
-the same start from five signals on the same pictures:
+the same start from six signals on the same pictures:
 
 * contrast of pictures with captions, and of two renderings of the same scene (``vision_proj``, ``text_proj``);
 * reading every attribute of the scene from the embedding, so that one vector holds the whole product;
 * reading a part's attributes from the tokens inside its box, so that tokens hold what lies under them;
 * matching: a statement about one part is true or false of this picture, false ones differing in one attribute;
-* where to look: in matching, the cross-attention of a statement falls on the part's box.
+* filling in: words for colours, patterns, counts and sizes are hidden in true sentences and read off the picture;
+* where to look: the cross-attention of a statement falls on its part's box.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
@@ -24,27 +26,17 @@ from torch.nn import functional
 from onnx_export.errors import TrainingError
 from onnx_export.models import CirModel
 from onnx_export.models.text_encoder import TextEncoder, TextLayer, additive_mask
-from onnx_export.training.pool import PICTURES_PER_GROUP, Box, PictureFacts, Pool
+from onnx_export.training.attributes import AttributeVocabulary, head_name, read_attributes
+from onnx_export.training.pool import PICTURES_PER_GROUP, TARGET_ROWS, Box, PictureFacts, Pool
+from qdrant_cir.catalog.wording import attribute_words
 
 LOOKING_LAYERS = (1, 2)
 STATEMENTS_PER_PICTURE = 2
-
-
-class AttributeVocabulary:
-    """Numbers for attribute keys (``collar.color``) and their values, collected from a pool."""
-
-    def __init__(self, pool: Pool) -> None:
-        values: dict[str, set[str]] = {}
-        for group in pool.groups:
-            for picture in group.pictures:
-                for key, value in picture.attributes.items():
-                    values.setdefault(key, set()).add(value)
-        self.values = {key: sorted(found) for key, found in sorted(values.items())}
-        self.kinds: dict[str, list[str]] = {}
-        for key, found in self.values.items():
-            kind = key.rpartition(".")[2]
-            self.kinds[kind] = sorted({*self.kinds.get(kind, []), *found})
-        self.parts = sorted({key.partition(".")[0] for key in self.values if "." in key})
+CLAIMS_PER_PICTURE = 3
+HIDDEN_IN_CLAIMS = 0.7
+HIDDEN_IN_CAPTIONS = 0.4
+HIDDEN = "[UNK]"
+"""Stands for a hidden word, so that a word the model does not know reads like one that it has to guess."""
 
 
 class PretrainingHeads(nn.Module):
@@ -54,7 +46,7 @@ class PretrainingHeads(nn.Module):
         super().__init__()
         sizes = model.sizes
         self.whole = nn.ModuleDict(
-            {_name(key): nn.Linear(sizes.vector_size, len(values)) for key, values in attributes.values.items()}
+            {head_name(key): nn.Linear(sizes.vector_size, len(values)) for key, values in attributes.values.items()}
         )
         self.part_embedding = nn.Embedding(len(attributes.parts), sizes.image_width)
         self.part_hidden = nn.Linear(sizes.image_width, sizes.image_width)
@@ -62,11 +54,8 @@ class PretrainingHeads(nn.Module):
             {kind: nn.Linear(sizes.image_width, len(values)) for kind, values in attributes.kinds.items()}
         )
         self.matching = nn.Linear(sizes.text_width, 1)
+        self.filling = nn.Linear(sizes.text_width, sizes.vocabulary)
         self.log_scale = nn.Parameter(torch.tensor(2.66))
-
-
-def _name(key: str) -> str:
-    return key.replace(".", "__")
 
 
 class Pretraining:
@@ -75,12 +64,15 @@ class Pretraining:
     def __init__(self, model: CirModel, pool: Pool, tokenizer: Tokenizer, *, seed: int, groups_per_step: int) -> None:
         self.model, self.pool, self.tokenizer = model, pool, tokenizer
         self.seed, self.groups_per_step = seed, groups_per_step
-        self.attributes = AttributeVocabulary(pool)
+        self.attributes = AttributeVocabulary([p.attributes for group in pool.groups for p in group.pictures])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.heads = PretrainingHeads(model, self.attributes)
         self.modules = nn.ModuleDict({"model": model, "heads": self.heads})
         self.grid = model.sizes.image_size // model.sizes.patch_size
+        self.hidden_id = special_id(tokenizer, HIDDEN)
+        self.can_hide = torch.zeros(model.sizes.vocabulary, dtype=torch.bool)
+        self.can_hide[[tokenizer.token_to_id(word) for word in sorted(attribute_words())]] = True
 
     def step(self, step: int) -> dict[str, Tensor]:
         """Draw a batch from (seed, step) and give its losses."""
@@ -93,9 +85,10 @@ class Pretraining:
         same = torch.from_numpy(same_scene(facts))
         return {
             **self._contrast(embedding, facts, same, rng),
-            "whole": self._read_whole(embedding, facts),
+            "whole": read_attributes(self.heads.whole, self.attributes, embedding, [p.attributes for p in facts]),
             "part": self._read_parts(tokens, facts),
-            **self._match(tokens, facts, rng),
+            **self._ground(tokens, facts, rng),
+            **self._fill_captions(tokens, groups, facts, rng),
         }
 
     def _contrast(
@@ -116,16 +109,6 @@ class Pretraining:
             "scene": positives_loss(to_pictures, other),
         }
 
-    def _read_whole(self, embedding: Tensor, facts: Sequence[PictureFacts]) -> Tensor:
-        losses = []
-        for key, values in self.attributes.values.items():
-            rows = [i for i, p in enumerate(facts) if key in p.attributes]
-            if rows:
-                targets = torch.tensor([values.index(facts[i].attributes[key]) for i in rows])
-                logits = self.heads.whole[_name(key)](embedding[rows])
-                losses.append(functional.cross_entropy(logits, targets, reduction="sum"))
-        return torch.stack(losses).sum() / sum(len(p.attributes) for p in facts)
-
     def _read_parts(self, tokens: Tensor, facts: Sequence[PictureFacts]) -> Tensor:
         where = [(i, part) for i, p in enumerate(facts) for part in p.boxes]
         weights = torch.from_numpy(np.stack([box_weights(facts[i].boxes[part], self.grid) for i, part in where]))
@@ -143,33 +126,60 @@ class Pretraining:
                 count += len(known)
         return torch.stack(losses).sum() / count
 
-    def _match(self, tokens: Tensor, facts: Sequence[PictureFacts], rng: np.random.Generator) -> dict[str, Tensor]:
-        chosen = [
-            (i, s)
-            for i, p in enumerate(facts)
-            for s in rng.choice(len(p.statements), STATEMENTS_PER_PICTURE, replace=False)
-        ]
-        rows = torch.tensor([i for i, _ in chosen])
-        ids, mask = encode_texts(self.tokenizer, [facts[i].statements[s] for i, s in chosen])
-        states, maps = looking(self.model.composer.text_encoder, ids, mask, tokens[rows])
-        logits = self.heads.matching(states[:, 0]).squeeze(1)
-        truths = torch.tensor([float(facts[i].statement_truths[s]) for i, s in chosen])
-        accuracy = ((logits > 0) == (truths > 0.5)).float().mean()
+    def _ground(self, tokens: Tensor, facts: Sequence[PictureFacts], rng: np.random.Generator) -> dict[str, Tensor]:
+        """Judge statements and fill in claims, every picture's in one run over its tokens."""
+        texts, parts, truths = [], [], []
+        for p in facts:
+            judged = rng.choice(len(p.statements), STATEMENTS_PER_PICTURE, replace=False)
+            filled = rng.choice(len(p.claims), CLAIMS_PER_PICTURE, replace=False)
+            texts += [p.statements[s] for s in judged] + [p.claims[c] for c in filled]
+            parts += [p.statement_parts[s] for s in judged] + [p.claim_parts[c] for c in filled]
+            truths += [float(p.statement_truths[s]) for s in judged]
+        per_picture = STATEMENTS_PER_PICTURE + CLAIMS_PER_PICTURE
+        is_judged = (torch.arange(len(texts)) % per_picture) < STATEMENTS_PER_PICTURE
+        ids, mask = encode_texts(self.tokenizer, texts)
+        hidden = self._hide(ids, HIDDEN_IN_CLAIMS, rng) & ~is_judged[:, None]
+        states, maps = looking(self.model.composer.text_encoder, ids.masked_fill(hidden, self.hidden_id), mask, tokens)
+        logits, truth = self.heads.matching(states[is_judged, 0]).squeeze(1), torch.tensor(truths)
+        boxes = [facts[row // per_picture].boxes.get(part) for row, part in enumerate(parts)]
+        return {
+            "match": 2.0 * functional.binary_cross_entropy_with_logits(logits, truth),
+            "look": 0.3 * self._look(maps, mask, boxes),
+            "fill": self._fill(states, ids, hidden),
+            "_match_accuracy": ((logits > 0) == (truth > 0.5)).float().mean(),
+            "_fill_accuracy": (self.heads.filling(states[hidden]).argmax(1) == ids[hidden]).float().mean(),
+        }
 
-        boxed = [(r, facts[i].boxes.get(facts[i].statement_parts[s])) for r, (i, s) in enumerate(chosen)]
-        rows_with_box = [r for r, box in boxed if box is not None]
-        weights = torch.from_numpy(np.stack([box_weights(box, self.grid) for _, box in boxed if box is not None]))
+    def _fill_captions(
+        self, tokens: Tensor, groups: NDArray[np.int64], facts: Sequence[PictureFacts], rng: np.random.Generator
+    ) -> dict[str, Tensor]:
+        """Fill in one caption per picture; for half of the targets, the modification text that led to them."""
+        texts = []
+        for row, p in enumerate(facts):
+            choices = p.captions
+            if row % PICTURES_PER_GROUP in TARGET_ROWS and rng.random() < 0.5:
+                choices = self.pool.groups[groups[row // PICTURES_PER_GROUP]].texts
+            texts.append(choices[rng.integers(len(choices))])
+        ids, mask = encode_texts(self.tokenizer, texts)
+        hidden = self._hide(ids, HIDDEN_IN_CAPTIONS, rng)
+        states = self.model.composer.text_encoder(ids.masked_fill(hidden, self.hidden_id), mask, tokens)
+        return {"fill_caption": self._fill(states, ids, hidden)}
+
+    def _hide(self, ids: Tensor, share: float, rng: np.random.Generator) -> Tensor:
+        return self.can_hide[ids] & torch.from_numpy(rng.random(ids.shape) < share)
+
+    def _fill(self, states: Tensor, ids: Tensor, hidden: Tensor) -> Tensor:
+        return functional.cross_entropy(self.heads.filling(states[hidden]), ids[hidden])
+
+    def _look(self, maps: Sequence[Tensor], mask: Tensor, boxes: Sequence[Box | None]) -> Tensor:
+        with_box = [row for row, box in enumerate(boxes) if box is not None]
+        weights = torch.from_numpy(np.stack([box_weights(box, self.grid) for box in boxes if box is not None]))
         inside = (weights > 0.25 * weights.amax(1, keepdim=True)).float()
         losses = []
         for attention in maps:
             mean = (attention * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)
-            on_part = (mean[rows_with_box, 1:] * inside).sum(1)
-            losses.append(-torch.log(on_part + 1e-4).mean())
-        return {
-            "match": 2.0 * functional.binary_cross_entropy_with_logits(logits, truths),
-            "look": 0.3 * torch.stack(losses).mean(),
-            "_match_accuracy": accuracy,
-        }
+            losses.append(-torch.log((mean[with_box, 1:] * inside).sum(1) + 1e-4).mean())
+        return torch.stack(losses).mean()
 
 
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -191,11 +201,20 @@ def encode_texts(tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[Tensor, Te
     for row, encoding in enumerate(encodings):
         ids[row, : len(encoding.ids)] = torch.tensor(encoding.ids)
         mask[row, : len(encoding.ids)] = 1
-    first = tokenizer.token_to_id("[ENC]")
-    if first is None:
-        raise TrainingError("The tokenizer has no [ENC] token, which replaces the first of every text.")
-    ids[:, 0] = first
+    ids[:, 0] = special_id(tokenizer, "[ENC]")
     return ids, mask
+
+
+def special_id(tokenizer: Tokenizer, token: str) -> int:
+    """Give the id of a special token.
+
+    Raises:
+        TrainingError: the tokenizer does not have it.
+    """
+    number = tokenizer.token_to_id(token)
+    if number is None:
+        raise TrainingError(f"The tokenizer has no {token} token, which training needs.")
+    return int(number)
 
 
 def same_scene(facts: Sequence[PictureFacts]) -> np.ndarray:
@@ -232,16 +251,29 @@ def box_weights(box: Box, grid: int) -> np.ndarray:
 
 
 def looking(encoder: TextEncoder, ids: Tensor, mask: Tensor, tokens: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Run a text encoder and keep the cross-attention of ``LOOKING_LAYERS``, each [B, L, N], mean over heads."""
+    """Run a text encoder over several texts per picture and keep where it looks.
+
+    Args:
+        encoder: the text encoder.
+        ids: int64 [P * S, L], the S texts of a picture one after the other.
+        mask: int64 [P * S, L].
+        tokens: float32 [P, N, C]. Cross-attention has no mask, so the texts of a picture read it as one long text and
+            its keys and values are projected once.
+
+    Returns:
+        States [P * S, L, H], and the cross-attention of ``LOOKING_LAYERS``, each [P * S, L, N], mean over heads.
+    """
     additive, states = additive_mask(mask), encoder.embeddings(ids)
     maps = []
     for number, layer in enumerate(cast(Iterable[TextLayer], encoder.encoder.layer)):
         states = layer.attention(states, states, additive)
+        cross, joined = layer.crossattention, states.reshape(tokens.shape[0], -1, states.shape[-1])
+        keys, values = cross.self.keys_values(tokens)
+        queries = cross.self.split(cross.self.query(joined))
+        attention = (queries @ keys.transpose(-1, -2) * queries.shape[-1] ** -0.5).softmax(-1)
         if number in LOOKING_LAYERS:
-            cross = layer.crossattention.self
-            queries, keys = cross.split(cross.query(states)), cross.split(cross.key(tokens))
-            scores = queries @ keys.transpose(-1, -2) * queries.shape[-1] ** -0.5
-            maps.append(scores.softmax(-1).mean(1))
-        states = layer.crossattention(states, tokens)
+            maps.append(attention.mean(1).reshape(*ids.shape, -1))
+        mixed = (attention.to(values.dtype) @ values).transpose(1, 2).flatten(2)
+        states = cross.output(mixed, joined).view(states.shape)
         states = layer.output(layer.intermediate(states), states)
     return states, maps

@@ -12,17 +12,18 @@ from typing import Literal
 
 import torch
 from tokenizers import Tokenizer
-from torch import nn
+from torch import Tensor, nn
 
 from onnx_export.errors import TrainingError
 from onnx_export.model_folder import ModelFolder, save_model_folder
 from onnx_export.models import CATALOG_SMALL, CirModel, build_model
-from onnx_export.training.features import PoolFeatures, compute_features
+from onnx_export.training.features import PictureFeatures, compute_features
 from onnx_export.training.loop import Schedule, StepFunction, train
 from onnx_export.training.pool import Pool, open_pool
-from onnx_export.training.pretrain import Pretraining
+from onnx_export.training.pretrain import Pretraining, normalised_pixels
 from onnx_export.training.stages import StageOne, StageTwo, start_reranker_from_text_encoder
 from onnx_export.training.tokenizer import build_tokenizer
+from onnx_export.training.triplets import TripletSet, pool_triplets
 from qdrant_cir.types import JsonObject
 
 logger = logging.getLogger(__name__)
@@ -40,21 +41,26 @@ class Recipe:
         pretrain_steps, pretrain_groups, pretrain_rate: optimiser steps, groups per step, peak learning rate.
         stage_one_steps, stage_one_batch, stage_one_rate: the same for the composer, in queries.
         stage_two_steps, stage_two_batch, stage_two_rate: the same for the re-ranker, in queries.
-        stage_two_others: wrong candidates per query that come from other groups of the batch.
+        stage_one_negatives: pictures of the whole pool that stage one ranks beside those of the batch.
+        stage_two_near, stage_two_mined, stage_two_others: wrong candidates per query: near-duplicates of its own,
+            stage one's best, pictures of the batch's other queries.
     """
 
     seed: int = 1
-    groups: int = 10_000
-    pretrain_steps: int = 900
-    pretrain_groups: int = 12
+    groups: int = 15_000
+    pretrain_steps: int = 2_700
+    pretrain_groups: int = 8
     pretrain_rate: float = 1.0e-3
-    stage_one_steps: int = 1_000
+    stage_one_steps: int = 2_000
     stage_one_batch: int = 64
     stage_one_rate: float = 3e-4
-    stage_two_steps: int = 1_100
+    stage_one_negatives: int = 8_192
+    stage_two_steps: int = 2_000
     stage_two_batch: int = 16
     stage_two_rate: float = 3e-4
-    stage_two_others: int = 3
+    stage_two_near: int = 3
+    stage_two_mined: int = 5
+    stage_two_others: int = 1
 
 
 def read_recipe(path: Path | None) -> Recipe:
@@ -102,17 +108,18 @@ class Run:
         """Train up to and with ``last``; stages that are done are loaded, not repeated."""
         pool = self.pool()
         model = build_model(CATALOG_SMALL, seed=self.recipe.seed)
-        seconds = {"pretrain": self._pretrain(model, pool)}
+        pretraining, spent = self._pretrain(model, pool)
+        seconds = {"pretrain": spent}
         if last != "pretrain":
             grounded = {k: v.clone() for k, v in model.composer.text_encoder.state_dict().items()}
-            features = compute_features(model.eval(), pool, self.folder)
-            seconds["stage-one"] = self._stage_one(model, pool, features)
+            data = pool_triplets(pool, self._features(model, pool))
+            seconds["stage-one"] = self._stage_one(model, data, pretraining)
             if last != "stage-one":
                 start_reranker_from_text_encoder(model, grounded)
-                seconds["stage-two"] = self._stage_two(model, pool, features)
+                seconds["stage-two"] = self._stage_two(model, data)
         self._save(model.eval(), seconds)
 
-    def _pretrain(self, model: CirModel, pool: Pool) -> float:
+    def _pretrain(self, model: CirModel, pool: Pool) -> tuple[Pretraining, float]:
         recipe = self.recipe
         stage = Pretraining(model, pool, self.tokenizer, seed=recipe.seed, groups_per_step=recipe.pretrain_groups)
         for parameter in model.reranker.parameters():
@@ -122,23 +129,38 @@ class Run:
         seconds = self._run("pretrain", stage.modules, schedule, stage.step)
         for parameter in model.reranker.parameters():
             parameter.requires_grad = True
-        return seconds
+        return stage, seconds
 
-    def _stage_one(self, model: CirModel, pool: Pool, features: PoolFeatures) -> float:
+    def _features(self, model: CirModel, pool: Pool) -> PictureFeatures:
+        def read(rows: slice) -> Tensor:
+            return normalised_pixels(pool.pictures[rows])
+
+        return compute_features(model.eval(), read, len(pool.pictures), self.folder)
+
+    def _stage_one(self, model: CirModel, data: TripletSet, pretraining: Pretraining) -> float:
         recipe = self.recipe
-        stage = StageOne(model, pool, features, self.tokenizer, seed=recipe.seed, batch=recipe.stage_one_batch)
+        stage = StageOne(
+            model,
+            data,
+            self.tokenizer,
+            seed=recipe.seed,
+            batch=recipe.stage_one_batch,
+            negatives=recipe.stage_one_negatives,
+        )
+        stage.read_with(pretraining.attributes, pretraining.heads.whole)
         schedule = Schedule(recipe.stage_one_steps, recipe.stage_one_rate)
         return self._run("stage-one", stage.modules, schedule, stage.step)
 
-    def _stage_two(self, model: CirModel, pool: Pool, features: PoolFeatures) -> float:
+    def _stage_two(self, model: CirModel, data: TripletSet) -> float:
         recipe = self.recipe
         stage = StageTwo(
             model,
-            pool,
-            features,
+            data,
             self.tokenizer,
             seed=recipe.seed,
             batch=recipe.stage_two_batch,
+            near=recipe.stage_two_near,
+            mined=recipe.stage_two_mined,
             others=recipe.stage_two_others,
         )
         schedule = Schedule(recipe.stage_two_steps, recipe.stage_two_rate)

@@ -1,4 +1,9 @@
-"""Stage one and stage two over frozen image features (paper, sections 3.1, 3.2 and 4.1)."""
+"""Stage one and stage two over frozen image features (paper, sections 3.1, 3.2 and 4.1).
+
+Where the attributes of the pictures are known, as in drawn data, each stage has a second loss that says what the
+first only implies: the query vector must hold every attribute of the target, and the re-ranker must know which
+attributes of a candidate are not the target's. Both read off heads that are thrown away.
+"""
 
 from __future__ import annotations
 
@@ -7,116 +12,169 @@ from typing import cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
 
 from onnx_export.models import CirModel
 from onnx_export.models.triplet_reranker import TripletLayer
-from onnx_export.training.features import PoolFeatures, rows_of
-from onnx_export.training.pool import PICTURES_PER_GROUP, Pool
+from onnx_export.training.attributes import NOT_OF_THIS_KIND, AttributeVocabulary, attribute_codes, read_attributes
 from onnx_export.training.pretrain import encode_texts, positives_loss, similarities
+from onnx_export.training.triplets import Triplet, TripletSet
 
 TEXT_ONLY_SHARE = 0.08
+MINED_DEPTH = 1000
+MISMATCH_WEIGHT = 3.0
 
 
 class StageOne:
-    """The composer: softmax over the cosine of the query vector with every picture of the batch's groups."""
+    """The composer: softmax over the cosine of the query vector with pictures of the batch and of the whole set.
+
+    The gallery's vectors are frozen, so that a large random part of it costs next to nothing as further negatives.
+    """
 
     def __init__(
-        self,
-        model: CirModel,
-        pool: Pool,
-        features: PoolFeatures,
-        tokenizer: Tokenizer,
-        *,
-        seed: int,
-        batch: int,
+        self, model: CirModel, data: TripletSet, tokenizer: Tokenizer, *, seed: int, batch: int, negatives: int
     ) -> None:
-        self.model, self.pool, self.features, self.tokenizer = model, pool, features, tokenizer
-        self.seed, self.batch = seed, batch
+        self.model, self.data, self.tokenizer = model, data, tokenizer
+        self.seed, self.batch, self.negatives = seed, min(batch, len(data.triplets)), negatives
         self.log_scale = nn.Parameter(torch.tensor(np.log(1 / 0.07), dtype=torch.float32))
         self.modules = nn.ModuleDict({"composer": model.composer, "temperature": nn.ParameterList([self.log_scale])})
+        self.vocabulary: AttributeVocabulary | None = None
+
+    def read_with(self, vocabulary: AttributeVocabulary, heads: nn.ModuleDict) -> None:
+        """Add the attribute loss, with heads that were trained on the embedding of pictures."""
+        self.vocabulary = vocabulary
+        self.modules["attributes"] = heads
 
     def step(self, step: int) -> dict[str, Tensor]:
-        """Draw a batch from (seed, step) and give its loss."""
+        """Draw a batch from (seed, step) and give its losses."""
         rng = np.random.default_rng((self.seed, 1, step))
-        groups = rng.choice(len(self.pool.groups), self.batch, replace=False)
-        rows = rows_of(groups)
-        texts = [_pick(self.pool.groups[g].texts, rng) for g in groups]
-        reference = self.features.tokens_of(rows[:, 0])
-        for i in np.flatnonzero(rng.random(self.batch) < TEXT_ONLY_SHARE).tolist():
-            texts[i] = _pick(self.pool.groups[groups[i]].pictures[1].captions, rng)
-            reference[i] = self.features.blank
+        numbers = rng.choice(len(self.data.triplets), self.batch, replace=False)
+        triplets = [self.data.triplets[n] for n in numbers]
+        texts, reference = self._inputs(triplets, rng)
         ids, mask = encode_texts(self.tokenizer, texts)
-        queries = self.model.composer(ids, mask, reference).query_vectors
-        gallery = self.features.vectors[rows.ravel()]
-        similarity = similarities(queries, gallery, self.log_scale.exp().clamp(max=100))
-        positives = torch.zeros_like(similarity, dtype=torch.bool)
-        for i, g in enumerate(groups):
-            start = i * PICTURES_PER_GROUP
-            positives[i, start : start + PICTURES_PER_GROUP] = torch.from_numpy(self.features.is_target[g])
+        states = self.model.composer.text_encoder(ids, mask, reference)
+        embedding = self.model.composer.text_proj(states[:, 0])
+        rows = self._gallery(triplets, rng)
+        positives = torch.from_numpy(np.stack([self.data.are_right(t, rows) for t in triplets]))
+        queries = functional.normalize(embedding, dim=-1)
+        similarity = similarities(queries, self.data.features.vectors[rows], self.log_scale.exp().clamp(max=100))
         best = similarity.argmax(1)
-        return {
+        losses = {
             "loss": positives_loss(similarity, positives),
-            "_accuracy": positives[torch.arange(self.batch), best].float().mean(),
+            "_accuracy": positives[torch.arange(len(triplets)), best].float().mean(),
         }
+        if self.vocabulary is not None and self.data.attributes is not None:
+            wanted = [self.data.attributes[t.targets[0]] for t in triplets]
+            heads = cast(nn.ModuleDict, self.modules["attributes"])
+            losses["attributes"] = read_attributes(heads, self.vocabulary, embedding, wanted)
+        return losses
+
+    def _inputs(self, triplets: list[Triplet], rng: np.random.Generator) -> tuple[list[str], Tensor]:
+        texts = [_pick(t.texts, rng) for t in triplets]
+        reference = self.data.features.tokens_of(np.array([t.reference for t in triplets]))
+        for i in np.flatnonzero(rng.random(len(triplets)) < TEXT_ONLY_SHARE).tolist():
+            if triplets[i].descriptions:
+                texts[i] = _pick(triplets[i].descriptions, rng)
+                reference[i] = self.data.features.blank
+        return texts, reference
+
+    def _gallery(self, triplets: list[Triplet], rng: np.random.Generator) -> NDArray[np.int64]:
+        own = [row for t in triplets for row in (*t.targets, *t.near)]
+        count = len(self.data.features.vectors)
+        return np.union1d(own, rng.integers(count, size=min(self.negatives, count)))
 
 
 class StageTwo:
-    """The re-ranker: softmax over one target, the group's near-duplicates and some pictures of other groups."""
+    """The re-ranker: softmax over one target and several kinds of wrong candidates.
+
+    Wrong are the pictures known to be near (``near``), some that stage one ranks high (``mined``, drawn from its best
+    ``MINED_DEPTH`` with chances falling as the inverse of the rank), and targets of other queries (``others``).
+    """
 
     def __init__(
         self,
         model: CirModel,
-        pool: Pool,
-        features: PoolFeatures,
+        data: TripletSet,
         tokenizer: Tokenizer,
         *,
         seed: int,
         batch: int,
+        near: int,
+        mined: int,
         others: int,
     ) -> None:
-        self.model, self.pool, self.features, self.tokenizer = model, pool, features, tokenizer
-        self.seed, self.batch, self.others = seed, batch, others
+        self.model, self.data, self.tokenizer = model, data, tokenizer
+        self.seed, self.batch = seed, min(batch, len(data.triplets))
+        self.near, self.mined, self.others = near, mined, others
         self.modules = nn.ModuleDict({"reranker": model.reranker})
+        self.codes: Tensor | None = None
+        if data.attributes is not None:
+            keys, self.codes = attribute_codes(data.attributes)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                self.modules["mismatch"] = nn.Linear(2 * model.sizes.text_width, len(keys))
 
     def step(self, step: int) -> dict[str, Tensor]:
-        """Draw a batch from (seed, step) and give its loss."""
+        """Draw a batch from (seed, step) and give its losses."""
         rng = np.random.default_rng((self.seed, 2, step))
-        groups = rng.choice(len(self.pool.groups), self.batch, replace=False)
-        rows = rows_of(groups)
-        texts = [_pick(self.pool.groups[g].texts, rng) for g in groups]
-        ids, mask = encode_texts(self.tokenizer, texts)
+        numbers = rng.choice(len(self.data.triplets), self.batch, replace=False)
+        triplets = [self.data.triplets[n] for n in numbers]
+        ids, mask = encode_texts(self.tokenizer, [_pick(t.texts, rng) for t in triplets])
+        reference = self.data.features.tokens_of(np.array([t.reference for t in triplets]))
         with torch.no_grad():
-            states = self.model.composer(ids, mask, self.features.tokens_of(rows[:, 0])).fusion_states
-        picks = np.stack([self._candidates(i, g, rng) for i, g in enumerate(groups)])
-        width = picks.shape[1]
-        pairs = torch.arange(self.batch).repeat_interleave(width)
-        scores = self.model.reranker(
+            query, states = self.model.composer(ids, mask, reference)
+            with torch.autocast("cpu", enabled=False):
+                best = (query.float() @ self.data.features.vectors.T).topk(
+                    min(MINED_DEPTH, len(self.data.features.vectors))
+                )
+        candidates = np.stack(
+            [self._candidates(i, triplets, best.indices[i].numpy(), rng) for i in range(len(triplets))]
+        )
+        rows, places = np.unique(candidates, return_inverse=True)
+        pairs = torch.arange(len(triplets)).repeat_interleave(candidates.shape[1])
+        features = self.model.reranker.features(
             ids[pairs],
             mask[pairs],
             states[pairs],
-            self.features.tokens_of(rows.ravel()),
-            torch.from_numpy(picks.ravel()),
-        ).view(self.batch, width)
-        targets = torch.zeros(self.batch, dtype=torch.int64)
-        return {
-            "loss": functional.cross_entropy(scores, targets),
+            self.data.features.tokens_of(rows),
+            torch.from_numpy(places.ravel()),
+        )
+        scores = self.model.reranker.cls_head(features)[:, 0].view(candidates.shape)
+        losses = {
+            "loss": functional.cross_entropy(scores, torch.zeros(len(triplets), dtype=torch.int64)),
             "_accuracy": (scores.argmax(1) == 0).float().mean(),
         }
+        if self.codes is not None:
+            losses |= self._mismatch(features, self.codes[candidates])
+        return losses
 
-    def _candidates(self, position: int, group: int, rng: np.random.Generator) -> np.ndarray:
-        """Rows into the batch's pictures: a target first, then as many wrong ones as every query can have."""
-        is_target = self.features.is_target[group]
-        start = position * PICTURES_PER_GROUP
-        own = start + np.flatnonzero(~is_target)
-        elsewhere = np.setdiff1d(
-            np.arange(self.batch * PICTURES_PER_GROUP), np.arange(start, start + PICTURES_PER_GROUP)
-        )
-        wanted = PICTURES_PER_GROUP - 2 + self.others
-        wrong = np.concatenate((own, rng.choice(elsewhere, wanted - len(own), replace=False)))
-        return np.concatenate(([start + rng.choice(np.flatnonzero(is_target))], wrong))
+    def _mismatch(self, features: Tensor, codes: Tensor) -> dict[str, Tensor]:
+        """Which attributes [B, W, keys] of each candidate differ from those of the target in column 0."""
+        is_known = (codes[:, :1] != NOT_OF_THIS_KIND).expand_as(codes)
+        differs = (codes != codes[:, :1]).float()
+        logits = self.modules["mismatch"](features).view(differs.shape)
+        loss = functional.binary_cross_entropy_with_logits(logits, differs, reduction="none")
+        found = ((logits > 0) & (differs > 0.5))[:, 1:][is_known[:, 1:]].sum() / differs[:, 1:][is_known[:, 1:]].sum()
+        return {"mismatch": MISMATCH_WEIGHT * loss[is_known].mean(), "_mismatch_found": found}
+
+    def _candidates(
+        self, place: int, triplets: list[Triplet], best: NDArray[np.int64], rng: np.random.Generator
+    ) -> NDArray[np.int64]:
+        """Rows of a target, then of ``near + mined + others`` wrong pictures; what one kind lacks the next gives."""
+        triplet = triplets[place]
+        near = rng.permutation(triplet.near)[: self.near]
+        ranks = np.unique((len(best) ** rng.random(4 * (self.mined + self.near))).astype(np.int64) - 1)
+        mined = best[rng.permutation(ranks)]
+        mined = mined[~self.data.are_right(triplet, mined) & ~np.isin(mined, triplet.near)]
+        mined = mined[: self.near + self.mined - len(near)]
+        elsewhere = np.array([row for i, t in enumerate(triplets) if i != place for row in (*t.targets, *t.near)])
+        elsewhere = elsewhere[~self.data.are_right(triplet, elsewhere)]
+        wanted = self.near + self.mined + self.others - len(near) - len(mined)
+        other = rng.choice(elsewhere, wanted, replace=len(elsewhere) < wanted)
+        return np.concatenate(([rng.choice(triplet.targets)], near, mined, other)).astype(np.int64)
 
 
 def start_reranker_from_text_encoder(model: CirModel, grounded: dict[str, Tensor]) -> None:
@@ -138,5 +196,5 @@ def start_reranker_from_text_encoder(model: CirModel, grounded: dict[str, Tensor
                 merge.weight.copy_(torch.cat((torch.eye(width), torch.eye(width)), dim=1) / 2)
 
 
-def _pick(texts: list[str], rng: np.random.Generator) -> str:
+def _pick(texts: tuple[str, ...], rng: np.random.Generator) -> str:
     return texts[rng.integers(len(texts))]

@@ -124,12 +124,12 @@ def _about_presence(part: Part | None, slot: PartSpec, rng: np.random.Generator,
     return Statement(text, slot.name, "present", is_true)
 
 
-def statement(scene: Scene, rng: np.random.Generator) -> Statement:
-    """Draw a claim about one part, true or false with equal chance.
+def statement(scene: Scene, rng: np.random.Generator, *, only_true: bool = False) -> Statement:
+    """Draw a claim about one part: true, or with ``only_true`` unset, true or false with equal chance.
 
     A false claim differs from the truth in one attribute, most often by one that another part has.
     """
-    is_true = bool(rng.random() < 0.5)
+    is_true = only_true or bool(rng.random() < 0.5)
     slot = pick(rng, scene.spec.slots)
     part = scene.part(slot.name)
     if part is None or (slot.is_optional and rng.random() < _ABOUT_PRESENCE):

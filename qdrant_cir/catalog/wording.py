@@ -18,6 +18,7 @@ __all__ = [
     "PATTERN_NOUNS",
     "SIZE_WORDS",
     "article",
+    "attribute_words",
     "bare_phrase",
     "color_word",
     "family_noun",
@@ -103,6 +104,13 @@ COMPARATIVES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "tall": ("taller", "higher"),
     }
 )
+
+
+def attribute_words() -> frozenset[str]:
+    """Give every word that says a colour, a pattern, a count or a size."""
+    tables = (COLOR_WORDS, PATTERN_ADJECTIVES, PATTERN_NOUNS, COUNT_WORDS, SIZE_WORDS, COMPARATIVES)
+    phrases = (phrase for table in tables for phrases in table.values() for phrase in phrases)
+    return frozenset(word for phrase in phrases for word in phrase.split() if word != "a")
 
 
 def color_word(color: str, rng: np.random.Generator) -> str:

@@ -1,0 +1,63 @@
+"""Attributes of drawn pictures as numbers, and reading them off an embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+NOT_OF_THIS_KIND = -1
+
+
+class AttributeVocabulary:
+    """Keys (``collar.color``) and their values, collected from the attributes of pictures."""
+
+    def __init__(self, attributes: Sequence[Mapping[str, str]]) -> None:
+        values: dict[str, set[str]] = {}
+        for picture in attributes:
+            for key, value in picture.items():
+                values.setdefault(key, set()).add(value)
+        self.values = {key: sorted(found) for key, found in sorted(values.items())}
+        self.kinds: dict[str, list[str]] = {}
+        for key, found in self.values.items():
+            kind = key.rpartition(".")[2]
+            self.kinds[kind] = sorted({*self.kinds.get(kind, []), *found})
+        self.parts = sorted({key.partition(".")[0] for key in self.values if "." in key})
+
+
+def head_name(key: str) -> str:
+    """Give the name of an attribute's reader in a ``ModuleDict``, which allows no dots."""
+    return key.replace(".", "__")
+
+
+def read_attributes(
+    heads: nn.ModuleDict, vocabulary: AttributeVocabulary, embedding: Tensor, wanted: Sequence[Mapping[str, str]]
+) -> Tensor:
+    """Cross-entropy, mean over all attributes, of reading each from an embedding [B, D] with a head of its own."""
+    losses = []
+    for key, values in vocabulary.values.items():
+        rows = [row for row, attributes in enumerate(wanted) if key in attributes]
+        if rows:
+            targets = torch.tensor([values.index(wanted[row][key]) for row in rows])
+            logits = heads[head_name(key)](embedding[rows])
+            losses.append(functional.cross_entropy(logits, targets, reduction="sum"))
+    return torch.stack(losses).sum() / sum(len(attributes) for attributes in wanted)
+
+
+def attribute_codes(attributes: Sequence[Mapping[str, str]]) -> tuple[list[str], Tensor]:
+    """Attribute keys, and every picture's values as numbers int64 [P, keys]; -1 where it has no such attribute."""
+    values: dict[str, dict[str, int]] = {}
+    for picture in attributes:
+        for key, value in picture.items():
+            numbers = values.setdefault(key, {})
+            numbers.setdefault(value, len(numbers))
+    keys = sorted(values)
+    places = {key: place for place, key in enumerate(keys)}
+    codes = np.full((len(attributes), len(keys)), NOT_OF_THIS_KIND, dtype=np.int64)
+    for row, picture in enumerate(attributes):
+        for key, value in picture.items():
+            codes[row, places[key]] = values[key][value]
+    return keys, torch.from_numpy(codes)

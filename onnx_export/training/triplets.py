@@ -1,0 +1,75 @@
+"""Training triplets over frozen features: what stage one and stage two learn from, whoever made them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_export.training.features import PictureFeatures
+from onnx_export.training.pool import PICTURES_PER_GROUP, TARGET_ROWS, Pool
+
+
+@dataclass(frozen=True, slots=True)
+class Triplet:
+    """One query with its right answers; all pictures are rows of the features.
+
+    Attributes:
+        reference: row of the reference picture.
+        targets: rows of the pictures that answer it, at least one.
+        near: rows that are known to be wrong though close, the reference among them where it is wrong.
+        texts: paraphrases of the modification text, at least one.
+        descriptions: texts that describe a target by themselves, for queries without a reference; may be empty.
+    """
+
+    reference: int
+    targets: tuple[int, ...]
+    near: tuple[int, ...]
+    texts: tuple[str, ...]
+    descriptions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TripletSet:
+    """Triplets, their pictures, and what is known about the pictures.
+
+    Attributes:
+        triplets: the queries.
+        features: frozen features of every picture.
+        scenes: int64 [P]; pictures with the same number answer the same queries.
+        attributes: attributes of every picture where they are known, for auxiliary losses.
+    """
+
+    triplets: Sequence[Triplet]
+    features: PictureFeatures
+    scenes: NDArray[np.int64]
+    attributes: Sequence[Mapping[str, str]] | None = None
+
+    def are_right(self, triplet: Triplet, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of some pictures [R] answer a query: bool [R]."""
+        right: NDArray[np.bool_] = np.isin(self.scenes[rows], self.scenes[list(triplet.targets)])
+        return right
+
+
+def pool_triplets(pool: Pool, features: PictureFeatures) -> TripletSet:
+    """The triplets of a drawn pool."""
+    attributes = [picture.attributes for group in pool.groups for picture in group.pictures]
+    keys = [tuple(sorted(a.items())) for a in attributes]
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    scenes = np.array([numbers[key] for key in keys])
+    triplets = []
+    for number, group in enumerate(pool.groups):
+        rows = np.arange(number * PICTURES_PER_GROUP, (number + 1) * PICTURES_PER_GROUP)
+        is_target = scenes[rows] == scenes[rows[TARGET_ROWS[0]]]
+        triplets.append(
+            Triplet(
+                reference=int(rows[0]),
+                targets=tuple(rows[is_target].tolist()),
+                near=tuple(rows[~is_target].tolist()),
+                texts=tuple(group.texts),
+                descriptions=tuple(group.pictures[TARGET_ROWS[0]].captions),
+            )
+        )
+    return TripletSet(triplets, features, scenes, attributes)
