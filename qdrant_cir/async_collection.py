@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
-
-from qdrant_client.models import Filter
+from typing import TYPE_CHECKING, Self
 
 from qdrant_cir.bundle import Bundle
 from qdrant_cir.collection_schema import (
@@ -27,9 +25,11 @@ from qdrant_cir.gallery_points import (
     point_id_of,
     stored_images,
 )
-from qdrant_cir.stores.filter_fields import filter_fields
 from qdrant_cir.stores.protocol import AsyncReader
 from qdrant_cir.types import Float32
+
+if TYPE_CHECKING:
+    from qdrant_client.models import Filter
 
 __all__ = ["AsyncCollection"]
 
@@ -86,7 +86,12 @@ class AsyncCollection:
 
     async def check_filter(self, filter: Filter | None) -> None:
         """Refuse a filter on a field that no image has; as :meth:`Collection.check_filter`."""
-        for field in [] if filter is None else filter_fields(filter):
+        if filter is None:
+            return
+        # loads qdrant-client, which a search without a filter need not wait for
+        from qdrant_cir.stores.filter_fields import filter_fields
+
+        for field in filter_fields(filter):
             if field in self._seen_fields:
                 continue
             if await self._reader.scroll(self._name, filter=having(field), limit=1, after=None):

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
-
-from qdrant_client.models import Filter
+from typing import TYPE_CHECKING, Self
 
 from qdrant_cir.bundle import Bundle
 from qdrant_cir.collection_schema import (
@@ -48,9 +46,11 @@ from qdrant_cir.gallery_points import (
     tokens_point,
 )
 from qdrant_cir.stores.checks import check_points
-from qdrant_cir.stores.filter_fields import filter_fields
 from qdrant_cir.stores.protocol import Store
 from qdrant_cir.types import Float32, JsonValue
+
+if TYPE_CHECKING:
+    from qdrant_client.models import Filter
 
 __all__ = [
     "RESERVED",
@@ -264,7 +264,12 @@ class Collection:
             InputError: the filter is malformed, or names such a field; the message lists the fields of a
                 sample.
         """
-        for field in [] if filter is None else filter_fields(filter):
+        if filter is None:
+            return
+        # loads qdrant-client, which a search without a filter need not wait for
+        from qdrant_cir.stores.filter_fields import filter_fields
+
+        for field in filter_fields(filter):
             if field in self._seen_fields:
                 continue
             if self._store.scroll(self._name, filter=having(field), limit=1, after=None):

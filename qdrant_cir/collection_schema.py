@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-
-from qdrant_client.models import Filter, IsEmptyCondition, PayloadField
+from typing import TYPE_CHECKING
 
 from qdrant_cir.bundle import Bundle
 from qdrant_cir.errors import (
@@ -17,6 +16,9 @@ from qdrant_cir.errors import (
 from qdrant_cir.gallery_points import RESERVED
 from qdrant_cir.stores.protocol import CollectionSpec, Record
 from qdrant_cir.types import JsonObject
+
+if TYPE_CHECKING:
+    from qdrant_client.models import Filter
 
 __all__ = [
     "SAMPLE",
@@ -128,6 +130,8 @@ def not_found(name: str, names: Iterable[str]) -> CollectionNotFoundError:
 
 def having(field: str) -> Filter:
     """Give the filter for images in which a field holds something."""
+    from qdrant_client.models import Filter, IsEmptyCondition, PayloadField
+
     return Filter(must_not=[IsEmptyCondition(is_empty=PayloadField(key=field))])
 
 

@@ -6,8 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-
-from qdrant_client import models
+from typing import TYPE_CHECKING
 
 from qdrant_cir.errors import InputError, TokensError
 from qdrant_cir.gallery_points import GalleryHit
@@ -18,6 +17,9 @@ from qdrant_cir.types import (
     SearchResult,
     Timings,
 )
+
+if TYPE_CHECKING:
+    from qdrant_client import models
 
 __all__ = ["NO_SCORES", "SearchOptions", "StageClock", "make_result", "rank_candidates"]
 

@@ -13,9 +13,7 @@ from functools import partial
 from os import PathLike
 from time import perf_counter
 from types import TracebackType
-from typing import Self, TypeVar
-
-from qdrant_client import AsyncQdrantClient, models
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from qdrant_cir.async_collection import AsyncCollection
 from qdrant_cir.bundle import load_bundle
@@ -23,9 +21,12 @@ from qdrant_cir.collection import Collection
 from qdrant_cir.query_model import QueryModel, ReadyQuery, referenced_ids
 from qdrant_cir.ranking import NO_SCORES, SearchOptions, StageClock, make_result
 from qdrant_cir.sessions import ExecutionProvider
-from qdrant_cir.stores import AsyncServerReader, StoreLike, ThreadedReader, is_folder, open_store
+from qdrant_cir.stores import AsyncStoreLike, StoreLike, is_folder, open_reader, open_store
 from qdrant_cir.stores.protocol import AsyncReader, Store
 from qdrant_cir.types import Query, SearchResult
+
+if TYPE_CHECKING:
+    from qdrant_client import models
 
 __all__ = ["DEFAULT_LIMIT", "DEFAULT_RERANK_DEPTH", "AsyncRetriever", "Retriever"]
 
@@ -218,7 +219,7 @@ class AsyncRetriever:
         cls,
         collection_name: str,
         *,
-        store: Store | AsyncQdrantClient | str | PathLike[str],
+        store: AsyncStoreLike,
         bundle: str | PathLike[str] | None = None,
         provider: ExecutionProvider = "auto",
         threads: int | None = None,
@@ -234,11 +235,7 @@ class AsyncRetriever:
             threads: for one graph.
         """
         loaded = await asyncio.to_thread(load_bundle, bundle)
-        reader: AsyncReader = (
-            AsyncServerReader(store)
-            if isinstance(store, AsyncQdrantClient)
-            else ThreadedReader(await asyncio.to_thread(open_store, store))
-        )
+        reader = await open_reader(store)
         try:
             collection = await AsyncCollection.open(reader, collection_name, loaded)
             model = await asyncio.to_thread(QueryModel, loaded, provider=provider, threads=threads)

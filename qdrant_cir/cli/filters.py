@@ -31,6 +31,8 @@ def parse_filters(expressions: Sequence[str]) -> models.Filter | None:
     Raises:
         InputError: an expression has no field, operator or value, or bounds a field by a word.
     """
+    if not expressions:
+        return None
     from qdrant_client import models
 
     must: list[models.Condition] = []
@@ -47,8 +49,6 @@ def parse_filters(expressions: Sequence[str]) -> models.Filter | None:
             must.append(_bound(expression, field, _BOUNDS[operator], value))
         else:
             (must if operator == "=" else must_not).append(_equality(field, value))
-    if not must and not must_not:
-        return None
     return models.Filter(must=must or None, must_not=must_not or None)
 
 

@@ -106,10 +106,12 @@ class StorePlace:
             store.close()
 
     def _open(self) -> Store:
-        from qdrant_cir.stores import EdgeStore, ServerStore
-
         if self.url is not None:
+            from qdrant_cir.stores.server import ServerStore
+
             return ServerStore.connect(self.url, self.api_key)
+        from qdrant_cir.stores.edge import EdgeStore
+
         return EdgeStore(self.path or DEFAULT_PATH)
 
 

@@ -15,17 +15,15 @@ from os import PathLike
 from pathlib import Path
 from threading import RLock
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 from uuid import UUID
 
 import numpy as np
 import qdrant_edge as edge
-from qdrant_client.models import Filter
 
 from qdrant_cir.errors import CollectionError, CollectionNotFoundError, InputError, StoreError
 from qdrant_cir.stores.checks import check_limit, check_name, check_points, check_query_vector
 from qdrant_cir.stores.directory_lock import DirectoryLock
-from qdrant_cir.stores.edge_filters import edge_filter
 from qdrant_cir.stores.edge_shards import (
     collection_folders,
     create_folder,
@@ -37,6 +35,9 @@ from qdrant_cir.stores.edge_shards import (
 )
 from qdrant_cir.stores.protocol import VECTOR_NAME, CollectionSpec, Hit, Record, StoredPoint
 from qdrant_cir.types import Float32
+
+if TYPE_CHECKING:
+    from qdrant_client.models import Filter
 
 __all__ = ["EdgeStore"]
 
@@ -164,7 +165,7 @@ class EdgeStore:
             request = edge.QueryRequest(
                 limit=limit,
                 query=edge.Query.Nearest(vector.astype(float).tolist(), using=VECTOR_NAME),
-                filter=edge_filter(filter),
+                filter=_edge_filter(filter),
                 with_payload=True,
                 params=edge.SearchParams(hnsw_ef=max(_LEAST_HNSW_EF, 2 * limit)),
             )
@@ -191,7 +192,7 @@ class EdgeStore:
             return []
         start = None if after is None else UUID(int=after.int + 1)
         request = edge.ScrollRequest(
-            offset=start, limit=limit, filter=edge_filter(filter), with_payload=True, with_vector=False
+            offset=start, limit=limit, filter=_edge_filter(filter), with_payload=True, with_vector=False
         )
         with self._guard:
             held = self._collection(name)
@@ -207,7 +208,7 @@ class EdgeStore:
 
     def count(self, name: str, filter: Filter | None) -> int:
         """Count points exactly."""
-        request = edge.CountRequest(exact=True, filter=edge_filter(filter))
+        request = edge.CountRequest(exact=True, filter=_edge_filter(filter))
         with self._guard:
             held = self._collection(name)
             with translated(f"count the collection {name!r}"):
@@ -274,6 +275,15 @@ class EdgeStore:
             )
         if self._closed:
             raise StoreError(f"The store in {self._directory} was closed. Open a new EdgeStore.")
+
+
+def _edge_filter(filter: Filter | None) -> edge.Filter | None:
+    """Convert a filter; None stays None, and does not wait a second for qdrant-client to load. Raises InputError."""
+    if filter is None:
+        return None
+    from qdrant_cir.stores.edge_filters import convert_filter
+
+    return convert_filter(filter)
 
 
 def _edge_point(point: StoredPoint) -> edge.Point:

@@ -14,7 +14,7 @@ from qdrant_client import models
 from qdrant_cir.errors import InputError
 from qdrant_cir.stores.filter_fields import check_filter_form, conditions_of
 
-__all__ = ["edge_filter"]
+__all__ = ["convert_filter"]
 
 _LATER_MATCHES: Mapping[str, tuple[str, Callable[[str], edge.MatchType]]] = {
     "MatchTextAny": ("text_any", edge.MatchTextAny),
@@ -25,14 +25,12 @@ _LATER_MATCHES: Mapping[str, tuple[str, Callable[[str], edge.MatchType]]] = {
 """Matches that not every supported client has, by the name of their class: attribute and twin."""
 
 
-def edge_filter(filter: models.Filter | None) -> edge.Filter | None:
-    """Convert a filter; None stays None.
+def convert_filter(filter: models.Filter) -> edge.Filter:
+    """Convert a filter.
 
     Raises:
         InputError: the filter is malformed, or holds a condition that Qdrant Edge cannot evaluate.
     """
-    if filter is None:
-        return None
     check_filter_form(filter)
     return _filter(filter)
 

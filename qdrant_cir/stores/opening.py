@@ -1,20 +1,29 @@
-"""From what a caller has, a folder, a client or a store, to a store."""
+"""From what a caller has, a folder, a client or a store, to a store or an asynchronous reader.
+
+qdrant-client takes a second to load, so it is loaded here only for what is neither a folder nor an embedded
+store; whoever gives a client has loaded it already.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from os import PathLike
-from typing import TypeAlias
-
-from qdrant_client import QdrantClient
+from typing import TYPE_CHECKING, TypeAlias
 
 from qdrant_cir.stores.edge import EdgeStore
-from qdrant_cir.stores.protocol import Store
-from qdrant_cir.stores.server import ServerStore
+from qdrant_cir.stores.protocol import AsyncReader, Store
+from qdrant_cir.stores.threaded import ThreadedReader
 
-__all__ = ["StoreLike", "is_folder", "open_store"]
+if TYPE_CHECKING:
+    from qdrant_client import AsyncQdrantClient, QdrantClient
+
+__all__ = ["AsyncStoreLike", "StoreLike", "is_folder", "open_reader", "open_store"]
 
 StoreLike: TypeAlias = "Store | QdrantClient | str | PathLike[str]"
 """An open store, a Qdrant client, or the folder of an embedded store."""
+
+AsyncStoreLike: TypeAlias = "Store | AsyncQdrantClient | str | PathLike[str]"
+"""An open store, an asynchronous Qdrant client, or the folder of an embedded store."""
 
 
 def is_folder(store: object) -> bool:
@@ -31,4 +40,22 @@ def open_store(store: StoreLike) -> Store:
     """
     if isinstance(store, str | PathLike):
         return EdgeStore(store)
+    if isinstance(store, EdgeStore):
+        return store
+    from qdrant_client import QdrantClient
+
+    from qdrant_cir.stores.server import ServerStore
+
     return ServerStore(store) if isinstance(store, QdrantClient) else store
+
+
+async def open_reader(store: AsyncStoreLike) -> AsyncReader:
+    """Make an asynchronous reader; calls of a store are made in a thread. Raises as :func:`open_store`."""
+    if not isinstance(store, str | PathLike | EdgeStore):
+        from qdrant_client import AsyncQdrantClient
+
+        from qdrant_cir.stores.server import AsyncServerReader
+
+        if isinstance(store, AsyncQdrantClient):
+            return AsyncServerReader(store)
+    return ThreadedReader(await asyncio.to_thread(open_store, store))

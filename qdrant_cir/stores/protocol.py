@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
 
-from qdrant_client.models import Filter
-
 from qdrant_cir.types import Float32, JsonObject, JsonValue
+
+if TYPE_CHECKING:
+    from qdrant_client.models import Filter
 
 __all__ = ["VECTOR_NAME", "AsyncReader", "CollectionSpec", "Hit", "Record", "Store", "StoredPoint"]
 

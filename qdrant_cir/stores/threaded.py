@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 from uuid import UUID
-
-from qdrant_client.models import Filter
 
 from qdrant_cir.stores.protocol import CollectionSpec, Hit, Record, Store
 from qdrant_cir.types import Float32
+
+if TYPE_CHECKING:
+    from qdrant_client.models import Filter
 
 __all__ = ["ThreadedReader"]
 
