@@ -19,7 +19,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import onnx
@@ -28,7 +27,7 @@ import torch
 from benchmarks.exporters import EXPORTERS, Arrays, Subject, build_subject, draw_inputs
 from benchmarks.machine import LoadMeter, alternate, describe_machine, median_ratio, write_json
 from onnx_export.models import BLIP_BASE, CATALOG_SMALL
-from qdrant_cir.bundle import GraphName
+from qdrant_cir.bundle import REQUIRED_GRAPHS, GraphName
 from qdrant_cir.sessions import Session, open_session
 
 SIZES = {"full": BLIP_BASE, "small": CATALOG_SMALL}
@@ -89,7 +88,7 @@ def main() -> None:
     """Export, check, measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--size", choices=list(SIZES), default="small")
-    parser.add_argument("--graph", choices=get_args(GraphName), nargs="+", default=get_args(GraphName))
+    parser.add_argument("--graph", choices=REQUIRED_GRAPHS, nargs="+", default=REQUIRED_GRAPHS)
     parser.add_argument("--variant", choices=list(EXPORTERS), nargs="+", default=list(EXPORTERS))
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=2)

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from qdrant_cir.errors import BundleError
 from qdrant_cir.graph_contracts import (
     GRAPH_CONTRACTS,
+    REQUIRED_GRAPHS,
     GraphContract,
     GraphName,
     ModelSizes,
@@ -34,6 +35,7 @@ __all__ = [
     "FORMAT_VERSION",
     "GRAPH_CONTRACTS",
     "MANIFEST_FILE",
+    "REQUIRED_GRAPHS",
     "Bundle",
     "GraphContract",
     "GraphEntry",
@@ -74,6 +76,11 @@ class Bundle:
     def graph_path(self, name: GraphName) -> Path:
         """Locate the ONNX file of a graph."""
         return self.folder / self.manifest.graphs[name].file
+
+    @property
+    def has_candidate_encoder(self) -> bool:
+        """Whether stage two reads candidates through an image encoder of its own."""
+        return "candidate_encoder" in self.manifest.graphs
 
     @property
     def tokenizer_path(self) -> Path:

@@ -1,4 +1,4 @@
-"""What the three graphs take and give. The runtime owns these contracts; the exporter obeys them."""
+"""What a bundle's graphs take and give. The runtime owns these contracts; the exporter obeys them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 
 __all__ = [
     "GRAPH_CONTRACTS",
+    "REQUIRED_GRAPHS",
     "GraphContract",
     "GraphName",
     "ModelSizes",
@@ -17,7 +18,13 @@ __all__ = [
     "contract_tensors",
 ]
 
-GraphName: TypeAlias = Literal["image_encoder", "composer", "reranker"]
+GraphName: TypeAlias = Literal["image_encoder", "composer", "reranker", "candidate_encoder"]
+"""``candidate_encoder`` stands in a bundle only where stage two was trained over another image encoder than
+stage one; it gives the tokens that stage two reads of candidates. Elsewhere ``image_encoder`` serves both."""
+
+REQUIRED_GRAPHS: tuple[GraphName, ...] = ("image_encoder", "composer", "reranker")
+"""The graphs that every bundle holds."""
+
 TokenCodec: TypeAlias = Literal["int8", "float16", "float32"]
 
 
@@ -75,14 +82,18 @@ GRAPH_CONTRACTS: Mapping[GraphName, GraphContract] = MappingProxyType(
             ),
             outputs=(TensorSpec("scores", "float32", ("candidates",)),),
         ),
+        "candidate_encoder": GraphContract(
+            inputs=(TensorSpec("pixel_values", "float32", ("batch", 3, "S", "S")),),
+            outputs=(TensorSpec("tokens", "float32", ("batch", "N", "C")),),
+        ),
     }
 )
-"""Names, element types and axes of the three graphs. Lower-case axes are dynamic."""
+"""Names, element types and axes of the graphs. Lower-case axes are dynamic."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSizes:
-    """The numbers that all three graphs share.
+    """The numbers that all graphs share.
 
     Attributes:
         image_size: S, side of the square input in pixels.

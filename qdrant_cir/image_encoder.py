@@ -1,4 +1,4 @@
-"""Pixels to tokens and vectors: the ``image_encoder`` graph."""
+"""Pixels to tokens and vectors: the ``image_encoder`` graph, and ``candidate_encoder`` where a bundle has one."""
 
 from __future__ import annotations
 
@@ -14,17 +14,28 @@ __all__ = ["ImageEncoder"]
 class ImageEncoder:
     """The image encoder of a bundle. Safe to share between threads."""
 
-    def __init__(self, session: Session) -> None:
-        """Run a session of the ``image_encoder`` graph."""
+    def __init__(self, session: Session, candidate_session: Session | None = None) -> None:
+        """Run a session of the ``image_encoder`` graph, and one of ``candidate_encoder`` where the bundle has it."""
         self._session = session
+        self._candidate_session = candidate_session
 
     @classmethod
     def open(cls, bundle: Bundle, *, provider: ExecutionProvider = "auto", threads: int | None = None) -> ImageEncoder:
-        """Load the graph of a bundle; arguments and errors as :func:`qdrant_cir.sessions.open_graph`."""
-        return cls(open_graph(bundle, "image_encoder", provider=provider, threads=threads, shrinks_arena=True))
+        """Load the graph or both of a bundle; arguments and errors as :func:`qdrant_cir.sessions.open_graph`."""
+        session = open_graph(bundle, "image_encoder", provider=provider, threads=threads, shrinks_arena=True)
+        if not bundle.has_candidate_encoder:
+            return cls(session)
+        return cls(
+            session, open_graph(bundle, "candidate_encoder", provider=provider, threads=threads, shrinks_arena=True)
+        )
+
+    @property
+    def provider(self) -> str:
+        """The onnxruntime provider that it runs on."""
+        return self._session.provider
 
     def encode(self, pixel_values: Float32) -> EncodedImages:
-        """Encode a batch in one run.
+        """Encode a batch in one run of each graph.
 
         Args:
             pixel_values: float32 [B, 3, H, W], each as :func:`qdrant_cir.preprocess.preprocess` gives it;
@@ -42,8 +53,10 @@ class ImageEncoder:
                 tensor.name: (0, *(axis for axis in tensor.shape[1:] if isinstance(axis, int)))
                 for tensor in self._session.outputs
             }
-            return EncodedImages(
-                tokens=np.zeros(shapes["tokens"], np.float32), vectors=np.zeros(shapes["vectors"], np.float32)
-            )
+            nothing = np.zeros(shapes["tokens"], np.float32)
+            return EncodedImages(nothing, np.zeros(shapes["vectors"], np.float32), nothing)
         outputs = self._session.run({"pixel_values": pixel_values})
-        return EncodedImages(tokens=outputs["tokens"], vectors=outputs["vectors"])
+        tokens = candidate_tokens = outputs["tokens"]
+        if self._candidate_session is not None:
+            candidate_tokens = self._candidate_session.run({"pixel_values": pixel_values})["tokens"]
+        return EncodedImages(tokens, outputs["vectors"], candidate_tokens)

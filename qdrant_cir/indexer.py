@@ -283,7 +283,7 @@ class _Pipeline:
     def _write(self, images: list[PreparedImage], encoded: EncodedImages) -> Outcome:
         ready: list[IndexedImage] = []
         failed: list[FailedImage] = []
-        for image, tokens, vector in zip(images, encoded.tokens, encoded.vectors, strict=True):
+        for image, tokens, vector in zip(images, encoded.candidate_tokens, encoded.vectors, strict=True):
             record = image.record
             if not np.isfinite(vector).all():
                 failed.append(FailedImage(record.image_id, "The encoder gave a vector that is not finite."))

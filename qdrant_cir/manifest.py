@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar, cast, get_args
 
 from qdrant_cir.errors import BundleError
-from qdrant_cir.graph_contracts import GraphName, ModelSizes, TensorSpec, TokenCodec
+from qdrant_cir.graph_contracts import REQUIRED_GRAPHS, GraphName, ModelSizes, TensorSpec, TokenCodec
 from qdrant_cir.types import JsonObject, JsonValue
 
 __all__ = [
@@ -175,7 +175,7 @@ def parse_manifest(text: str) -> Manifest:
     codec = _field(root, "token_codec", str, "")
     if codec not in get_args(TokenCodec):
         raise BundleError(f"token_codec is {codec!r}; expected one of {', '.join(get_args(TokenCodec))}.")
-    names: tuple[GraphName, ...] = get_args(GraphName)
+    names = [name for name in get_args(GraphName) if name in REQUIRED_GRAPHS or name in graphs]
     return Manifest(
         name=_field(root, "name", str, ""),
         licence=_field(root, "licence", str, ""),

@@ -10,7 +10,7 @@ import numpy as np
 
 from qdrant_cir.bundle import Bundle
 from qdrant_cir.composer import Composer
-from qdrant_cir.errors import InputError, TokensError
+from qdrant_cir.errors import ImageError, InputError, TokensError
 from qdrant_cir.gallery_points import HitTokens, StoredImage
 from qdrant_cir.image_encoder import ImageEncoder
 from qdrant_cir.image_preparation import hash_image
@@ -24,6 +24,7 @@ from qdrant_cir.types import (
     ComposedQuery,
     Float32,
     GalleryImage,
+    ImageSource,
     Query,
 )
 
@@ -75,7 +76,7 @@ class Scores:
 
 
 class QueryModel:
-    """The three graphs of a bundle as a query needs them. Safe to share between threads."""
+    """The graphs of a bundle as a query needs them. Safe to share between threads."""
 
     def __init__(self, bundle: Bundle, *, provider: ExecutionProvider = "auto", threads: int | None = None) -> None:
         """Load the graphs; errors as :func:`qdrant_cir.sessions.open_graph`."""
@@ -148,30 +149,40 @@ class QueryModel:
 
     def _encode(self, queries: Sequence[Query], references: Mapping[str, StoredImage]) -> list[_Reference]:
         """Give every query's reference in the encoder's terms; pictures are encoded in one run."""
+        pictures = [self._picture(query, references) for query in queries]
         spec = self.bundle.manifest.preprocessing
         pixels = [
-            blank_pixels(spec) if query.reference is None else preprocess(load_image(query.reference), spec)
-            for query in queries
-            if not isinstance(query.reference, GalleryImage)
+            blank_pixels(spec) if picture is None else preprocess(load_image(picture), spec)
+            for picture in pictures
+            if not isinstance(picture, StoredImage)
         ]
         fresh: Iterator[_Reference] = iter(())
         if pixels:
             images = self._encoder.encode(np.stack(pixels))
             fresh = map(_Reference, images.vectors, images.tokens)
         return [
-            self._stored(query, references) if isinstance(query.reference, GalleryImage) else next(fresh)
-            for query in queries
+            self._stored(query, picture) if isinstance(picture, StoredImage) else next(fresh)
+            for query, picture in zip(queries, pictures, strict=True)
         ]
 
-    def _stored(self, query: Query, references: Mapping[str, StoredImage]) -> _Reference:
-        """Bring a gallery image back into the encoder's terms; its tokens only where there is a text."""
-        image_id = _gallery_id(query) or ""
+    def _picture(self, query: Query, references: Mapping[str, StoredImage]) -> ImageSource | StoredImage | None:
+        """Give what a query's reference is read from: what is stored, a picture to encode, or None for neither."""
+        if not isinstance(query.reference, GalleryImage):
+            return query.reference
+        image_id = query.reference.image_id
         if image_id not in references:
             raise InputError(
                 f"The reference {image_id!r} is not in the collection. Give the id of an image that was "
                 "indexed, or the picture itself."
             )
         stored = references[image_id]
+        if self.bundle.has_candidate_encoder and query.modification_text.strip():
+            return _source_of(stored)
+        return stored
+
+    def _stored(self, query: Query, stored: StoredImage) -> _Reference:
+        """Bring a gallery image back into the encoder's terms; its tokens only where there is a text."""
+        image_id = stored.image.image_id
         sizes = self.bundle.manifest.sizes
         if not query.modification_text.strip():
             return _Reference(stored.vector, np.zeros((sizes.token_rows, sizes.token_dims), dtype=np.float32))
@@ -210,6 +221,28 @@ class QueryModel:
 def referenced_ids(queries: Sequence[Query]) -> list[str]:
     """List the gallery images that queries refer to, each once."""
     return list({q.reference.image_id: None for q in queries if isinstance(q.reference, GalleryImage)})
+
+
+def _source_of(stored: StoredImage) -> str:
+    """Locate the picture of a gallery image whose stored tokens are of the candidates' encoder, not the references'.
+
+    Raises:
+        InputError: the file is gone, or it is another picture by now.
+    """
+    image_id, source = stored.image.image_id, stored.image.source
+    asks = (
+        "This bundle encodes references and candidates by different encoders, so a reference must be encoded anew. "
+        "Give the picture itself."
+    )
+    if source is None:
+        raise InputError(f"It is not known from which file the reference {image_id!r} was read. {asks}")
+    try:
+        found = hash_image(ImageRecord(image_id, source, payload={}, source=None)).sha256
+    except ImageError as error:
+        raise InputError(f"The reference {image_id!r} cannot be read again: {error}. {asks}") from error
+    if found != stored.image.sha256:
+        raise InputError(f"{source} is no longer the picture that was indexed as {image_id!r}. {asks}")
+    return source
 
 
 def _gallery_id(query: Query) -> str | None:

@@ -52,12 +52,16 @@ class EncodedImages:
     """What the image encoder gives for a batch of B images.
 
     Attributes:
-        tokens: float32 [B, N, C], all N final states; row 0 is the class token.
+        tokens: float32 [B, N, C], all N final states; row 0 is the class token. What the composer reads of a
+            reference.
         vectors: float32 [B, D], unit length: what Qdrant searches.
+        candidate_tokens: float32 [B, N, C], what the re-ranker reads of a candidate and what is stored: the same
+            array as ``tokens``, but where stage two has an image encoder of its own.
     """
 
     tokens: Float32
     vectors: Float32
+    candidate_tokens: Float32
 
 
 @dataclass(frozen=True, slots=True)

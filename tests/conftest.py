@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from qdrant_cir.bundle import (
-    GRAPH_CONTRACTS,
+    REQUIRED_GRAPHS,
     Manifest,
     ModelSizes,
     PreprocessingSpec,
@@ -193,7 +193,7 @@ def _build_tiny_bundle(folder: Path, codec: TokenCodec = "int8", name: str = "ti
         Manifest(
             name=name,
             licence="Apache-2.0",
-            graphs={graph: graph_entry(folder, graph, [f"onnx/{graph}.onnx"], sizes) for graph in GRAPH_CONTRACTS},
+            graphs={graph: graph_entry(folder, graph, [f"onnx/{graph}.onnx"], sizes) for graph in REQUIRED_GRAPHS},
             preprocessing=PreprocessingSpec(
                 size=sizes.image_size, pad_ratio=1.25, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
             ),
