@@ -63,12 +63,23 @@ class TripletLayer(nn.Module):
         self.output = ResidualOutput(sizes.feed_forward, width)
 
     def forward(
-        self, x0: Tensor, x1: Tensor, mask: Tensor, candidate_tokens: Tensor, candidate_index: Tensor | None
+        self,
+        x0: Tensor,
+        x1: Tensor,
+        mask: Tensor,
+        candidate_tokens: Tensor,
+        candidate_index: Tensor | None,
+        *,
+        only_first: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        """Transform both streams [P, L, H] against candidate tokens [T, N, C] picked by index [P]."""
+        """Transform both streams [P, L, H] against candidate tokens [T, N, C] picked by index [P].
+
+        With ``only_first`` only the first state of each is wanted, as of the last layer: [P, 1, H].
+        """
         own = self.attention.output
-        x0 = own.LayerNormA(own.dense0(self.attention.self0(x0, x0, mask)) + x0)
-        x1 = own.LayerNormB(own.dense1(self.attention.self1(x1, x1, mask)) + x1)
+        y0, y1 = (x0[:, :1], x1[:, :1]) if only_first else (x0, x1)
+        x0 = own.LayerNormA(own.dense0(self.attention.self0(y0, x0, mask)) + y0)
+        x1 = own.LayerNormB(own.dense1(self.attention.self1(y1, x1, mask)) + y1)
 
         cross = self.crossattention
         keys_values0 = cross.self0.keys_values(candidate_tokens)
@@ -139,6 +150,7 @@ class TripletReranker(nn.Module):
         """Give what the score is read from, the first states of both streams: float32 [P, 2 H]."""
         mask = additive_mask(attention_mask)
         x0, x1 = fusion_states, self.text_encoder.embeddings(input_ids)
-        for layer in self.text_encoder.encoder.layer:
-            x0, x1 = layer(x0, x1, mask, candidate_tokens, candidate_index)
+        layers = self.text_encoder.encoder.layer
+        for number, layer in enumerate(layers, start=1):
+            x0, x1 = layer(x0, x1, mask, candidate_tokens, candidate_index, only_first=number == len(layers))
         return torch.cat((x0[:, 0], x1[:, 0]), dim=-1)

@@ -48,9 +48,9 @@ class Recipe:
 
     seed: int = 1
     groups: int = 15_000
-    pretrain_steps: int = 2_700
+    pretrain_steps: int = 2_000
     pretrain_groups: int = 8
-    pretrain_rate: float = 1.0e-3
+    pretrain_rate: float = 1.5e-3
     stage_one_steps: int = 2_000
     stage_one_batch: int = 64
     stage_one_rate: float = 3e-4
