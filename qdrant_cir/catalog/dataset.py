@@ -8,6 +8,7 @@ so that a product that happens to be right counts as right.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,10 +18,12 @@ from qdrant_cir.catalog.draw import DrawnScene, draw_scene
 from qdrant_cir.catalog.edit import Edit, Split, hard_negatives, sample_edit
 from qdrant_cir.catalog.held_out import is_held_out
 from qdrant_cir.catalog.language import describe_edit
+from qdrant_cir.catalog.query_groups import DraftedQuery, draft_group
 from qdrant_cir.catalog.scene import Scene, sample_scene
 from qdrant_cir.errors import InputError
 
 __all__ = [
+    "GALLERY_VERSION",
     "Catalog",
     "CatalogItem",
     "CatalogQuery",
@@ -32,12 +35,17 @@ __all__ = [
     "sample_training_scene",
 ]
 
+GALLERY_VERSION = 2
+"""Changes when the same seed and numbers give other products or queries."""
+
 _HARD_NEGATIVES = 10
 _FEWEST_OWN_NEGATIVES, _MOST_OWN_NEGATIVES = 2, 11
 _BUILT_SHARE = 0.9
 _SECOND_RENDERINGS = 0.08
 _SPLIT_STREAMS = {"train": 1, "test": 2}
 _DRAWING_STREAM = 7
+_PARAPHRASE_STREAM = 13
+_DIFFERENCE = re.compile(r"\b(more|fewer)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +66,9 @@ class CatalogQuery:
         modification_text: what is asked for.
         kind: one of ``EDIT_KINDS``.
         target_ids: every gallery item that equals the edited scene, in gallery order; at least one.
+        drawn_target_id: the one of them that was drawn for this query, for data sets that know a single target.
+        paraphrase: the same edit in other words, as a second annotator would say it.
+        is_unseen: whether the reference or the target is of a combination that training never sees.
     """
 
     query_id: str
@@ -65,6 +76,9 @@ class CatalogQuery:
     modification_text: str
     kind: str
     target_ids: tuple[str, ...]
+    drawn_target_id: str
+    paraphrase: str
+    is_unseen: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,36 +158,6 @@ def _plan(products: int, queries: int) -> _Plan:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Draft:
-    """A query before its targets are looked up: the place of its reference among the scenes, and its edit."""
-
-    reference: int
-    edit: Edit
-    text: str
-
-
-def _draft_group(scenes: list[Scene], size: int, own: int, rng: np.random.Generator, *, split: Split) -> list[_Draft]:
-    """Add one reference with several edits of it, their targets and near-misses to the scenes."""
-    allow = _is_allowed if split == "train" else None
-    reference = sample_scene(rng, allow=allow)
-    edits: list[Edit] = []
-    while len(edits) < size:
-        edit = sample_edit(reference, rng, split=split)
-        if all(edit.target != other.target for other in edits) and (allow is None or allow(edit.target)):
-            edits.append(edit)
-    place = len(scenes)
-    scenes.append(reference)
-    scenes += [edit.target for edit in edits]
-    present = set(scenes[place:])
-    for edit in edits:
-        drawn = hard_negatives(reference, edit, rng, n=1 + 2 * own, allow=allow)
-        fresh = [scene for scene in drawn if scene not in present][:own]
-        present.update(fresh)
-        scenes += fresh
-    return [_Draft(place, edit, describe_edit(edit, rng, split=split)) for edit in edits]
-
-
 def sample_catalog(seed: int, *, products: int, queries: int, split: Split = "test") -> Catalog:
     """Draw a gallery of exactly ``products`` items with ``queries`` queries.
 
@@ -191,22 +175,23 @@ def sample_catalog(seed: int, *, products: int, queries: int, split: Split = "te
     """
     plan = _plan(products, queries)
     rng = np.random.default_rng([seed, _SPLIT_STREAMS[split]])
+    allow = _is_allowed if split == "train" else None
     scenes: list[Scene] = []
-    drafts: list[_Draft] = []
+    drafts: list[DraftedQuery] = []
     while len(drafts) < queries:
         size = min(plan.sharing, queries - len(drafts))
         own = max(plan.own, _HARD_NEGATIVES - size)
-        drafts += _draft_group(scenes, size, own, rng, split=split)
+        drafts += draft_group(scenes, rng, size=size, own=own, least=_HARD_NEGATIVES, split=split, allow=allow)
     while len(scenes) < products:
         if rng.random() < _SECOND_RENDERINGS:
             scenes.append(drafts[int(rng.random() * len(drafts))].edit.target)
         else:
-            scenes.append(sample_scene(rng, allow=_is_allowed if split == "train" else None))
+            scenes.append(sample_scene(rng, allow=allow))
     return _assemble(seed, split, scenes, drafts, rng)
 
 
 def _assemble(
-    seed: int, split: Split, scenes: Sequence[Scene], drafts: Sequence[_Draft], rng: np.random.Generator
+    seed: int, split: Split, scenes: Sequence[Scene], drafts: Sequence[DraftedQuery], rng: np.random.Generator
 ) -> Catalog:
     """Shuffle the gallery and look up the targets."""
     order = rng.permutation(len(scenes))
@@ -222,10 +207,22 @@ def _assemble(
             draft.text,
             draft.edit.kind,
             tuple(same[draft.edit.target]),
+            items[place_of[draft.target]].image_id,
+            _paraphrase(draft, np.random.default_rng([seed, _SPLIT_STREAMS[split], number, _PARAPHRASE_STREAM]), split),
+            is_held_out(draft.edit.reference) or is_held_out(draft.edit.target),
         )
         for number, draft in enumerate(drafts)
     )
     return Catalog(seed, split, items, queries)
+
+
+def _paraphrase(draft: DraftedQuery, rng: np.random.Generator, split: Split) -> str:
+    """Say a draft's edit again; of two texts at most one says a difference, which would be read as twice of it."""
+    while True:
+        text = describe_edit(draft.edit, rng, split=split)
+        differences = [_DIFFERENCE.search(said) is not None for said in (text, draft.text)]
+        if text != draft.text and not all(differences):
+            return text
 
 
 def draw_item(catalog: Catalog, index: int, *, size: int = 256) -> DrawnScene:

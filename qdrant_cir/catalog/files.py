@@ -1,4 +1,4 @@
-"""A catalogue on disk: pictures, the gallery manifest and the queries."""
+"""A catalogue on disk: pictures, the gallery manifest and the queries, the latter in FashionIQ's layout too."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from qdrant_cir.catalog.dataset import Catalog, draw_item, sample_catalog
+from qdrant_cir.catalog.dataset import GALLERY_VERSION, Catalog, draw_item, sample_catalog
 from qdrant_cir.catalog.draw import DRAWING_VERSION
 from qdrant_cir.catalog.edit import Split
+from qdrant_cir.catalog.fashioniq_files import fashioniq_files
 from qdrant_cir.catalog.language import describe_scene
 from qdrant_cir.catalog.scene import Scene, main_part
 from qdrant_cir.errors import InputError
@@ -95,11 +96,15 @@ def _write_tables(catalog: Catalog, folder: Path) -> None:
                 "modification_text": query.modification_text,
                 "targets": list(query.target_ids),
                 "kind": query.kind,
+                "combination": "unseen" if query.is_unseen else "seen",
             }
         )
         for query in catalog.queries
     ]
     _write_atomically(folder / "queries.jsonl", "\n".join(lines) + "\n")
+    for path, content in fashioniq_files(catalog).items():
+        (folder / path).parent.mkdir(exist_ok=True)
+        _write_atomically(folder / path, content)
 
 
 def _claim_folder(catalog: Catalog, folder: Path, size: int) -> None:
@@ -107,6 +112,7 @@ def _claim_folder(catalog: Catalog, folder: Path, size: int) -> None:
     (folder / "images").mkdir(parents=True, exist_ok=True)
     record = {
         "drawing_version": DRAWING_VERSION,
+        "gallery_version": GALLERY_VERSION,
         "seed": catalog.seed,
         "split": catalog.split,
         "products": len(catalog.items),
@@ -133,6 +139,9 @@ def write_catalog(
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Write pictures, ``gallery.csv``, ``queries.jsonl`` and ``catalog.json`` into the folder.
+
+    The queries are also written as FashionIQ has them, one category per family, into ``captions`` and
+    ``image_splits``; both layouts share the pictures.
 
     Pictures that are already there are kept, so that an interrupted run is completed by the same call. They
     are drawn by two processes when there are many. As with every process pool, a script that calls this

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from qdrant_cir.cli import printing
+from qdrant_cir.cli.catalog import catalog_app
 from qdrant_cir.cli.evaluate import evaluation_app
 from qdrant_cir.cli.exit_codes import describe_exit_codes
 from qdrant_cir.cli.options import (
@@ -38,8 +39,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_show_locals=False,
 )
-catalog = typer.Typer(help="Drawn products: pictures, manifest and queries with known answers.", no_args_is_help=True)
-app.add_typer(catalog, name="catalog")
+app.add_typer(catalog_app, name="catalog")
 app.add_typer(evaluation_app, name="evaluate")
 
 
@@ -277,33 +277,3 @@ def demo(
         printing.print_json(told)
     else:
         typer.echo(f"The contact sheet: {told['sheet']}")
-
-
-@catalog.command("build")
-def build_catalog(
-    *,
-    out: Annotated[Path, typer.Option("--out", help="Folder for pictures, manifest and queries.")],
-    products: Annotated[int, typer.Option("--products", help="Size of the gallery.")] = 2000,
-    queries: Annotated[int, typer.Option("--queries", help="Number of queries with known answers.")] = 100,
-    seed: Annotated[int, typer.Option("--seed", help="The same seed and numbers give the same files.")] = 0,
-    size: Annotated[int, typer.Option("--size", help="Side of the pictures in pixels.")] = 256,
-    as_json: JsonOption = False,
-) -> None:
-    """Draw a catalogue of products, with queries whose right answers are known.
-
-    Interrupted, the same command completes it.
-    """
-    from qdrant_cir.catalog.dataset import sample_catalog
-    from qdrant_cir.catalog.files import write_catalog
-
-    if seed < 0 or size < 1:
-        raise InputError(f"seed is {seed} and size is {size}; seed must be at least 0 and size at least 1.")
-    drawn = sample_catalog(seed, products=products, queries=queries)
-    with printing.show_counts(f"drawing {products} products") as show_count:
-        write_catalog(drawn, out, size=size, progress=show_count)
-    if as_json:
-        printing.print_json(
-            {"folder": str(out), "products": len(drawn.items), "queries": len(drawn.queries), "seed": seed}
-        )
-    else:
-        typer.echo(f"{out} holds {len(drawn.items)} products (gallery.csv) and {len(drawn.queries)} queries.")

@@ -91,6 +91,14 @@ def fashioniq(
             "a query per caption.",
         ),
     ] = _FashionIqSplit.ORIGINAL,
+    category: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--category",
+            help="One category; may be repeated. By default all that the folder has captions of.",
+            show_default=False,
+        ),
+    ] = None,
     exclude_reference: Annotated[
         bool,
         typer.Option(
@@ -111,6 +119,7 @@ def fashioniq(
         root,
         split=split.value,
         images=images,
+        categories=tuple(category) if category else None,
         excludes_reference=exclude_reference,
     )
     _run(benchmark, bundle=bundle, provider=provider, rerank_depth=rerank_depth, out=out, as_json=as_json)
@@ -163,17 +172,33 @@ def catalog(
     *,
     root: _RootOption,
     exclude_reference: _ExcludeOption = False,
+    floors: Annotated[
+        bool,
+        typer.Option("--floors/--no-floors", help="Also run queries without their text, and without their picture."),
+    ] = True,
     rerank_depth: _DepthOption = 50,
     bundle: BundleOption = None,
     provider: ProviderOption = "auto",
     out: _OutOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure on a drawn catalogue, as `qdrant-cir catalog` writes it, per kind of edit."""
+    """Measure on a drawn catalogue, as `qdrant-cir catalog` writes it, per kind of edit.
+
+    The catalogue is judged too: whether stage one finds the family of near-duplicates, does not choose well inside
+    it, and is helpless with half of a query.
+    """
     from qdrant_cir.evaluation.catalog import read_catalog
 
     benchmark = read_catalog(root, excludes_reference=exclude_reference)
-    _run(benchmark, bundle=bundle, provider=provider, rerank_depth=rerank_depth, out=out, as_json=as_json)
+    _run(
+        benchmark,
+        bundle=bundle,
+        provider=provider,
+        rerank_depth=rerank_depth,
+        out=out,
+        as_json=as_json,
+        runs_floors=floors,
+    )
 
 
 @evaluation_app.command()
@@ -237,6 +262,7 @@ def _run(
     as_json: bool,
     store: AbstractContextManager[Store] | None = None,
     collection: str | None = None,
+    runs_floors: bool = False,
 ) -> None:
     """Evaluate and print; galleries are kept in the output folder unless a store is given."""
     from qdrant_cir.evaluation.evaluate import EvaluationSettings, evaluate
@@ -251,6 +277,7 @@ def _run(
             rerank_depth=rerank_depth,
             provider=provider_named(provider),
             collection=collection,
+            runs_floors=runs_floors,
             on_images=on_images,
             on_queries=_query_progress(),
         )

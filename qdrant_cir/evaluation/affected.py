@@ -56,6 +56,8 @@ def find_affected(part: EvaluationPart, truth: PartTruth, present: Container[str
 
 
 def _has_reference(query: EvaluationQuery, present: Container[str]) -> bool:
+    if query.reference is None:
+        return True
     if isinstance(query.reference, GalleryImage):
         return query.reference.image_id in present
     try:

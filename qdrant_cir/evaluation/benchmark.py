@@ -19,6 +19,7 @@ from qdrant_cir.types import GalleryImage
 
 __all__ = [
     "Average",
+    "Bar",
     "Benchmark",
     "EvaluationPart",
     "EvaluationQuery",
@@ -26,6 +27,8 @@ __all__ = [
     "Reference",
     "gallery_record",
 ]
+
+_ALL = 100.0
 
 Reference: TypeAlias = GalleryImage | Path
 """An image of the gallery, or a file that is not in it."""
@@ -40,7 +43,7 @@ class EvaluationQuery:
 
     Attributes:
         query_id: unique in its part.
-        reference: the reference image.
+        reference: the reference image; None for a query by text alone.
         modification_text: what should be different; empty where the data set's is.
         labels: kinds of query that it counts to, each reported on its own.
         subset: image ids that are also ranked among themselves, every one of them by both stages (CIRR);
@@ -48,7 +51,7 @@ class EvaluationQuery:
     """
 
     query_id: str
-    reference: Reference
+    reference: Reference | None
     modification_text: str
     labels: tuple[str, ...] = ()
     subset: tuple[str, ...] = ()
@@ -80,6 +83,24 @@ class Average:
 
 
 @dataclass(frozen=True, slots=True)
+class Bar:
+    """What stage one must reach, or must not exceed, for a data set to be fair and hard; in percent."""
+
+    metric_name: str
+    least: float = 0.0
+    most: float = 100.0
+
+    def admits(self, value: float) -> bool:
+        """Tell whether a value is within the bar."""
+        return self.least <= value <= self.most
+
+    def __str__(self) -> str:
+        least = f" at least {self.least:g} %" if self.least > 0 else ""
+        most = f" at most {self.most:g} %" if self.most < _ALL else ""
+        return f"{self.metric_name}{least}{most}"
+
+
+@dataclass(frozen=True, slots=True)
 class Benchmark:
     """A data set with its protocol.
 
@@ -92,6 +113,8 @@ class Benchmark:
         metrics: what is computed for every judged query.
         averages: numbers made of those.
         notes: sentences about the protocol for the report.
+        bars: by which the data set itself is judged; empty where nobody doubts it. With bars, the queries are also
+            run with one half taken away.
     """
 
     name: str
@@ -101,6 +124,7 @@ class Benchmark:
     metrics: tuple[Metric, ...]
     averages: tuple[Average, ...] = ()
     notes: tuple[str, ...] = ()
+    bars: tuple[Bar, ...] = ()
 
     @property
     def depth(self) -> int:

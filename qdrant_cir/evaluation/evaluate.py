@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qdrant_cir.bundle import Bundle
@@ -13,6 +13,7 @@ from qdrant_cir.collection import Collection
 from qdrant_cir.errors import InputError
 from qdrant_cir.evaluation.affected import find_affected
 from qdrant_cir.evaluation.benchmark import Benchmark, EvaluationPart
+from qdrant_cir.evaluation.floors import run_floors
 from qdrant_cir.evaluation.galleries import PartGallery, index_gallery, open_gallery
 from qdrant_cir.evaluation.part_result import PartResult, judge_part
 from qdrant_cir.evaluation.report import EvaluationReport, RunDescription
@@ -24,7 +25,7 @@ from qdrant_cir.image_encoder import ImageEncoder
 from qdrant_cir.index_report import IndexProgress
 from qdrant_cir.query_model import QueryModel
 from qdrant_cir.retriever import Retriever
-from qdrant_cir.sessions import ExecutionProvider, open_graph
+from qdrant_cir.sessions import ExecutionProvider
 from qdrant_cir.stores.protocol import Store
 from qdrant_cir.types import Encoder
 
@@ -40,6 +41,7 @@ class EvaluationSettings:
             FashionIQ and 50 on CIRR.
         provider: where the graphs run.
         collection: name of the collection to search, for a benchmark without a gallery of its own.
+        runs_floors: also run the queries with one half taken away, of a benchmark that has bars.
         on_images: called while a gallery is indexed.
         on_queries: called with answers and queries while a part is run.
     """
@@ -47,6 +49,7 @@ class EvaluationSettings:
     rerank_depth: int
     provider: ExecutionProvider = "auto"
     collection: str | None = None
+    runs_floors: bool = True
     on_images: Callable[[IndexProgress], None] | None = None
     on_queries: Callable[[int, int], None] | None = None
 
@@ -83,13 +86,12 @@ def evaluate(
     if settings.rerank_depth < 0:
         raise InputError(f"rerank_depth is {settings.rerank_depth}; it must be at least 0")
     model = QueryModel(bundle, provider=settings.provider)
-    session = open_graph(bundle, "image_encoder", provider=settings.provider, shrinks_arena=True)
-    encoder = ImageEncoder(session)
+    encoder = ImageEncoder.open(bundle, provider=settings.provider)
     results = []
     for part in benchmark.parts:
         collection, gallery = _gallery_of(benchmark, part, store, encoder, bundle, settings)
         results.append(_run_part(benchmark, part, gallery, Retriever(collection, model), out, settings))
-    report = build_report(benchmark, results, _describe(bundle, settings.rerank_depth, session.provider))
+    report = build_report(benchmark, results, _describe(bundle, settings.rerank_depth, encoder.provider))
     return Evaluation(report, tuple(write_report(benchmark, results, report, out)))
 
 
@@ -104,14 +106,15 @@ def _run_part(
     """Run what can be run, and only then look at what is right."""
     affected = find_affected(part, benchmark.truth_of(part), gallery.present)
     cannot_run = {query.query_id for query in affected if not query.can_run}
+    header = _header(benchmark, part, gallery, retriever.collection.spec.fingerprint, settings)
     records = complete_run(
         retriever,
         [query for query in part.queries if query.query_id not in cannot_run],
         path=out / "runs" / f"{benchmark.split}_{part.name}_{settings.rerank_depth}.jsonl",
-        header=_header(benchmark, part, gallery, retriever.collection.spec.fingerprint, settings),
+        header=header,
         progress=settings.on_queries,
     )
-    return judge_part(
+    result = judge_part(
         benchmark,
         part,
         gallery=gallery,
@@ -119,6 +122,18 @@ def _run_part(
         records=records,
         rerank_depth=settings.rerank_depth,
     )
+    if not (benchmark.bars and settings.runs_floors and result.retrieved):
+        return result
+    floors = run_floors(
+        retriever,
+        part,
+        benchmark.truth_of(part),
+        result.retrieved.query_ids,
+        folder=out / "runs",
+        header=header,
+        progress=settings.on_queries,
+    )
+    return replace(result, floors=floors)
 
 
 def _gallery_of(

@@ -42,7 +42,7 @@ def read_fashioniq(
     *,
     split: FashionIqSplit = "original",
     images: Path | None = None,
-    categories: tuple[str, ...] = CATEGORIES,
+    categories: tuple[str, ...] | None = None,
     excludes_reference: bool = False,
 ) -> Benchmark:
     """Read the validation queries of FashionIQ.
@@ -52,7 +52,7 @@ def read_fashioniq(
         split: which galleries and queries.
         images: folder of the pictures; by default ``root/images``, ``root/images/CATEGORY``,
             ``root/resized_image`` or ``root``.
-        categories: in the order of the report.
+        categories: in the order of the report; by default all that ``captions`` has, of FashionIQ itself the three.
         excludes_reference: leave the reference out, which FashionIQ does not, but the published code of the
             VAL split does.
 
@@ -60,7 +60,8 @@ def read_fashioniq(
         InputError: a file is missing or not as published.
     """
     read = [
-        _read_category(root, category, split, images, excludes_reference=excludes_reference) for category in categories
+        _read_category(root, category, split, images, excludes_reference=excludes_reference)
+        for category in (_categories_of(root) if categories is None else categories)
     ]
     empty = sum(category.empty_captions for category in read)
     return Benchmark(
@@ -90,6 +91,27 @@ def join_captions(captions: tuple[str, ...]) -> str:
     return " and ".join([given[0].capitalize(), *given[1:]]) if given else ""
 
 
+def _categories_of(root: Path) -> tuple[str, ...]:
+    """List the categories that have captions. Some of FashionIQ's three alone are no data set, but part of one."""
+    found = sorted(path.name.removeprefix("cap.").removesuffix(".val.json") for path in _caption_files(root))
+    missing = [category for category in CATEGORIES if category not in found]
+    if set(found) <= set(CATEGORIES) and missing:
+        raise InputError(
+            f"There is no {_caption_file(root, missing[0])}; expected {', '.join(CATEGORIES)}, found "
+            f"{', '.join(found) or 'none'}. Give the folder that holds the published files, or name the "
+            "categories that are wanted."
+        )
+    return CATEGORIES if set(found) == set(CATEGORIES) else tuple(found)
+
+
+def _caption_files(root: Path) -> list[Path]:
+    return list((root / "captions").glob("cap.*.val.json"))
+
+
+def _caption_file(root: Path, category: str) -> Path:
+    return root / "captions" / f"cap.{category}.val.json"
+
+
 @dataclass(frozen=True, slots=True)
 class _Category:
     part: EvaluationPart
@@ -100,7 +122,7 @@ class _Category:
 def _read_category(
     root: Path, category: str, split: FashionIqSplit, images: Path | None, *, excludes_reference: bool
 ) -> _Category:
-    entries = read_records(root / "captions" / f"cap.{category}.val.json")
+    entries = read_records(_caption_file(root, category))
     folders = _folders(root, images, category)
     queries: list[EvaluationQuery] = []
     truth: dict[str, Truth] = {}

@@ -23,7 +23,7 @@ from qdrant_cir.types import GalleryImage
 __all__ = ["METRICS", "QUERY_FILE", "gallery_of", "part_of", "read_own"]
 
 QUERY_FILE = "queries.jsonl"
-METRICS: tuple[Metric, ...] = (Recall(1), Recall(5), Recall(10), Recall(50), AveragePrecision(10))
+METRICS: tuple[Metric, ...] = (Recall(1), Recall(5), Recall(10), Recall(50), Recall(100), AveragePrecision(10))
 _MANIFESTS = ("gallery.csv", "gallery.jsonl", "gallery.parquet")
 
 

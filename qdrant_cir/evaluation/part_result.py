@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from qdrant_cir.evaluation.affected import AffectedQuery
 from qdrant_cir.evaluation.benchmark import Benchmark, EvaluationPart
+from qdrant_cir.evaluation.floors import FloorScores
 from qdrant_cir.evaluation.galleries import PartGallery
 from qdrant_cir.evaluation.losses import TargetPlaces
 from qdrant_cir.evaluation.metric import Metric, Truth
@@ -34,6 +35,7 @@ class PartResult:
             two did not run.
         places: of every scored query's target, in the order of the scores: the single one where the data set
             names one, else the best.
+        floors: the same queries with one half taken away; empty where they were not run.
     """
 
     part: EvaluationPart
@@ -45,6 +47,7 @@ class PartResult:
     final: QueryScores | None
     ceiling: QueryScores | None
     places: tuple[TargetPlaces, ...]
+    floors: tuple[FloorScores, ...] = ()
 
 
 def judge_part(

@@ -13,7 +13,15 @@ from qdrant_cir.evaluation.latency import StepLatency
 from qdrant_cir.evaluation.losses import Losses
 from qdrant_cir.index_report import FailedImage
 
-__all__ = ["EvaluationReport", "MetricRow", "PartReport", "RunDescription", "SliceReport"]
+__all__ = [
+    "CredibilityLine",
+    "EvaluationReport",
+    "Figure",
+    "MetricRow",
+    "PartReport",
+    "RunDescription",
+    "SliceReport",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +109,31 @@ class PartReport:
 
 
 @dataclass(frozen=True, slots=True)
+class Figure:
+    """A number by its metric's name."""
+
+    name: str
+    interval: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class CredibilityLine:
+    """One reason to believe, or not to believe, that a data set is hard and fair.
+
+    Attributes:
+        subject: what was measured: ``stage one``, ``image-only`` or ``text-only``.
+        figures: stage one's numbers.
+        bar: what is demanded of one of them, such as ``R@1 at most 70 %``.
+        is_met: whether it holds.
+    """
+
+    subject: str
+    figures: tuple[Figure, ...]
+    bar: str
+    is_met: bool
+
+
+@dataclass(frozen=True, slots=True)
 class EvaluationReport:
     """The whole evaluation.
 
@@ -115,6 +148,7 @@ class EvaluationReport:
         notes: about the protocol, and what the retriever said of queries.
         resamples: of the bootstrap.
         seed: of the bootstrap.
+        credibility: of the data set; empty where it has no bars.
     """
 
     benchmark: str
@@ -127,3 +161,4 @@ class EvaluationReport:
     notes: tuple[str, ...]
     resamples: int
     seed: int
+    credibility: tuple[CredibilityLine, ...]

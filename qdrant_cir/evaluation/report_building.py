@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from qdrant_cir.evaluation.benchmark import Average, Benchmark
 from qdrant_cir.evaluation.bootstrap import Interval, bootstrap_means, interval_of
+from qdrant_cir.evaluation.credibility import judge_credibility
 from qdrant_cir.evaluation.latency import summarize_latency
 from qdrant_cir.evaluation.losses import count_losses
 from qdrant_cir.evaluation.part_result import PartResult
@@ -67,6 +68,13 @@ def build_report(
         ),
         resamples=resamples,
         seed=seed,
+        credibility=judge_credibility(
+            benchmark.bars if overall.rows else (),
+            overall.rows,
+            [result.floors for result in results],
+            resamples=resamples,
+            seed=seed,
+        ),
     )
 
 

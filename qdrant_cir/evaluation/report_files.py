@@ -13,16 +13,37 @@ from qdrant_cir.evaluation.cirr_submission import write_cirr_submission
 from qdrant_cir.evaluation.part_result import PartResult
 from qdrant_cir.evaluation.rank_change_plot import draw_rank_changes
 from qdrant_cir.evaluation.rankings import answer_reranked
-from qdrant_cir.evaluation.report import EvaluationReport
+from qdrant_cir.evaluation.report import EvaluationReport, MetricRow
 from qdrant_cir.evaluation.report_markdown import write_markdown
-from qdrant_cir.types import GalleryImage, JsonObject
+from qdrant_cir.types import GalleryImage, JsonObject, JsonValue
 
 __all__ = ["report_json", "write_report"]
 
 
 def report_json(report: EvaluationReport) -> JsonObject:
-    """Give the report as JSON; ``unit`` says that its numbers are percentages."""
-    return {"unit": "percent", **asdict(report)}
+    """Give the report as JSON; ``unit`` says that its numbers are percentages.
+
+    ``stage_one`` and ``stage_two`` have the numbers by name (``recall@10``, ``map@10``), and so has every one of
+    ``slices``; ``stage_two`` is null where it did not run.
+    """
+    slices: list[JsonValue] = [
+        {"part": part.name, "label": entry.label, "queries": entry.queries, **_stages(entry.rows)}
+        for part in report.parts
+        for entry in part.slices
+    ]
+    return {"unit": "percent", **_stages(report.rows), "slices": slices, **asdict(report)}
+
+
+def _stages(rows: Sequence[MetricRow]) -> JsonObject:
+    """Give the numbers of both stages by name."""
+    stage_one: JsonObject = {_json_name(row.name): asdict(row.retrieved) for row in rows}
+    stage_two: JsonObject = {_json_name(row.name): asdict(row.reranked) for row in rows if row.reranked is not None}
+    return {"stage_one": stage_one, "stage_two": stage_two or None}
+
+
+def _json_name(name: str) -> str:
+    """Write out what papers shorten: ``R@10`` is ``recall@10``, ``mAP@10`` is ``map@10``."""
+    return name.replace("Rsubset@", "recall_subset@").replace("R@", "recall@").replace("mAP@", "map@")
 
 
 def write_report(

@@ -25,6 +25,7 @@ def write_markdown(report: EvaluationReport) -> str:
             blocks += _part(part, report, heading=part.name if several else "Result")
     else:
         blocks.append("The answers of this split are not published, so nothing is scored here.")
+    blocks += _credibility(report)
     blocks += _missing(report.parts)
     blocks += ["## Latency", _latency_table(report)]
     blocks += ["## Protocol", "\n".join(f"* {note}" for note in report.notes)]
@@ -99,6 +100,21 @@ def _ceiling(ceiling: Interval | None, rerank_depth: int) -> list[str]:
         f"Ceiling: {_interval(ceiling)} of the queries have a target among the {rerank_depth} candidates; "
         f"re-ranking cannot bring more to the first {rerank_depth} places."
     ]
+
+
+def _credibility(report: EvaluationReport) -> list[str]:
+    if not report.credibility:
+        return []
+    lines = [
+        (
+            line.subject,
+            ", ".join(f"{figure.name} {_interval(figure.interval)}" for figure in line.figures),
+            line.bar,
+            "yes" if line.is_met else "**no**",
+        )
+        for line in report.credibility
+    ]
+    return ["## Is the data set hard and fair?", _table(("stage one alone", "found", "bar", "met"), lines)]
 
 
 def _missing(parts: Sequence[PartReport]) -> list[str]:

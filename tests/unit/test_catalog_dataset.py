@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,10 @@ from qdrant_cir.catalog.dataset import (
     sample_training_edit,
     sample_training_scene,
 )
+from qdrant_cir.catalog.edit import sample_edit
 from qdrant_cir.catalog.files import GALLERY_COLUMNS, write_catalog
-from qdrant_cir.catalog.scene import attributes, distance, sample_scene
+from qdrant_cir.catalog.near_misses import NEAR_MISS_KINDS, NearMissKind, count_near_misses, near_miss_kind
+from qdrant_cir.catalog.scene import Scene, attributes, distance, sample_scene
 from qdrant_cir.errors import InputError
 
 
@@ -45,18 +48,64 @@ def test_targets_are_all_items_that_equal_one_another_in_every_attribute(catalog
 
 
 @pytest.mark.parametrize(("products", "queries"), [(400, 24), (60, 3), (1000, 200), (250, 41)])
-def test_every_query_has_ten_hard_negatives_in_the_gallery(products: int, queries: int) -> None:
+def test_every_query_has_ten_near_misses_in_the_gallery_and_its_reference_is_one(products: int, queries: int) -> None:
     drawn = sample_catalog(5, products=products, queries=queries)
-    scenes = {item.image_id: item.scene for item in drawn.items}
-    for query in drawn.queries:
-        target = scenes[query.target_ids[0]]
-        reach = max(3, distance(scenes[query.reference_id], target) + 1)
-        near = [
-            scene
-            for scene in scenes.values()
-            if scene != target and scene.family == target.family and distance(scene, target) <= reach
-        ]
-        assert len(near) >= 10
+    counts = count_near_misses(drawn)
+    assert min(count.total() for count in counts) >= 10
+    for query, count in zip(drawn.queries, counts, strict=True):
+        assert count["reference"] >= 1
+        assert count["edit right, rest wrong"] >= 1
+        # of two sizes the wrong one is the reference's, and so with what is there or is not
+        if query.kind not in ("resize", "recount", "remove", "two"):
+            assert count["one attribute off"] >= 1
+
+
+def changes(before: Scene, after: Scene) -> dict[str, str]:
+    """Give the attributes in which two scenes of one family differ, with their values in the second."""
+    old = attributes(before)
+    return {key: value for key, value in attributes(after).items() if value != old[key]}
+
+
+def test_near_misses_are_what_their_kinds_say(catalog: Catalog) -> None:
+    scenes = {item.image_id: item.scene for item in catalog.items}
+    seen = dict.fromkeys(NEAR_MISS_KINDS, 0)
+    for query in catalog.queries:
+        reference, target = scenes[query.reference_id], scenes[query.drawn_target_id]
+        asked = changes(reference, target)
+        counted: Counter[NearMissKind] = Counter()
+        for scene in scenes.values():
+            kind = near_miss_kind(scene, reference=reference, target=target)
+            if kind is None:
+                continue
+            counted[kind] += 1
+            done = changes(reference, scene)
+            if kind == "reference":
+                assert not done
+            elif kind == "edit right, rest wrong":
+                assert asked.items() < done.items()
+            else:
+                assert not asked.items() <= done.items()
+            if kind == "binding swapped":
+                parts = {key.split(".")[0] for key in asked}
+                assert not parts & {key.split(".")[0] for key in done}
+                assert {key.split(".")[1] for key in done} & {key.split(".")[1] for key in asked}
+            if kind == "one attribute off":
+                assert distance(scene, target) == 1
+        for kind in counted:
+            seen[kind] += counted[kind]
+        assert counted == count_near_misses(catalog)[catalog.queries.index(query)]
+    assert all(seen.values())
+
+
+def test_a_binding_is_swapped_in_the_gallery_wherever_the_product_has_a_part_that_takes_it(catalog: Catalog) -> None:
+    scenes = {item.image_id: item.scene for item in catalog.items}
+    for query, count in zip(catalog.queries, count_near_misses(catalog), strict=True):
+        if count["binding swapped"] or query.kind in ("two", "swap"):
+            continue
+        reference, target = scenes[query.reference_id], scenes[query.drawn_target_id]
+        for seed in range(300):
+            other = sample_edit(reference, np.random.default_rng(seed), split="test").target
+            assert near_miss_kind(other, reference=reference, target=target) != "binding swapped"
 
 
 def test_some_queries_have_several_targets() -> None:
@@ -122,7 +171,46 @@ def test_what_is_written_can_be_read_back(tmp_path: Path) -> None:
     lines = (tmp_path / "queries.jsonl").read_text(encoding="utf-8").splitlines()
     queries = [json.loads(line) for line in lines]
     assert [tuple(query["targets"]) for query in queries] == [query.target_ids for query in drawn.queries]
-    assert set(queries[0]) == {"query_id", "reference", "modification_text", "targets", "kind"}
+    assert set(queries[0]) == {"query_id", "reference", "modification_text", "targets", "kind", "combination"}
+
+
+def test_the_same_queries_are_written_in_fashioniqs_layout_with_two_captions_over_the_same_pictures(
+    tmp_path: Path,
+) -> None:
+    drawn = sample_catalog(1, products=200, queries=16)
+    write_catalog(drawn, tmp_path, size=16)
+    family_of = {item.image_id: item.scene.family for item in drawn.items}
+    families = sorted({family_of[query.reference_id] for query in drawn.queries})
+    assert sorted(path.name for path in (tmp_path / "captions").iterdir()) == [f"cap.{f}.val.json" for f in families]
+    written = []
+    for family in families:
+        entries = json.loads((tmp_path / "captions" / f"cap.{family}.val.json").read_text())
+        gallery = json.loads((tmp_path / "image_splits" / f"split.{family}.val.json").read_text())
+        assert gallery == [image_id for image_id, found in family_of.items() if found == family]
+        for entry in entries:
+            assert set(entry) == {"candidate", "target", "captions"}
+            assert {entry["candidate"], entry["target"]} <= set(gallery)
+        written += entries
+    by_text = {query.modification_text: query for query in drawn.queries}
+    assert len(written) == len(by_text) == 16
+    for entry in written:
+        query = by_text[entry["captions"][0]]
+        assert (entry["candidate"], entry["target"]) == (query.reference_id, query.drawn_target_id)
+        assert entry["target"] in query.target_ids
+        assert entry["captions"][1] == query.paraphrase != query.modification_text
+        # "one more button" twice would ask for two
+        assert sum(" more " in f" {text} " or " fewer " in f" {text} " for text in entry["captions"]) <= 1
+    assert not list(tmp_path.glob("**/*.partial"))
+
+
+def test_a_query_is_unseen_when_training_never_shows_its_reference_or_its_target() -> None:
+    drawn = sample_catalog(0, products=1000, queries=80)
+    scenes = {item.image_id: item.scene for item in drawn.items}
+    for query in drawn.queries:
+        either = is_held_out(scenes[query.reference_id]) or is_held_out(scenes[query.drawn_target_id])
+        assert query.is_unseen == either
+    assert 0.05 < sum(query.is_unseen for query in drawn.queries) / 80 < 0.4
+    assert not any(query.is_unseen for query in sample_catalog(0, products=400, queries=20, split="train").queries)
 
 
 def test_an_interrupted_run_is_completed_without_drawing_again(tmp_path: Path) -> None:

@@ -235,7 +235,8 @@ def test_the_drawn_catalogue_is_read_with_its_kinds_as_labels(tmp_path: Path) ->
     (part,) = benchmark.parts
     assert gallery_ids(part) == [item.image_id for item in drawn.items]
     assert [(query.query_id, query.labels) for query in part.queries] == [
-        (query.query_id, (query.kind,)) for query in drawn.queries
+        (query.query_id, (query.kind, f"{'unseen' if query.is_unseen else 'seen'} combination"))
+        for query in drawn.queries
     ]
     for query in drawn.queries:
         assert benchmark.truth["catalog"][query.query_id].targets == set(query.target_ids)
@@ -249,4 +250,21 @@ def test_a_missing_file_and_a_repeated_key_are_refused_by_name(tmp_path: Path) -
         '[{"candidate": "a", "candidate": "b", "target": "c", "captions": ["x", "y"]}]'
     )
     with pytest.raises(InputError, match="'candidate' is given twice"):
-        read_fashioniq(tmp_path)
+        read_fashioniq(tmp_path, categories=("dress",))
+
+
+def test_a_part_of_fashioniq_is_refused_unless_its_categories_are_named(tmp_path: Path) -> None:
+    root = tmp_path / "fashioniq"
+    shutil.copytree(EXCERPTS / "fashioniq", root)
+    (root / "captions" / "cap.shirt.val.json").unlink()
+    with pytest.raises(InputError, match="expected dress, shirt, toptee, found dress, toptee"):
+        read_fashioniq(root)
+    assert [part.name for part in read_fashioniq(root, categories=("toptee",)).parts] == ["toptee"]
+
+
+def test_other_categories_than_fashioniqs_are_found_by_their_files(tmp_path: Path) -> None:
+    root = tmp_path / "shop"
+    shutil.copytree(EXCERPTS / "fashioniq", root)
+    for folder, name in (("captions", "cap.{}.val.json"), ("image_splits", "split.{}.val.json")):
+        (root / folder / name.format("toptee")).rename(root / folder / name.format("hat"))
+    assert [part.name for part in read_fashioniq(root).parts] == ["dress", "hat", "shirt"]

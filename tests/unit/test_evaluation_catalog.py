@@ -1,0 +1,168 @@
+"""What the catalogue's report adds: numbers by name for both stages, and whether the data set is hard and fair.
+
+Colours and order are those of ``test_evaluation_end_to_end.py``: "red, make it blue" has blue, pale, navy, black, red,
+green in stage one, and blue, navy, black, pale, red, green in stage two. Of red alone the nearest other colours are
+black (cosine 1/3), then navy (0). "make it blue" alone is blue itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from qdrant_cir.cli.evaluate import evaluation_app
+from qdrant_cir.evaluation.benchmark import Bar
+
+COLORS = {
+    "blue": (0, 0, 255),
+    "pale": (96, 96, 160),
+    "navy": (0, 0, 128),
+    "black": (0, 0, 0),
+    "red": (255, 0, 0),
+    "green": (0, 255, 0),
+}
+TARGETS = ("navy", "blue")
+
+
+@pytest.fixture
+def shop(tmp_path: Path, write_solid_images: Callable[[Path, Mapping[str, tuple[int, int, int]]], list[Path]]) -> Path:
+    folder = tmp_path / "shop"
+    write_solid_images(folder / "images", COLORS)
+    rows = ["image_id,file", *(f"{name},images/{name}.png" for name in COLORS)]
+    (folder / "gallery.csv").write_text("\n".join(rows) + "\n")
+    lines = [
+        json.dumps(
+            {
+                "query_id": f"to {target}",
+                "reference": "red",
+                "modification_text": "make it blue",
+                "targets": [target],
+                "kind": "recolour",
+                "combination": "unseen" if target == "blue" else "seen",
+            }
+        )
+        for target in TARGETS
+    ]
+    (folder / "queries.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def report_of(shop: Path, bundle: Path, out: Path, *options: str) -> dict[str, Any]:
+    arguments = ["catalog", "--root", str(shop), "--bundle", str(bundle), "--out", str(out), "--provider", "cpu"]
+    result = CliRunner().invoke(evaluation_app, [*arguments, *options, "--json"])
+    assert result.exit_code == 0, result.output
+    report: dict[str, Any] = json.loads(result.stdout)
+    return report
+
+
+def values(stage: dict[str, dict[str, float]]) -> dict[str, float]:
+    """Give a stage's numbers without their intervals, after looking at the intervals."""
+    for number in stage.values():
+        assert number["low"] <= number["value"] <= number["high"]
+    return {name: number["value"] for name, number in stage.items()}
+
+
+def test_both_stages_have_their_numbers_by_name(shop: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    report = report_of(shop, tiny_bundle, tmp_path / "out")
+    rest = {"recall@5": 100.0, "recall@10": 100.0, "recall@50": 100.0, "recall@100": 100.0}
+    # navy goes from 3 to 2, blue stays first: (1/3 + 1) / 2 and (1/2 + 1) / 2
+    assert values(report["stage_one"]) == pytest.approx({"recall@1": 50.0, **rest, "map@10": 100 * 2 / 3})
+    assert values(report["stage_two"]) == pytest.approx({"recall@1": 50.0, **rest, "map@10": 75.0})
+    assert report["ceiling"]["value"] == 100.0
+
+
+def test_slices_are_per_kind_of_edit_and_by_what_training_has_seen(
+    shop: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    report = report_of(shop, tiny_bundle, tmp_path / "out", "--no-floors")
+    found = {entry["label"]: (entry["queries"], values(entry["stage_one"])["recall@1"]) for entry in report["slices"]}
+    assert found == {"recolour": (2, 50.0), "seen combination": (1, 0.0), "unseen combination": (1, 100.0)}
+
+
+def test_stage_one_is_read_to_100_however_few_are_re_ranked(
+    tmp_path: Path,
+    tiny_bundle: Path,
+    write_solid_images: Callable[[Path, Mapping[str, tuple[int, int, int]]], list[Path]],
+) -> None:
+    folder = tmp_path / "shop"
+    # 69 blues before navy at 70, which one candidate never brings into view
+    names = ["red", *(f"blue{number:02d}" for number in range(69)), "navy"]
+    write_solid_images(folder / "images", {name: COLORS[name.rstrip("0123456789")] for name in names})
+    (folder / "gallery.csv").write_text("\n".join(["image_id,file", *(f"{n},images/{n}.png" for n in names)]) + "\n")
+    query = {"reference": "red", "modification_text": "make it blue", "targets": ["navy"], "kind": "recolour"}
+    (folder / "queries.jsonl").write_text(json.dumps(query) + "\n")
+    report = report_of(folder, tiny_bundle, tmp_path / "out", "--rerank-depth", "1")
+    for stage in ("stage_one", "stage_two"):
+        found = values(report[stage])
+        assert (found["recall@50"], found["recall@100"]) == (0.0, 100.0)
+    assert report["ceiling"]["value"] == 0.0
+
+
+def test_stage_one_alone_has_no_stage_two(shop: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    report = report_of(shop, tiny_bundle, tmp_path / "out", "--rerank-depth", "0")
+    assert report["stage_two"] is None
+    assert report["ceiling"] is None
+
+
+def test_the_data_set_is_held_against_its_bars(shop: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    report = report_of(shop, tiny_bundle, tmp_path / "out")
+    found = [
+        (
+            line["subject"],
+            {figure["name"]: figure["interval"]["value"] for figure in line["figures"]},
+            line["bar"],
+            line["is_met"],
+        )
+        for line in report["credibility"]
+    ]
+    assert found == [
+        ("stage one", {"R@100": 100.0}, "R@100 at least 97 %", True),
+        ("stage one", {"R@1": 50.0}, "R@1 at most 70 %", True),
+        # red itself is left out, black comes first
+        ("image-only", {"R@1": 0.0, "R@10": 100.0, "R@100": 100.0}, "R@1 at most 20 %", True),
+        # blue comes first, and is one of two targets: this data set can be answered without its pictures
+        ("text-only", {"R@1": 50.0, "R@10": 100.0, "R@100": 100.0}, "R@1 at most 20 %", False),
+    ]
+
+
+def test_the_printed_report_says_which_bar_is_not_met(shop: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    arguments = ["catalog", "--root", str(shop), "--bundle", str(tiny_bundle), "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(evaluation_app, arguments)
+    assert "## Is the data set hard and fair?" in result.stdout
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("| text-only")]
+    assert "R@1 50.00 [" in line
+    assert line.endswith("| R@1 at most 20 % | **no** |")
+
+
+def test_floors_can_be_left_out_and_are_run_when_they_are_asked_for_later(
+    shop: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    first = report_of(shop, tiny_bundle, tmp_path / "out", "--no-floors")
+    runs = sorted(path.name for path in (tmp_path / "out" / "runs").iterdir())
+    assert runs == ["queries_catalog_50.jsonl"]
+    second = report_of(shop, tiny_bundle, tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out" / "runs").iterdir()) == [
+        "queries_catalog_50.jsonl",
+        "queries_catalog_image-only.jsonl",
+        "queries_catalog_text-only.jsonl",
+    ]
+    assert first["stage_one"] == second["stage_one"]
+    assert (len(first["credibility"]), len(second["credibility"])) == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("bar", "value", "admits", "text"),
+    [
+        (Bar("R@100", least=97.0), 97.0, True, "R@100 at least 97 %"),
+        (Bar("R@100", least=97.0), 96.9, False, "R@100 at least 97 %"),
+        (Bar("R@1", most=70.0), 70.1, False, "R@1 at most 70 %"),
+    ],
+)
+def test_a_bar_admits_its_own_value(bar: Bar, value: float, admits: bool, text: str) -> None:
+    assert bar.admits(value) == admits
+    assert str(bar) == text
