@@ -1,8 +1,9 @@
 """FashionIQ: three categories, each with its own gallery; two captions per query.
 
 Layout as published: ``captions/cap.CATEGORY.val.json`` and ``image_splits/split.CATEGORY.val.json``,
-pictures by product number. In these files ``candidate`` is the *reference* image. The reference stays in the
-gallery. Recall is averaged over a category's queries, then over the categories without weights.
+pictures by product number; other data in this layout is read with the categories that it has. In these files
+``candidate`` is the *reference* image. The reference stays in the gallery. Recall is averaged over a category's
+queries, then over the categories without weights.
 """
 
 from __future__ import annotations

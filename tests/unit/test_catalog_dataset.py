@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from qdrant_cir.catalog.dataset import (
     Catalog,
@@ -23,6 +24,7 @@ from qdrant_cir.catalog.edit import sample_edit
 from qdrant_cir.catalog.files import GALLERY_COLUMNS, write_catalog
 from qdrant_cir.catalog.near_misses import NEAR_MISS_KINDS, NearMissKind, count_near_misses, near_miss_kind
 from qdrant_cir.catalog.scene import Scene, attributes, distance, sample_scene
+from qdrant_cir.cli.catalog import catalog_app
 from qdrant_cir.errors import InputError
 
 
@@ -201,6 +203,17 @@ def test_the_same_queries_are_written_in_fashioniqs_layout_with_two_captions_ove
         # "one more button" twice would ask for two
         assert sum(" more " in f" {text} " or " fewer " in f" {text} " for text in entry["captions"]) <= 1
     assert not list(tmp_path.glob("**/*.partial"))
+
+
+def test_the_command_says_how_many_near_misses_a_query_has(tmp_path: Path) -> None:
+    arguments = ["build", "--out", str(tmp_path), "--products", "40", "--queries", "2", "--size", "16"]
+    shown = CliRunner().invoke(catalog_app, arguments)
+    assert shown.exit_code == 0, shown.output
+    told = json.loads(CliRunner().invoke(catalog_app, [*arguments, "--json"]).stdout)["near_misses_per_query"]
+    assert f"at least {told['least']} per query" in shown.stdout
+    assert told["least"] >= 10
+    assert told["mean"] == pytest.approx(sum(told["mean_by_kind"].values()))
+    assert told["mean_by_kind"]["reference"] == 1.0
 
 
 def test_a_query_is_unseen_when_training_never_shows_its_reference_or_its_target() -> None:
