@@ -18,6 +18,7 @@ from onnx_export.errors import TrainingError
 from onnx_export.model_folder import ModelFolder, save_model_folder
 from onnx_export.models import CATALOG_SMALL, CirModel, build_model
 from onnx_export.training.features import PictureFeatures, compute_features
+from onnx_export.training.grounding import Grounding
 from onnx_export.training.loop import Schedule, StepFunction, train
 from onnx_export.training.pool import Pool, open_pool
 from onnx_export.training.pretrain import Pretraining, normalised_pixels
@@ -38,7 +39,9 @@ class Recipe:
     Attributes:
         seed: of pictures, weights and batches.
         groups: training triplets in the pool, six pictures each.
-        pretrain_steps, pretrain_groups, pretrain_rate: optimiser steps, groups per step, peak learning rate.
+        pretrain_steps, pretrain_groups, pretrain_rate: of the image encoder: optimiser steps, groups per step, peak
+            learning rate.
+        grounding_steps, grounding_groups, grounding_rate: the same for the text encoder.
         stage_one_steps, stage_one_batch, stage_one_rate: the same for the composer, in queries.
         stage_two_steps, stage_two_batch, stage_two_rate: the same for the re-ranker, in queries.
         stage_one_negatives: pictures of the whole pool that stage one ranks beside those of the batch.
@@ -51,6 +54,9 @@ class Recipe:
     pretrain_steps: int = 2_000
     pretrain_groups: int = 8
     pretrain_rate: float = 1.5e-3
+    grounding_steps: int = 1_500
+    grounding_groups: int = 8
+    grounding_rate: float = 1e-3
     stage_one_steps: int = 2_000
     stage_one_batch: int = 64
     stage_one_rate: float = 3e-4
@@ -110,9 +116,10 @@ class Run:
         model = build_model(CATALOG_SMALL, seed=self.recipe.seed)
         pretraining, spent = self._pretrain(model, pool)
         seconds = {"pretrain": spent}
+        data = pool_triplets(pool, self._features(model, pool))
+        seconds["grounding"] = self._ground(model, pool, data)
         if last != "pretrain":
             grounded = {k: v.clone() for k, v in model.composer.text_encoder.state_dict().items()}
-            data = pool_triplets(pool, self._features(model, pool))
             seconds["stage-one"] = self._stage_one(model, data, pretraining)
             if last != "stage-one":
                 start_reranker_from_text_encoder(model, grounded)
@@ -121,15 +128,16 @@ class Run:
 
     def _pretrain(self, model: CirModel, pool: Pool) -> tuple[Pretraining, float]:
         recipe = self.recipe
-        stage = Pretraining(model, pool, self.tokenizer, seed=recipe.seed, groups_per_step=recipe.pretrain_groups)
-        for parameter in model.reranker.parameters():
-            parameter.requires_grad = False
+        stage = Pretraining(model, pool, seed=recipe.seed, groups_per_step=recipe.pretrain_groups)
         model.image_encoder.visual_encoder.patch_embed.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         schedule = Schedule(recipe.pretrain_steps, recipe.pretrain_rate)
-        seconds = self._run("pretrain", stage.modules, schedule, stage.step)
-        for parameter in model.reranker.parameters():
-            parameter.requires_grad = True
-        return stage, seconds
+        return stage, self._run("pretrain", stage.modules, schedule, stage.step)
+
+    def _ground(self, model: CirModel, pool: Pool, data: TripletSet) -> float:
+        recipe = self.recipe
+        stage = Grounding(model, pool, data, self.tokenizer, seed=recipe.seed, groups_per_step=recipe.grounding_groups)
+        schedule = Schedule(recipe.grounding_steps, recipe.grounding_rate)
+        return self._run("grounding", stage.modules, schedule, stage.step)
 
     def _features(self, model: CirModel, pool: Pool) -> PictureFeatures:
         def read(rows: slice) -> Tensor:
@@ -166,7 +174,7 @@ class Run:
         schedule = Schedule(recipe.stage_two_steps, recipe.stage_two_rate)
         return self._run("stage-two", stage.modules, schedule, stage.step)
 
-    def _run(self, name: Stage, modules: nn.ModuleDict, schedule: Schedule, step: StepFunction) -> float:
+    def _run(self, name: str, modules: nn.ModuleDict, schedule: Schedule, step: StepFunction) -> float:
         modules.train()
         seconds = train(name, run_folder=self.folder, modules=modules, schedule=schedule, step_losses=step)
         modules.eval()

@@ -7,7 +7,7 @@ attributes of a candidate are not the target's. Both read off heads that are thr
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import cast
 
 import numpy as np
@@ -25,6 +25,7 @@ from onnx_export.training.triplets import Triplet, TripletSet
 
 TEXT_ONLY_SHARE = 0.08
 MINED_DEPTH = 1000
+LENGTH_GROUPS = 6
 MISMATCH_WEIGHT = 3.0
 
 
@@ -51,9 +52,8 @@ class StageOne:
     def step(self, step: int) -> dict[str, Tensor]:
         """Draw a batch from (seed, step) and give its losses."""
         rng = np.random.default_rng((self.seed, 1, step))
-        numbers = rng.choice(len(self.data.triplets), self.batch, replace=False)
-        triplets = [self.data.triplets[n] for n in numbers]
-        texts, reference = self._inputs(triplets, rng)
+        triplets, texts = _draw(self.data.triplets, self.batch, rng)
+        reference = self._references(triplets, texts, rng)
         ids, mask = encode_texts(self.tokenizer, texts)
         states = self.model.composer.text_encoder(ids, mask, reference)
         embedding = self.model.composer.text_proj(states[:, 0])
@@ -72,14 +72,14 @@ class StageOne:
             losses["attributes"] = read_attributes(heads, self.vocabulary, embedding, wanted)
         return losses
 
-    def _inputs(self, triplets: list[Triplet], rng: np.random.Generator) -> tuple[list[str], Tensor]:
-        texts = [_pick(t.texts, rng) for t in triplets]
+    def _references(self, triplets: list[Triplet], texts: list[str], rng: np.random.Generator) -> Tensor:
+        """Tokens of the references; a few queries are made to go without, by a description of their target."""
         reference = self.data.features.tokens_of(np.array([t.reference for t in triplets]))
         for i in np.flatnonzero(rng.random(len(triplets)) < TEXT_ONLY_SHARE).tolist():
             if triplets[i].descriptions:
                 texts[i] = _pick(triplets[i].descriptions, rng)
                 reference[i] = self.data.features.blank
-        return texts, reference
+        return reference
 
     def _gallery(self, triplets: list[Triplet], rng: np.random.Generator) -> NDArray[np.int64]:
         own = [row for t in triplets for row in (*t.targets, *t.near)]
@@ -120,9 +120,8 @@ class StageTwo:
     def step(self, step: int) -> dict[str, Tensor]:
         """Draw a batch from (seed, step) and give its losses."""
         rng = np.random.default_rng((self.seed, 2, step))
-        numbers = rng.choice(len(self.data.triplets), self.batch, replace=False)
-        triplets = [self.data.triplets[n] for n in numbers]
-        ids, mask = encode_texts(self.tokenizer, [_pick(t.texts, rng) for t in triplets])
+        triplets, texts = _draw(self.data.triplets, self.batch, rng)
+        ids, mask = encode_texts(self.tokenizer, texts)
         reference = self.data.features.tokens_of(np.array([t.reference for t in triplets]))
         with torch.no_grad():
             query, states = self.model.composer(ids, mask, reference)
@@ -194,6 +193,16 @@ def start_reranker_from_text_encoder(model: CirModel, grounded: dict[str, Tensor
             width = merge.weight.shape[0]
             with torch.no_grad():
                 merge.weight.copy_(torch.cat((torch.eye(width), torch.eye(width)), dim=1) / 2)
+
+
+def _draw(triplets: Sequence[Triplet], count: int, rng: np.random.Generator) -> tuple[list[Triplet], list[str]]:
+    """Draw ``count`` triplets and a text of each, all of similar length, so that little of the batch is padding."""
+    numbers = rng.choice(len(triplets), min(LENGTH_GROUPS * count, len(triplets)), replace=False)
+    drawn = [(triplets[number], _pick(triplets[number].texts, rng)) for number in numbers.tolist()]
+    drawn.sort(key=lambda pair: len(pair[1].split()))
+    start = count * int(rng.integers(len(drawn) // count))
+    chosen = drawn[start : start + count]
+    return [triplet for triplet, _ in chosen], [text for _, text in chosen]
 
 
 def _pick(texts: tuple[str, ...], rng: np.random.Generator) -> str:

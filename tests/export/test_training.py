@@ -14,13 +14,14 @@ from onnx_export.models import CATALOG_SMALL, build_model  # noqa: E402
 from onnx_export.training.loop import Schedule, train  # noqa: E402
 from onnx_export.training.pretrain import Pretraining  # noqa: E402
 from onnx_export.training.recipe import Recipe, Run  # noqa: E402
-from onnx_export.training.tokenizer import build_tokenizer  # noqa: E402
 
 SCHEDULE = Schedule(steps=12, learning_rate=1e-2, warmup=3)
 TINY = Recipe(
     groups=250,
     pretrain_steps=2,
     pretrain_groups=2,
+    grounding_steps=2,
+    grounding_groups=2,
     stage_one_steps=2,
     stage_one_batch=4,
     stage_two_steps=2,
@@ -74,11 +75,11 @@ def test_an_interrupt_inside_an_update_repeats_no_half_of_it(tmp_path: Path) -> 
 
 
 def test_the_recipes_seed_decides_every_fresh_weight(tmp_path: Path) -> None:
-    pool, tokenizer = Run(tmp_path, TINY).pool(), build_tokenizer()
+    pool = Run(tmp_path, TINY).pool()
 
     def heads(global_seed: int) -> list[torch.Tensor]:
         torch.manual_seed(global_seed)
-        stage = Pretraining(build_model(CATALOG_SMALL, seed=1), pool, tokenizer, seed=1, groups_per_step=2)
+        stage = Pretraining(build_model(CATALOG_SMALL, seed=1), pool, seed=1, groups_per_step=2)
         return list(stage.modules.state_dict().values())
 
     assert all(torch.equal(a, b) for a, b in zip(heads(3), heads(4), strict=True))
@@ -87,7 +88,7 @@ def test_the_recipes_seed_decides_every_fresh_weight(tmp_path: Path) -> None:
 def test_all_stages_run_from_nothing_to_a_model_folder_and_are_not_repeated(tmp_path: Path) -> None:
     Run(tmp_path, TINY).train()
     folder = load_model_folder(tmp_path / "model")
-    assert set(folder.provenance["wall_seconds"]) == {"pretrain", "stage-one", "stage-two"}
+    assert set(folder.provenance["wall_seconds"]) == {"pretrain", "grounding", "stage-one", "stage-two"}
     weights = (tmp_path / "model" / "model.safetensors").read_bytes()
     Run(tmp_path, TINY).train()
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == weights
