@@ -10,8 +10,10 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from qdrant_cir.async_retriever import AsyncRetriever
     from qdrant_cir.bundle import Bundle, default_bundle_path, load_bundle
     from qdrant_cir.contact_sheet import SheetRow, draw_contact_sheet
+    from qdrant_cir.effort import Effort, EffortCalibration
     from qdrant_cir.errors import (
         BundleError,
         CirError,
@@ -31,14 +33,16 @@ if TYPE_CHECKING:
     from qdrant_cir.image_sources import ImageRecord, read_folder, read_images, read_manifest
     from qdrant_cir.index_report import FailedImage, IndexProgress, IndexReport
     from qdrant_cir.indexer import Indexer
-    from qdrant_cir.retriever import AsyncRetriever, Retriever
+    from qdrant_cir.retriever import Retriever
     from qdrant_cir.types import Candidate, GalleryImage, Query, SearchResult, Timings
 
 __version__ = "0.1.0"
 
 _MODULES = {
+    "async_retriever": ("AsyncRetriever",),
     "bundle": ("Bundle", "default_bundle_path", "load_bundle"),
     "contact_sheet": ("SheetRow", "draw_contact_sheet"),
+    "effort": ("Effort", "EffortCalibration"),
     "errors": (
         "BundleError",
         "CirError",
@@ -58,7 +62,7 @@ _MODULES = {
     "image_sources": ("ImageRecord", "read_folder", "read_images", "read_manifest"),
     "index_report": ("FailedImage", "IndexProgress", "IndexReport"),
     "indexer": ("Indexer",),
-    "retriever": ("AsyncRetriever", "Retriever"),
+    "retriever": ("Retriever",),
     "types": ("Candidate", "GalleryImage", "Query", "SearchResult", "Timings"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
@@ -72,6 +76,8 @@ __all__ = [
     "CollectionError",
     "CollectionMismatchError",
     "CollectionNotFoundError",
+    "Effort",
+    "EffortCalibration",
     "EvaluationError",
     "FailedImage",
     "GalleryImage",

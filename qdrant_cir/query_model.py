@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from qdrant_cir.bundle import Bundle
+from qdrant_cir.candidate_scoring import NO_SCORES, CandidateScorer, RerankScores, rerank
 from qdrant_cir.composer import Composer
+from qdrant_cir.effort import StopRule
 from qdrant_cir.errors import ImageError, InputError, TokensError
 from qdrant_cir.gallery_points import HitTokens, StoredImage
 from qdrant_cir.image_encoder import ImageEncoder
 from qdrant_cir.image_preparation import hash_image
 from qdrant_cir.image_sources import ImageRecord
 from qdrant_cir.preprocess import blank_pixels, load_image, preprocess
-from qdrant_cir.reranker import Reranker
 from qdrant_cir.sessions import ExecutionProvider
 from qdrant_cir.text_tokenizer import TextTokenizer
 from qdrant_cir.token_codec import decode_tokens
@@ -28,7 +29,7 @@ from qdrant_cir.types import (
     Query,
 )
 
-__all__ = ["QueryModel", "ReadyQuery", "Scores", "referenced_ids"]
+__all__ = ["QueryModel", "ReadyQuery", "gallery_id"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +50,8 @@ class ReadyQuery:
         excluded_id: image id to leave out of the answer, None for none.
         excluded_sha256: content to leave out of the answer, None for none.
         notes: sentences for the result.
-        encode_seconds: for a batch, its time divided by its size.
-        compose_seconds: likewise.
+        encode_seconds: reading and encoding the reference.
+        compose_seconds: composing it with the text.
     """
 
     vector: Float32
@@ -62,19 +63,6 @@ class ReadyQuery:
     compose_seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """What the re-ranker says of the candidates.
-
-    Attributes:
-        by_id: its score by image id; higher is better.
-        problems: why a candidate has no score, by image id.
-    """
-
-    by_id: Mapping[str, float]
-    problems: Mapping[str, str]
-
-
 class QueryModel:
     """The graphs of a bundle as a query needs them. Safe to share between threads."""
 
@@ -83,87 +71,59 @@ class QueryModel:
         self.bundle = bundle
         self._encoder = ImageEncoder.open(bundle, provider=provider, threads=threads)
         self._composer = Composer.open(bundle, provider=provider, threads=threads)
-        self._reranker = Reranker.open(bundle, provider=provider, threads=threads)
+        self._scorer = CandidateScorer(bundle, provider=provider, threads=threads)
         self._tokenizer = TextTokenizer(bundle)
 
     def prepare(
-        self,
-        queries: Sequence[Query],
-        references: Mapping[str, StoredImage],
-        *,
-        excludes_reference: bool,
-        started: float,
-    ) -> list[ReadyQuery]:
-        """Encode and compose a batch.
+        self, query: Query, references: Mapping[str, StoredImage], *, excludes_reference: bool, started: float
+    ) -> ReadyQuery:
+        """Encode and compose a query, by itself: its numbers do not depend on what else is asked.
+
+        Nothing is lost by that on the CPU, where a batch takes as much time per query (``docs/performance.md``).
 
         Args:
-            queries: B checked queries, B >= 1.
-            references: what is stored of the references that are a :class:`GalleryImage`, by id.
-            excludes_reference: note what each reference is, so that it can be left out of the answer.
+            query: checked.
+            references: what is stored of references that are a :class:`GalleryImage`, by id.
+            excludes_reference: note what the reference is, so that it can be left out of the answer.
             started: ``time.perf_counter()`` before the stored references were read, which counts as encoding.
 
         Raises:
-            ImageError: a reference cannot be read.
-            InputError: a text is not valid Unicode, or a gallery image is not in the collection.
+            ImageError: the reference cannot be read.
+            InputError: the text is not valid Unicode, or a gallery image is not in the collection.
             TokensError: the stored tokens of a gallery image cannot be used.
             ProviderError: a computation failed.
         """
-        encoded = self._encode(queries, references)
-        encode_seconds = (time.perf_counter() - started) / len(queries)
-        started = time.perf_counter()
-        composed = self._compose(queries, encoded)
-        compose_seconds = (time.perf_counter() - started) / len(queries)
-        return [
-            ReadyQuery(
-                vector=encoded[place].vector if query is None else query.vector,
-                composed=query,
-                excluded_id=_gallery_id(queries[place]) if excludes_reference else None,
-                excluded_sha256=_excluded_sha256(queries[place]) if excludes_reference else None,
-                notes=self._notes(queries[place]),
-                encode_seconds=encode_seconds,
-                compose_seconds=compose_seconds,
-            )
-            for place, query in enumerate(composed)
-        ]
+        reference = self._encode(query, references)
+        encoded = time.perf_counter()
+        text = query.modification_text.strip()
+        composed = self._composer.compose(reference.tokens[None], [text])[0] if text else None
+        return ReadyQuery(
+            vector=reference.vector if composed is None else composed.vector,
+            composed=composed,
+            excluded_id=gallery_id(query) if excludes_reference else None,
+            excluded_sha256=_excluded_sha256(query) if excludes_reference else None,
+            notes=self._notes(query),
+            encode_seconds=encoded - started,
+            compose_seconds=time.perf_counter() - encoded,
+        )
 
-    def score(self, query: ReadyQuery, candidates: Sequence[HitTokens]) -> Scores:
-        """Score the candidates whose tokens can be read; errors as :meth:`Reranker.score`."""
+    def score(
+        self, query: ReadyQuery, candidates: Sequence[HitTokens], stop: StopRule, *, started: float
+    ) -> RerankScores:
+        """Score candidates in the order given until a rule says stop; the rest as :func:`rerank`."""
         if query.composed is None:
-            return Scores({}, {})
-        problems = {tokens.image_id: str(tokens.problem) for tokens in candidates if tokens.data is None}
-        readable = {tokens.image_id: tokens.data for tokens in candidates if tokens.data is not None}
-        sizes = self.bundle.manifest.sizes
-        try:
-            stored = decode_tokens(list(readable.values()), sizes)
-        except TokensError:
-            # one of them is bad: find it, so that the others count
-            for image_id, data in list(readable.items()):
-                try:
-                    decode_tokens([data], sizes)
-                except TokensError:
-                    problems[image_id] = "damaged"
-                    del readable[image_id]
-            stored = decode_tokens(list(readable.values()), sizes)
-        scores = self._reranker.score(query.composed, stored).tolist()
-        return Scores(dict(zip(readable, scores, strict=True)), problems)
+            return NO_SCORES
+        return rerank(self._scorer, query.composed, candidates, stop, started=started)
 
-    def _encode(self, queries: Sequence[Query], references: Mapping[str, StoredImage]) -> list[_Reference]:
-        """Give every query's reference in the encoder's terms; pictures are encoded in one run."""
-        pictures = [self._picture(query, references) for query in queries]
+    def _encode(self, query: Query, references: Mapping[str, StoredImage]) -> _Reference:
+        """Give a query's reference in the encoder's terms."""
+        picture = self._picture(query, references)
+        if isinstance(picture, StoredImage):
+            return self._stored(query, picture)
         spec = self.bundle.manifest.preprocessing
-        pixels = [
-            blank_pixels(spec) if picture is None else preprocess(load_image(picture), spec)
-            for picture in pictures
-            if not isinstance(picture, StoredImage)
-        ]
-        fresh: Iterator[_Reference] = iter(())
-        if pixels:
-            images = self._encoder.encode(np.stack(pixels))
-            fresh = map(_Reference, images.vectors, images.tokens)
-        return [
-            self._stored(query, picture) if isinstance(picture, StoredImage) else next(fresh)
-            for query, picture in zip(queries, pictures, strict=True)
-        ]
+        pixels = blank_pixels(spec) if picture is None else preprocess(load_image(picture), spec)
+        images = self._encoder.encode(pixels[None])
+        return _Reference(images.vectors[0], images.tokens[0])
 
     def _picture(self, query: Query, references: Mapping[str, StoredImage]) -> ImageSource | StoredImage | None:
         """Give what a query's reference is read from: what is stored, a picture to encode, or None for neither."""
@@ -194,17 +154,6 @@ class QueryModel:
         tokens = decode_tokens([stored.tokens.data], sizes)
         return _Reference(stored.vector, tokens.values[0].astype(np.float32) * tokens.scales[0, :, None])
 
-    def _compose(self, queries: Sequence[Query], encoded: Sequence[_Reference]) -> list[ComposedQuery | None]:
-        """Compose the queries that have a text in one run; None for the others."""
-        places = [place for place, query in enumerate(queries) if query.modification_text.strip()]
-        composed: list[ComposedQuery | None] = [None] * len(queries)
-        if places:
-            tokens = np.stack([encoded[place].tokens for place in places])
-            texts = [queries[place].modification_text.strip() for place in places]
-            for place, query in zip(places, self._composer.compose(tokens, texts), strict=True):
-                composed[place] = query
-        return composed
-
     def _notes(self, query: Query) -> tuple[str, ...]:
         text = query.modification_text.strip()
         if not text:
@@ -216,11 +165,6 @@ class QueryModel:
             kept = self.bundle.manifest.tokenizer.max_length
             notes.append(f"The modification text is too long: its first {kept} tokens were read.")
         return tuple(notes)
-
-
-def referenced_ids(queries: Sequence[Query]) -> list[str]:
-    """List the gallery images that queries refer to, each once."""
-    return list({q.reference.image_id: None for q in queries if isinstance(q.reference, GalleryImage)})
 
 
 def _source_of(stored: StoredImage) -> str:
@@ -245,7 +189,8 @@ def _source_of(stored: StoredImage) -> str:
     return source
 
 
-def _gallery_id(query: Query) -> str | None:
+def gallery_id(query: Query) -> str | None:
+    """Give the id of a reference that is in the collection, None for another one or none."""
     return query.reference.image_id if isinstance(query.reference, GalleryImage) else None
 
 

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from qdrant_cir.candidate_scoring import NO_SCORES, RerankScores
+from qdrant_cir.effort import Effort, StopRule
 from qdrant_cir.errors import InputError, TokensError
-from qdrant_cir.gallery_points import GalleryHit
-from qdrant_cir.query_model import ReadyQuery, Scores
+from qdrant_cir.gallery_points import GalleryHit, HitTokens
+from qdrant_cir.query_model import QueryModel, ReadyQuery
 from qdrant_cir.types import (
     Candidate,
     Query,
@@ -21,11 +23,7 @@ from qdrant_cir.types import (
 if TYPE_CHECKING:
     from qdrant_client import models
 
-__all__ = ["NO_SCORES", "SearchOptions", "StageClock", "make_result", "rank_candidates"]
-
-
-NO_SCORES = Scores({}, {})
-"""Of a query whose candidates were not looked at by stage two."""
+__all__ = ["FetchedQuery", "SearchOptions", "StageClock", "answer_fetched", "rank_candidates"]
 
 _NAMED = 3
 """Images that a note names before it only counts."""
@@ -37,7 +35,7 @@ class StageClock:
     def __init__(self) -> None:
         """Start."""
         self.retrieve = self.fetch = self.rerank = 0.0
-        self._last = perf_counter()
+        self.started = self._last = perf_counter()
 
     def retrieved(self) -> None:
         """Note the end of the search in the store."""
@@ -46,6 +44,12 @@ class StageClock:
     def fetched(self) -> None:
         """Note that the tokens are there."""
         self.fetch = self._lap()
+
+    def begins_reranking(self) -> None:
+        """Leave out the time that a query waited for others of its batch, from the steps and the time budget."""
+        now = perf_counter()
+        self.started += now - self._last
+        self._last = now
 
     def reranked(self) -> None:
         """Note that the scores are there."""
@@ -64,12 +68,14 @@ class SearchOptions:
     rerank_depth: int
     filter: models.Filter | None
     exclude_reference: bool
+    effort: Effort
 
     def check(self, queries: Sequence[Query]) -> None:
         """Check what a caller gave, before anything is computed.
 
         Raises:
-            InputError: ``limit`` is below 1, ``rerank_depth`` below 0, or a query is empty.
+            InputError: ``limit`` is below 1, ``rerank_depth`` below 0, the effort out of its range, or a query is
+                empty.
         """
         if self.limit < 1:
             raise InputError(f"limit is {self.limit}; it must be at least 1, the number of results to return.")
@@ -78,6 +84,7 @@ class SearchOptions:
                 f"rerank_depth is {self.rerank_depth}; it must be at least 0, where 0 means stage one alone, "
                 "without re-ranking."
             )
+        self.effort.check()
         for query in queries:
             if query.reference is None and not query.modification_text.strip():
                 raise InputError("The query has neither a reference image nor a modification text. Give at least one.")
@@ -150,36 +157,58 @@ def rank_candidates(hits: Sequence[GalleryHit], scores: Mapping[str, float]) -> 
     )
 
 
-def make_result(
-    query: ReadyQuery,
-    hits: Sequence[GalleryHit],
-    scores: Scores,
-    *,
-    options: SearchOptions,
-    clock: StageClock,
-) -> SearchResult:
-    """Put an answer together.
+@dataclass(frozen=True, slots=True)
+class FetchedQuery:
+    """A query with what the store gave for it.
 
-    Args:
+    Attributes:
         query: as it was composed.
         hits: in stage one's order.
-        scores: of the hits that were looked at by stage two.
-        options: as the caller gave them.
-        clock: has measured the steps after composing.
+        tokens: of those that are to be re-ranked; empty for none.
+        clock: has measured the steps up to here.
+    """
+
+    query: ReadyQuery
+    hits: Sequence[GalleryHit]
+    tokens: Sequence[HitTokens]
+    clock: StageClock
+
+
+def answer_fetched(model: QueryModel, fetched: FetchedQuery, *, options: SearchOptions, stop: StopRule) -> SearchResult:
+    """Re-rank and put the answer together; the last step of both retrievers.
 
     Raises:
         TokensError: a score is not a number.
+        ProviderError: the computation failed.
     """
-    notes = list(query.notes)
+    query, clock, scores = fetched.query, fetched.clock, NO_SCORES
+    if fetched.tokens:
+        clock.begins_reranking()
+        scores = model.score(query, fetched.tokens, stop, started=clock.started)
+        clock.reranked()
+    spent = (query.encode_seconds, query.compose_seconds, clock.retrieve, clock.fetch, clock.rerank)
+    reranks = options.rerank_depth > 0 and query.composed is not None
+    return SearchResult(
+        candidates=rank_candidates(fetched.hits, scores.by_id)[: options.limit],
+        timings=Timings(*spent, total=sum(spent)),
+        # a search that was to be re-ranked and found nothing has scored all there is
+        rerank_mode="exact" if reranks and not fetched.tokens else scores.mode,
+        notes=(*query.notes, *_notes_on(scores, asked=len(fetched.tokens))),
+        scored=len(scores.by_id),
+    )
+
+
+def _notes_on(scores: RerankScores, *, asked: int) -> list[str]:
+    """Say which candidates were not re-ranked, and why."""
+    notes = []
+    looked_at = len(scores.by_id) + len(scores.problems)
+    if scores.mode == "adaptive":
+        notes.append(f"Re-ranking ended after {looked_at} of {asked} candidates: the first places were settled.")
+    if scores.mode == "budget":
+        notes.append(f"Re-ranking ended after {looked_at} of {asked} candidates, for its time was over.")
     problems = scores.problems
     if problems:
         named = "; ".join(f"{image_id}: {reason}" for image_id, reason in list(problems.items())[:_NAMED])
         more = f"; and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
         notes.append(f"{len(problems)} candidates without valid tokens stand after the re-ranked ({named}{more}).")
-    spent = (query.encode_seconds, query.compose_seconds, clock.retrieve, clock.fetch, clock.rerank)
-    return SearchResult(
-        candidates=rank_candidates(hits, scores.by_id)[: options.limit],
-        timings=Timings(*spent, total=sum(spent)),
-        rerank_mode="full" if options.rerank_depth and query.composed is not None else "none",
-        notes=tuple(notes),
-    )
+    return notes

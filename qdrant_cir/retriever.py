@@ -1,34 +1,34 @@
 """The whole path of a query: encode, compose, retrieve, fetch, re-rank, order.
 
-:class:`Retriever` and :class:`AsyncRetriever` are two shells around the same steps (``query_model.py``,
-``ranking.py``); what a step computes is written once, and a test compares the two exactly.
+:class:`Retriever` and :class:`~qdrant_cir.async_retriever.AsyncRetriever` are two shells around the same steps
+(``query_model.py``, ``ranking.py``); what a step computes is written once, and a test compares the two exactly.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from os import PathLike
 from time import perf_counter
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Self
 
-from qdrant_cir.async_collection import AsyncCollection
 from qdrant_cir.bundle import load_bundle
 from qdrant_cir.collection import Collection
-from qdrant_cir.query_model import QueryModel, ReadyQuery, referenced_ids
-from qdrant_cir.ranking import NO_SCORES, SearchOptions, StageClock, make_result
+from qdrant_cir.effort import EXACT, Effort
+from qdrant_cir.query_model import QueryModel, gallery_id
+from qdrant_cir.ranking import FetchedQuery, SearchOptions, StageClock, answer_fetched
 from qdrant_cir.sessions import ExecutionProvider
-from qdrant_cir.stores import AsyncStoreLike, StoreLike, is_folder, open_reader, open_store
-from qdrant_cir.stores.protocol import AsyncReader, Store
+from qdrant_cir.stores import StoreLike, is_folder, open_store
+from qdrant_cir.stores.protocol import Store
 from qdrant_cir.types import Query, SearchResult
 
 if TYPE_CHECKING:
     from qdrant_client import models
 
-__all__ = ["DEFAULT_LIMIT", "DEFAULT_RERANK_DEPTH", "AsyncRetriever", "Retriever"]
+__all__ = ["DEFAULT_LIMIT", "DEFAULT_RERANK_DEPTH", "IN_FLIGHT", "Retriever"]
 
 DEFAULT_LIMIT = 10
 """Results that a search returns."""
@@ -36,13 +36,8 @@ DEFAULT_LIMIT = 10
 DEFAULT_RERANK_DEPTH = 50
 """Candidates that are re-ranked; the paper takes 50 on CIRR and 100 on FashionIQ."""
 
-_BATCH = 32
-"""Queries that are encoded and composed in one run."""
-
-_WORKERS = 2
-"""Graphs that one asynchronous retriever runs at a time; each uses all cores by itself."""
-
-_Value = TypeVar("_Value")
+IN_FLIGHT = 2
+"""Queries of :meth:`Retriever.search_many` that are re-ranked at a time, while the next one is fetched."""
 
 
 class Retriever:
@@ -107,6 +102,7 @@ class Retriever:
         rerank_depth: int = DEFAULT_RERANK_DEPTH,
         filter: models.Filter | None = None,
         exclude_reference: bool = False,
+        effort: Effort = EXACT,
     ) -> SearchResult:
         """Answer one query.
 
@@ -118,13 +114,15 @@ class Retriever:
             filter: conditions on the user's payload fields, applied in the store.
             exclude_reference: leave the reference itself out: a gallery image by its id, a picture by its
                 content. Every exact copy of the picture's file counts as the reference.
+            effort: re-rank all of those candidates, which is the default, or end early: see :class:`Effort`.
 
         Returns:
             The candidates, best first, with both scores and ranks, seconds per step, and notes on what was
             skipped.
 
         Raises:
-            InputError: ``limit`` or ``rerank_depth`` out of range, an empty query, an unknown gallery image,
+            InputError: ``limit``, ``rerank_depth`` or ``effort`` out of range, a confidence without a
+                calibration, an empty query, an unknown gallery image,
                 or a filter on a field that no image has. This is looked into when nothing was found, and for
                 conditions under ``must_not``, which such a field would meet in silence.
             ImageError: the reference cannot be read.
@@ -139,6 +137,7 @@ class Retriever:
             rerank_depth=rerank_depth,
             filter=filter,
             exclude_reference=exclude_reference,
+            effort=effort,
         )
         return result
 
@@ -150,24 +149,36 @@ class Retriever:
         rerank_depth: int = DEFAULT_RERANK_DEPTH,
         filter: models.Filter | None = None,
         exclude_reference: bool = False,
+        effort: Effort = EXACT,
     ) -> list[SearchResult]:
-        """Answer many queries, encoded and composed in batches; each as :meth:`search` answers it alone.
+        """Answer many queries; each as :meth:`search` answers it alone.
 
-        Arguments and errors are those of :meth:`search`. One bad query refuses all of them.
+        They overlap: while two are re-ranked, the next ones are encoded, composed and retrieved. Every number is
+        what :meth:`search` computes, to the last bit. Arguments and errors are those of :meth:`search`. One bad
+        query refuses all of them.
         """
-        options = SearchOptions(limit, rerank_depth, filter, exclude_reference)
+        options = SearchOptions(limit, rerank_depth, filter, exclude_reference, effort)
         options.check(queries)
+        stop = effort.stop_rule(self._model.bundle, limit=limit, rerank_depth=rerank_depth)
+        answer = partial(answer_fetched, self._model, options=options, stop=stop)
+        if len(queries) == 1:
+            return [answer(self._fetch(queries[0], options))]
         results: list[SearchResult] = []
-        for start in range(0, len(queries), _BATCH):
-            batch = queries[start : start + _BATCH]
-            started = perf_counter()
-            ids = referenced_ids(batch)
-            references = self.collection.stored(ids) if ids else {}
-            ready = self._model.prepare(batch, references, excludes_reference=exclude_reference, started=started)
-            results += [self._answer(query, options) for query in ready]
-        return results
+        pending: deque[Future[SearchResult]] = deque()
+        with ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="qdrant-cir") as pool:
+            # the store is called from this thread alone, for not every store may be called from several
+            for query in queries:
+                pending.append(pool.submit(answer, self._fetch(query, options)))
+                if len(pending) > IN_FLIGHT:
+                    results.append(pending.popleft().result())
+            return results + [future.result() for future in pending]
 
-    def _answer(self, query: ReadyQuery, options: SearchOptions) -> SearchResult:
+    def _fetch(self, given: Query, options: SearchOptions) -> FetchedQuery:
+        """Go the way of a query up to its candidates' tokens."""
+        started = perf_counter()
+        reference_id = gallery_id(given)
+        references = {} if reference_id is None else self.collection.stored([reference_id])
+        query = self._model.prepare(given, references, excludes_reference=options.exclude_reference, started=started)
         clock = StageClock()
         found = self.collection.query(query.vector, limit=options.hits_asked_for, filter=options.filter)
         if options.doubts_filter(found):
@@ -176,12 +187,10 @@ class Retriever:
         clock.retrieved()
         wanted = options.to_rerank(hits, query)
         if not wanted:
-            return make_result(query, hits, NO_SCORES, options=options, clock=clock)
+            return FetchedQuery(query, hits, (), clock)
         tokens = self.collection.hit_tokens(wanted)
         clock.fetched()
-        scores = self._model.score(query, tokens)
-        clock.reranked()
-        return make_result(query, hits, scores, options=options, clock=clock)
+        return FetchedQuery(query, hits, tokens, clock)
 
     def close(self) -> None:
         """Release a store that :meth:`open` opened."""
@@ -199,130 +208,3 @@ class Retriever:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-class AsyncRetriever:
-    """A :class:`Retriever` for asynchronous code: same arguments, answers and errors.
-
-    Graphs run in a small thread pool. One retriever belongs to one event loop.
-    """
-
-    def __init__(self, collection: AsyncCollection, model: QueryModel) -> None:
-        """Join a collection and the model of its bundle; :meth:`open` does both from names."""
-        self.collection = collection
-        self._model = model
-        self._pool = ThreadPoolExecutor(max_workers=_WORKERS, thread_name_prefix="qdrant-cir")
-        self._closes: AsyncReader | None = None
-
-    @classmethod
-    async def open(
-        cls,
-        collection_name: str,
-        *,
-        store: AsyncStoreLike,
-        bundle: str | PathLike[str] | None = None,
-        provider: ExecutionProvider = "auto",
-        threads: int | None = None,
-    ) -> Self:
-        """Load a bundle and open a collection; as :meth:`Retriever.open`, which has the arguments and errors.
-
-        Args:
-            collection_name: as it was indexed.
-            store: an asynchronous Qdrant client, the folder of an embedded store, or an open store, whose
-                calls are then made in a thread.
-            bundle: the model folder; None for the bundled model.
-            provider: where the graphs run.
-            threads: for one graph.
-        """
-        loaded = await asyncio.to_thread(load_bundle, bundle)
-        reader = await open_reader(store)
-        try:
-            collection = await AsyncCollection.open(reader, collection_name, loaded)
-            model = await asyncio.to_thread(QueryModel, loaded, provider=provider, threads=threads)
-            retriever = cls(collection, model)
-        except BaseException:
-            if is_folder(store):
-                await reader.close()
-            raise
-        if is_folder(store):
-            retriever._closes = reader
-        return retriever
-
-    async def search(
-        self,
-        query: Query,
-        *,
-        limit: int = DEFAULT_LIMIT,
-        rerank_depth: int = DEFAULT_RERANK_DEPTH,
-        filter: models.Filter | None = None,
-        exclude_reference: bool = False,
-    ) -> SearchResult:
-        """Answer one query; arguments and errors as :meth:`Retriever.search`."""
-        (result,) = await self.search_many(
-            [query],
-            limit=limit,
-            rerank_depth=rerank_depth,
-            filter=filter,
-            exclude_reference=exclude_reference,
-        )
-        return result
-
-    async def search_many(
-        self,
-        queries: Sequence[Query],
-        *,
-        limit: int = DEFAULT_LIMIT,
-        rerank_depth: int = DEFAULT_RERANK_DEPTH,
-        filter: models.Filter | None = None,
-        exclude_reference: bool = False,
-    ) -> list[SearchResult]:
-        """Answer many queries; arguments and errors as :meth:`Retriever.search_many`."""
-        options = SearchOptions(limit, rerank_depth, filter, exclude_reference)
-        options.check(queries)
-        results: list[SearchResult] = []
-        for start in range(0, len(queries), _BATCH):
-            batch = queries[start : start + _BATCH]
-            started = perf_counter()
-            ids = referenced_ids(batch)
-            references = await self.collection.stored(ids) if ids else {}
-            prepare = partial(self._model.prepare, excludes_reference=exclude_reference, started=started)
-            ready = await self._run(partial(prepare, batch, references))
-            results += [await self._answer(query, options) for query in ready]
-        return results
-
-    async def _answer(self, query: ReadyQuery, options: SearchOptions) -> SearchResult:
-        clock = StageClock()
-        found = await self.collection.query(query.vector, limit=options.hits_asked_for, filter=options.filter)
-        if options.doubts_filter(found):
-            await self.collection.check_filter(options.filter)
-        hits = options.keep(found, query)
-        clock.retrieved()
-        wanted = options.to_rerank(hits, query)
-        if not wanted:
-            return make_result(query, hits, NO_SCORES, options=options, clock=clock)
-        tokens = await self.collection.hit_tokens(wanted)
-        clock.fetched()
-        scores = await self._run(partial(self._model.score, query, tokens))
-        clock.reranked()
-        return make_result(query, hits, scores, options=options, clock=clock)
-
-    async def _run(self, compute: Callable[[], _Value]) -> _Value:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, compute)
-
-    async def close(self) -> None:
-        """Release the threads, and a store that :meth:`open` opened."""
-        self._pool.shutdown(wait=True)
-        if self._closes is not None:
-            closes, self._closes = self._closes, None
-            await closes.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.close()

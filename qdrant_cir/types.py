@@ -127,8 +127,9 @@ class Timings:
     total: float
 
 
-RerankMode: TypeAlias = Literal["none", "full"]
-"""``full`` scores every candidate exactly as the bundle says; ``none`` is stage one alone."""
+RerankMode: TypeAlias = Literal["none", "exact", "adaptive", "budget"]
+"""``exact`` scored every candidate as the bundle says; ``adaptive`` ended when the first places were settled, and
+``budget`` when the time was over; ``none`` is stage one alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,17 +137,19 @@ class SearchResult:
     """The answer to one query.
 
     Attributes:
-        candidates: best first; at most ``limit``. A search with ``rerank_depth < limit`` gives the re-ranked
-            candidates first and stage one's order after them.
+        candidates: best first; at most ``limit``. Candidates that were not re-ranked stand after those that
+            were, in stage one's order.
         timings: seconds per step.
         rerank_mode: how stage two was computed.
         notes: plain sentences about what was skipped, truncated or stale, and why. Empty when nothing was.
+        scored: candidates that stage two gave a score, whether they are returned or not.
     """
 
     candidates: tuple[Candidate, ...]
     timings: Timings
     rerank_mode: RerankMode
     notes: tuple[str, ...]
+    scored: int = 0
 
 
 class Encoder(Protocol):

@@ -110,7 +110,7 @@ def _check_reranked(query: EvaluationQuery, result: SearchResult, depth: int) ->
         for candidate in result.candidates
         if candidate.retrieval_rank <= depth and candidate.rerank_score is None
     ]
-    if result.rerank_mode == "full" and unread:
+    if result.rerank_mode != "none" and unread:
         raise EvaluationError(
             f"Query {query.query_id!r}: {len(unread)} candidates have no valid tokens "
             f"({', '.join(unread[:3])}), so re-ranking could not see them. Index these images again."

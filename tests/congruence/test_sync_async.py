@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 from qdrant_client import QdrantClient, models
 
+from qdrant_cir.async_retriever import AsyncRetriever
 from qdrant_cir.bundle import load_bundle
 from qdrant_cir.collection import Collection
+from qdrant_cir.effort import EXACT, Effort, EffortCalibration, LeadBound
 from qdrant_cir.errors import CirError
 from qdrant_cir.image_encoder import ImageEncoder
 from qdrant_cir.image_sources import ImageRecord
 from qdrant_cir.indexer import Indexer
-from qdrant_cir.retriever import AsyncRetriever, Retriever
+from qdrant_cir.retriever import Retriever
 from qdrant_cir.stores.edge import EdgeStore
 from qdrant_cir.stores.protocol import Store
 from qdrant_cir.stores.server import ServerStore
@@ -78,6 +80,7 @@ def both(
     rerank_depth: int = 20,
     filter: models.Filter | None = None,
     exclude_reference: bool = False,
+    effort: Effort = EXACT,
 ) -> tuple[list[SearchResult] | str, list[SearchResult] | str]:
     """Ask both retrievers; an error stands for itself by class and words."""
 
@@ -91,6 +94,7 @@ def both(
                 rerank_depth=rerank_depth,
                 filter=filter,
                 exclude_reference=exclude_reference,
+                effort=effort,
             )
 
     def ask_sync() -> list[SearchResult]:
@@ -101,6 +105,7 @@ def both(
                 rerank_depth=rerank_depth,
                 filter=filter,
                 exclude_reference=exclude_reference,
+                effort=effort,
             )
 
     answers: list[list[SearchResult] | str] = []
@@ -155,6 +160,18 @@ def test_mistakes_are_refused_in_the_same_words(store: Store, tiny_bundle: Path,
     sync, concurrent = both(store, tiny_bundle, [query], limit=limit)
     assert isinstance(sync, str)
     assert sync == concurrent
+
+
+@pytest.mark.parametrize("lead", [-1e9, 0.5, 1e9])
+def test_effort_ends_re_ranking_at_the_same_candidate(
+    store: Store, tiny_bundle: Path, pictures: list[Path], lead: float
+) -> None:
+    fingerprint = load_bundle(tiny_bundle).fingerprint
+    calibration = EffortCalibration(fingerprint, 20, 4, 100, (LeadBound(10, 0.9, lead),))
+    queries = [Query(picture, "make it blue") for picture in pictures[:6]]
+    sync, concurrent = both(store, tiny_bundle, queries, effort=Effort(confidence=0.9, calibration=calibration))
+    assert sync == concurrent
+    assert not isinstance(sync, str)
 
 
 def test_searches_at_the_same_time_do_not_disturb_each_other(

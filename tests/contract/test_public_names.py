@@ -18,6 +18,8 @@ PUBLIC = {
     "CollectionError",
     "CollectionMismatchError",
     "CollectionNotFoundError",
+    "Effort",
+    "EffortCalibration",
     "EvaluationError",
     "FailedImage",
     "GalleryImage",

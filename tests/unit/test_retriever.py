@@ -94,7 +94,7 @@ def composed(pictures: Mapping[str, Path]) -> Query:
 def test_both_scores_and_both_ranks_are_what_a_person_computes(retriever: Retriever, composed: Query) -> None:
     result = retriever.search(composed)
     assert ids(result) == STAGE_TWO
-    assert result.rerank_mode == "full"
+    assert result.rerank_mode == "exact"
     assert result.notes == ()
     for rank, candidate in enumerate(result.candidates, start=1):
         color = direction(candidate.image_id)

@@ -1,0 +1,128 @@
+"""The candidates of one query to scores, on every core: stored bytes in, numbers out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from math import ceil
+from time import perf_counter
+
+from qdrant_cir.bundle import Bundle
+from qdrant_cir.effort import StopRule
+from qdrant_cir.errors import TokensError
+from qdrant_cir.gallery_points import HitTokens
+from qdrant_cir.reranker import Reranker
+from qdrant_cir.sessions import ExecutionProvider, available_threads, open_graph
+from qdrant_cir.token_codec import decode_tokens
+from qdrant_cir.types import ComposedQuery, Float32, RerankMode, StoredTokens
+
+__all__ = ["NO_SCORES", "CandidateScorer", "CandidateScores", "RerankScores", "rerank"]
+
+_LEAST_SHARE = 4
+"""Candidates that a thread is woken for: what a run costs before its first candidate is worth two more."""
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateScores:
+    """What the re-ranker says of candidates.
+
+    Attributes:
+        by_id: its score by image id; higher is better.
+        problems: why a candidate has no score, by image id.
+    """
+
+    by_id: Mapping[str, float]
+    problems: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class RerankScores:
+    """What stage two found: scores and problems as :class:`CandidateScores`, and why it ended."""
+
+    by_id: Mapping[str, float]
+    problems: Mapping[str, str]
+    mode: RerankMode
+
+
+NO_SCORES = RerankScores({}, {}, "none")
+"""Of a query whose candidates are not looked at by stage two."""
+
+
+class CandidateScorer:
+    """The re-ranker of a bundle on as many threads as it may use. Safe to share between threads.
+
+    On the CPU every thread scores candidates of its own, in a session of one thread: the matrices of a candidate
+    are small, and two threads that share each of them take more processor time than one (``docs/performance.md``).
+    Several queries that are scored at the same time share the same threads.
+    """
+
+    def __init__(self, bundle: Bundle, *, provider: ExecutionProvider = "auto", threads: int | None = None) -> None:
+        """Load the graph; errors as :func:`qdrant_cir.sessions.open_graph`."""
+        session = open_graph(bundle, "reranker", provider=provider, threads=1)
+        self._sizes = bundle.manifest.sizes
+        self._reranker = Reranker(session)
+        # a GPU wants candidates in one run
+        self._threads = 1 if session.provider == "cuda" else threads or available_threads()
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="qdrant-cir-rerank")
+
+    def score(self, query: ComposedQuery, candidates: Sequence[HitTokens]) -> CandidateScores:
+        """Score the candidates whose tokens can be read; errors as :meth:`Reranker.score`."""
+        problems = {tokens.image_id: str(tokens.problem) for tokens in candidates if tokens.data is None}
+        readable = {tokens.image_id: tokens.data for tokens in candidates if tokens.data is not None}
+        try:
+            stored = decode_tokens(list(readable.values()), self._sizes)
+        except TokensError:
+            # one of them is bad: find it, so that the others count
+            for image_id, data in list(readable.items()):
+                try:
+                    decode_tokens([data], self._sizes)
+                except TokensError:
+                    problems[image_id] = "damaged"
+                    del readable[image_id]
+            stored = decode_tokens(list(readable.values()), self._sizes)
+        scores = [score for part in self._score_shares(query, stored) for score in part.tolist()]
+        return CandidateScores(dict(zip(readable, scores, strict=True)), problems)
+
+    def _score_shares(self, query: ComposedQuery, stored: StoredTokens) -> list[Float32]:
+        count = len(stored.values)
+        size = max(_LEAST_SHARE, ceil(count / self._threads))
+        shares = [
+            StoredTokens(stored.values[start : start + size], stored.scales[start : start + size])
+            for start in range(0, count, size)
+        ]
+        return list(self._pool.map(lambda share: self._reranker.score(query, share), shares))
+
+
+def rerank(
+    scorer: CandidateScorer, query: ComposedQuery, candidates: Sequence[HitTokens], stop: StopRule, *, started: float
+) -> RerankScores:
+    """Score candidates step by step until the last one, or until the rule says stop.
+
+    Args:
+        scorer: of the bundle.
+        query: as it was composed.
+        candidates: in stage one's order.
+        stop: when to end early.
+        started: ``time.perf_counter()`` at the start of the time budget.
+
+    Raises:
+        TokensError, ProviderError: as :meth:`Reranker.score`.
+    """
+    by_id: dict[str, float] = {}
+    problems: dict[str, str] = {}
+    steps: list[list[float]] = []
+    size = stop.step or max(1, len(candidates))
+    longest = 0.0
+    for start in range(0, len(candidates), size):
+        if stop.is_settled(steps):
+            return RerankScores(by_id, problems, "adaptive")
+        began = perf_counter()
+        if stop.time_budget is not None and began - started + longest > stop.time_budget:
+            return RerankScores(by_id, problems, "budget")
+        found = scorer.score(query, candidates[start : start + size])
+        longest = max(longest, perf_counter() - began)
+        by_id |= found.by_id
+        problems |= found.problems
+        steps.append(list(found.by_id.values()))
+    return RerankScores(by_id, problems, "exact")
