@@ -80,13 +80,17 @@ class Pretraining:
         similarity = similarities(vectors, vectors, self.heads.log_scale.exp().clamp(max=50)).masked_fill(itself, -1e4)
         return positives_loss(similarity, torch.from_numpy(same_scene(facts)) & ~itself)
 
-    def _read_parts(self, tokens: Tensor, facts: Sequence[PictureFacts]) -> Tensor:
+    def part_states(self, tokens: Tensor, facts: Sequence[PictureFacts]) -> tuple[list[tuple[int, str]], Tensor]:
+        """What the tokens [B, N, C] hold inside each part's box: (picture, part) pairs, and states [pairs, C]."""
         where = [(i, part) for i, p in enumerate(facts) for part in p.boxes]
         weights = torch.from_numpy(np.stack([box_weights(facts[i].boxes[part], self.grid) for i, part in where]))
         weights = weights / weights.sum(1, keepdim=True)
         pooled = (weights[:, None] @ tokens[[i for i, _ in where], 1:]).squeeze(1)
         parts = torch.tensor([self.attributes.parts.index(part) for _, part in where])
-        hidden = functional.gelu(self.heads.part_hidden(pooled + self.heads.part_embedding(parts)))
+        return where, functional.gelu(self.heads.part_hidden(pooled + self.heads.part_embedding(parts)))
+
+    def _read_parts(self, tokens: Tensor, facts: Sequence[PictureFacts]) -> Tensor:
+        where, hidden = self.part_states(tokens, facts)
         losses, count = [], 0
         for kind, values in self.attributes.kinds.items():
             named = [(r, facts[i].attributes.get(f"{part}.{kind}")) for r, (i, part) in enumerate(where)]

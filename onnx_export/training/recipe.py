@@ -110,10 +110,14 @@ class Run:
             workers=len(os.sched_getaffinity(0)),
         )
 
+    def fresh_model(self) -> CirModel:
+        """Build the model as it is before any training."""
+        return build_model(CATALOG_SMALL, seed=self.recipe.seed)
+
     def train(self, last: Stage = "stage-two") -> None:
         """Train up to and with ``last``; stages that are done are loaded, not repeated."""
         pool = self.pool()
-        model = build_model(CATALOG_SMALL, seed=self.recipe.seed)
+        model = self.fresh_model()
         pretraining, spent = self._pretrain(model, pool)
         seconds = {"pretrain": spent}
         data = pool_triplets(pool, self._features(model, pool))
