@@ -8,54 +8,55 @@ stages start fresh. Nothing is ever unpickled.
 from __future__ import annotations
 
 import json
-import pickle
+import logging
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from onnx_export.checkpoint_files import CheckpointFile, StateDict, read_checkpoint
+from onnx_export.conversion_report import ConversionReport, EncoderComparison, SourceReport
 from onnx_export.errors import CheckpointError
-from onnx_export.models import CirModel, ModelSizes, build_model
+from onnx_export.models import BLIP_BASE, CirModel, ModelSizes, build_model
+from onnx_export.models.vit import VisionTransformer
 
-StateDict = dict[str, Tensor]
+logger = logging.getLogger(__name__)
 
-# Carried by released files and not part of the model: the learnt temperature of stage one's loss, BERT's position
-# counter, and BLIP's image-text-matching head and momentum copies.
-_UNUSED = re.compile(
-    r"temp|text_encoder\.embeddings\.position_ids|itm_head\..*|.*_m\..*|(image|text|idx)_queue|(ptr_)?queue(_ptr)?"
+_ENCODER = "visual_encoder."
+
+_IGNORED = (
+    (r"temp", "the learnt temperature of stage one's loss"),
+    (r"text_encoder\.embeddings\.position_ids", "BERT's position counter"),
+    (r"itm_head\..*", "BLIP's image-text-matching head"),
+    (r".*_m\..*", "BLIP's momentum copy"),
+    (r"(image|text|idx)_queue|(ptr_)?queue(_ptr)?", "BLIP's queue of negatives"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class ConversionReport:
-    """What became of every key.
-
-    Attributes:
-        used: keys whose tensors are in the model.
-        unused: keys that the model has no place for, on purpose (see ``_UNUSED``).
-        fresh: parameters of the model that no key filled and that start from random weights.
-        image_encoders_equal: whether both stages carry the same image encoder; None where only one was given.
-    """
-
-    used: tuple[str, ...]
-    unused: tuple[str, ...]
-    fresh: tuple[str, ...]
-    image_encoders_equal: bool | None
+"""What released files carry beside the model, and why it has no place in it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """A model in evaluation mode, and the report of how it was filled."""
+    """What was read.
+
+    Attributes:
+        model: in evaluation mode.
+        candidate_encoder: stage two's image encoder where it differs from stage one's, which is the model's.
+        report: how both were filled.
+    """
 
     model: CirModel
+    candidate_encoder: VisionTransformer | None
     report: ConversionReport
 
 
 def load_released(stage_one: Path, stage_two: Path, sizes: ModelSizes) -> Conversion:
     """Read the paper's checkpoint pair.
+
+    The model's weights are the files' own bytes, mapped into memory and read when they are used, so that a pair of
+    several gigabytes needs hardly any memory; the files must stay where they are while the model is in use.
 
     Args:
         stage_one: file with ``BLIP_Retrieval``.
@@ -63,27 +64,56 @@ def load_released(stage_one: Path, stage_two: Path, sizes: ModelSizes) -> Conver
         sizes: what the files hold; :func:`read_sizes` reads it from a configuration.
 
     Raises:
-        CheckpointError: a file is damaged or holds code, a key is missing or unexpected, a shape is wrong, or the two
-            image encoders differ.
+        CheckpointError: a file is damaged or holds code, a key is missing or unexpected, a shape is wrong, or a number
+            is not finite.
     """
-    one, two = _read_state(stage_one, "BLIP_Retrieval"), _read_state(stage_two, "BLIP_NLVR")
-    differing = _differing_encoder_keys(one, two)
-    if differing:
-        raise CheckpointError(
-            f"The two stages carry different image encoders ({len(differing)} tensors differ, first {differing[0]}). "
-            "A bundle holds one encoder for both; train both stages over the same frozen encoder."
-        )
-    model = build_model(sizes)
-    encoder = {k: v for k, v in one.items() if k.startswith(("visual_encoder.", "vision_proj."))}
-    composer = {k: v for k, v in one.items() if k not in encoder}
-    reranker = {k: v for k, v in two.items() if not k.startswith("visual_encoder.")}
-    unused = [
-        *_fill(model.image_encoder, encoder, stage_one),
-        *_fill(model.composer, composer, stage_one),
-        *_fill(model.reranker, reranker, stage_two),
-    ]
-    used = tuple(k for k in (*one, *two) if k not in set(unused))
-    return Conversion(model, ConversionReport(used, tuple(unused), (), image_encoders_equal=True))
+    one, two = read_checkpoint(stage_one, "BLIP_Retrieval"), read_checkpoint(stage_two, "BLIP_NLVR")
+    with torch.device("meta"):
+        model = CirModel(sizes)
+    encoder = {k: v for k, v in one.state.items() if k.startswith((_ENCODER, "vision_proj."))}
+    composer = {k: v for k, v in one.state.items() if k not in encoder}
+    reranker = {k: v for k, v in two.state.items() if not k.startswith(_ENCODER)}
+    _fill(model.image_encoder, encoder, stage_one)
+    _fill(model.composer, composer, stage_one)
+    _fill(model.reranker, reranker, stage_two)
+    comparison = compare_encoders(one.state, two.state)
+    second = None if comparison.equal else _encoder_of(two, sizes)
+    reports = (_report(one, {}), _report(two, {} if second else dict.fromkeys(_encoder_keys(two.state), _SHARED)))
+    return Conversion(model.eval(), second, ConversionReport(reports, (), comparison))
+
+
+_SHARED = "equal to stage one's image encoder, which serves both"
+
+
+def compare_encoders(one: StateDict, two: StateDict) -> EncoderComparison:
+    """Compare the image encoders of two checkpoints, tensor by tensor."""
+    differing: list[str] = []
+    largest = 0.0
+    for key in sorted({*_encoder_keys(one), *_encoder_keys(two)}):
+        if key not in one or key not in two or one[key].shape != two[key].shape:
+            differing.append(key)
+        elif not torch.equal(one[key], two[key]):
+            differing.append(key)
+            largest = max(largest, float((one[key].double() - two[key].double()).abs().max()))
+    return EncoderComparison(tuple(differing), largest)
+
+
+def _encoder_keys(state: StateDict) -> list[str]:
+    return [key for key in state if key.startswith(_ENCODER)]
+
+
+def _encoder_of(checkpoint: CheckpointFile, sizes: ModelSizes) -> VisionTransformer:
+    with torch.device("meta"):
+        encoder = VisionTransformer(sizes)
+    _fill(encoder, {key: checkpoint.state[key] for key in _encoder_keys(checkpoint.state)}, checkpoint.path, _ENCODER)
+    return encoder.eval()
+
+
+def _report(checkpoint: CheckpointFile, shared: Mapping[str, str]) -> SourceReport:
+    reasons = {key: reason for key in checkpoint.state if (reason := _why_ignored(key) or shared.get(key))}
+    training = dict.fromkeys(checkpoint.others, "state of the training, not of the model")
+    used = tuple(key for key in checkpoint.state if key not in reasons)
+    return SourceReport(str(checkpoint.path), used, {**training, **reasons})
 
 
 def load_blip(folder: str | Path, sizes: ModelSizes) -> Conversion:
@@ -106,72 +136,80 @@ def load_blip(folder: str | Path, sizes: ModelSizes) -> Conversion:
     model = build_model(sizes)
     vision = {_vision_name(k): v for k, v in source.items() if k.startswith(("vision_model.", "vision_proj."))}
     text = {k: v for k, v in source.items() if k.startswith(("text_encoder.", "text_proj.", "itm_head."))}
-    unused = _fill(model.image_encoder, vision, where)
-    unused += _fill(model.composer, text, where)
-    streams = {name: v for k, v in text.items() if k.startswith("text_encoder.") for name in stream_names(k)}
+    _fill(model.image_encoder, vision, where)
+    _fill(model.composer, text, where)
+    streams = {name: v.clone() for k, v in text.items() if k.startswith("text_encoder.") for name in stream_names(k)}
     fresh = [name for name in model.reranker.state_dict() if name.startswith("cls_head.") or ".merge_layer." in name]
     streams |= {name: model.reranker.state_dict()[name] for name in fresh}
     _fill(model.reranker, streams, where)
-    used = tuple(k for k in source if k not in set(unused))
-    return Conversion(model, ConversionReport(used, tuple(unused), tuple(fresh), image_encoders_equal=None))
+    ignored = {key: reason for key in source if (reason := _why_ignored(key))}
+    report = SourceReport(str(folder), tuple(k for k in source if k not in ignored), ignored)
+    return Conversion(model.eval(), None, ConversionReport((report,), tuple(fresh), None))
+
+
+_SIZE_FIELDS = {
+    "image_size": "image_size",
+    "patch_size": "patch_size",
+    "encoder_width": "image_width",
+    "vision_depth": "image_depth",
+    "vision_heads": "image_heads",
+    "hidden_size": "text_width",
+    "num_hidden_layers": "text_depth",
+    "num_attention_heads": "text_heads",
+    "intermediate_size": "feed_forward",
+    "vocab_size": "vocabulary",
+    "max_position_embeddings": "max_positions",
+    "embed_dim": "vector_size",
+    "merge_layers_from": "merge_layers_from",
+}
+"""BERT's names of our sizes, with the vision fields beside them."""
 
 
 def read_sizes(config: Path) -> ModelSizes:
-    """Read model sizes from a BERT-style configuration with the vision fields beside it.
+    """Read model sizes from a BERT-style configuration; a field that it lacks is as in the paper.
 
     Raises:
-        CheckpointError: the file cannot be read or lacks a field.
+        CheckpointError: the file cannot be read, holds no size, or sizes that do not go together.
     """
     try:
         values = json.loads(config.read_text(encoding="utf-8"))
-        return ModelSizes(
-            image_size=values["image_size"],
-            patch_size=values["patch_size"],
-            stem="patch",
-            image_width=values["encoder_width"],
-            image_depth=values["vision_depth"],
-            image_heads=values["vision_heads"],
-            text_width=values["hidden_size"],
-            text_depth=values["num_hidden_layers"],
-            text_heads=values["num_attention_heads"],
-            feed_forward=values["intermediate_size"],
-            vocabulary=values["vocab_size"],
-            max_positions=values["max_position_embeddings"],
-            vector_size=values["embed_dim"],
-            merge_layers_from=values.get("merge_layers_from", 6),
-        )
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{config} cannot be read as a model configuration: {error}") from error
-    except KeyError as error:
-        raise CheckpointError(f"{config} lacks the field {error}; see docs/export.md for all of them.") from error
+    given = values if isinstance(values, dict) else {}
+    found = {ours: given[field] for field, ours in _SIZE_FIELDS.items() if field in given}
+    if not found:
+        raise CheckpointError(f"{config} names no size of a model; expected some of {', '.join(_SIZE_FIELDS)}.")
+    for field, ours in _SIZE_FIELDS.items():
+        value = found.get(ours, 1)
+        if isinstance(value, bool) or not isinstance(value, int) or value < (ours != "merge_layers_from"):
+            raise CheckpointError(f"{config}: {field} is {value!r}; expected a whole number above 0.")
+    sizes = replace(BLIP_BASE, **found)
+    for what, whole, part in (
+        ("vision_heads do not divide encoder_width", sizes.image_width, sizes.image_heads),
+        ("num_attention_heads do not divide hidden_size", sizes.text_width, sizes.text_heads),
+        ("patch_size does not divide image_size", sizes.image_size, sizes.patch_size),
+    ):
+        if whole % part:
+            raise CheckpointError(f"{config}: {what} ({whole} / {part}); fields that are not given are the paper's.")
+    return sizes
 
 
-def _read_state(path: Path, key: str) -> StateDict:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} does not exist.") from error
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} holds more than tensors and plain containers, so reading it could run code: refused ({error})."
-        ) from error
-    except (RuntimeError, EOFError, ValueError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged or not a torch checkpoint: {error}") from error
-    if not isinstance(content, Mapping) or key not in content:
-        found = sorted(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
-        raise CheckpointError(f"{path} should hold {key!r}; it holds {found}. Are the two stages swapped?")
-    return dict(content[key])
+def _why_ignored(key: str) -> str | None:
+    return next((reason for pattern, reason in _IGNORED if re.fullmatch(pattern, key)), None)
 
 
-def _fill(module: nn.Module, tensors: StateDict, source: Path) -> list[str]:
-    """Copy tensors into a module, strictly; gives the keys that are left out on purpose."""
-    expected = module.state_dict()
-    unused = [key for key in tensors if key not in expected and _UNUSED.fullmatch(key)]
+def _fill(module: nn.Module, tensors: StateDict, source: Path, prefix: str = "") -> None:
+    """Make tensors the parameters of a module, strictly; in their names the module's own follow a prefix."""
+    expected = {prefix + name: value for name, value in module.state_dict().items()}
     missing = sorted(expected.keys() - tensors.keys())
-    unexpected = sorted(tensors.keys() - expected.keys() - set(unused))
+    unexpected = sorted(key for key in tensors.keys() - expected.keys() if not _why_ignored(key))
+    for what, keys in (("missing", missing), ("unexpected", unexpected)):
+        for key in keys:
+            logger.info("%s: %s %s", source, what, key)
     if missing or unexpected:
         raise CheckpointError(
-            f"{source} does not fit {type(module).__name__}: missing {_some(missing)}; unexpected {_some(unexpected)}."
+            f"{source} does not fit {type(module).__name__}: missing {_some(missing)}; unexpected {_some(unexpected)}. "
+            "Check that it is the stage it is given as, and the sizes (--sizes)."
         )
     wrong = [
         f"{key} is {list(tensors[key].shape)}, expected {list(value.shape)}"
@@ -179,19 +217,18 @@ def _fill(module: nn.Module, tensors: StateDict, source: Path) -> list[str]:
         if tensors[key].shape != value.shape
     ]
     if wrong:
-        raise CheckpointError(f"{source} has other sizes than the configuration says: {_some(wrong)}.")
-    module.load_state_dict({key: tensors[key].float() for key in expected})
-    return unused
+        raise CheckpointError(
+            f"{source} has other sizes than the configuration says: {_some(wrong)}. Give the right ones (--sizes)."
+        )
+    broken = [key for key in expected if not tensors[key].isfinite().all()]
+    if broken:
+        raise CheckpointError(f"{source} holds numbers that are not finite, in {_some(broken)}: it is damaged.")
+    module.load_state_dict({key.removeprefix(prefix): tensors[key].float() for key in expected}, assign=True)
 
 
 def _some(names: list[str]) -> str:
     shown = ", ".join(names[:5]) or "nothing"
     return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown
-
-
-def _differing_encoder_keys(one: StateDict, two: StateDict) -> list[str]:
-    keys = sorted(k for k in {*one, *two} if k.startswith("visual_encoder."))
-    return [k for k in keys if k not in one or k not in two or not torch.equal(one[k], two[k])]
 
 
 _VISION_NAMES = (
@@ -215,7 +252,7 @@ def _vision_name(key: str) -> str:
 def stream_names(key: str) -> tuple[str, ...]:
     """Give the one or two names under which the re-ranker holds a text-encoder weight."""
     if ".attention." not in key and ".crossattention." not in key:
-        return () if _UNUSED.fullmatch(key) else (key,)
+        return () if _why_ignored(key) else (key,)
     for name, streams in ((".self.", (".self0.", ".self1.")), (".dense.", (".dense0.", ".dense1."))):
         if name in key:
             return tuple(key.replace(name, stream) for stream in streams)

@@ -7,9 +7,9 @@ import logging
 import shutil
 import tempfile
 import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 import torch
 from tokenizers import Tokenizer
@@ -18,7 +18,11 @@ from torch import Tensor, nn
 from onnx_export.errors import ExportError
 from onnx_export.graphs import graph_modules
 from onnx_export.models import CirModel
+from onnx_export.models.vit import VisionTransformer
 from qdrant_cir.bundle import (
+    REQUIRED_GRAPHS,
+    Bundle,
+    GraphEntry,
     GraphName,
     Manifest,
     ModelSizes,
@@ -27,6 +31,7 @@ from qdrant_cir.bundle import (
     TokenizerSpec,
     contract_tensors,
     graph_entry,
+    load_bundle,
     sha256_of,
     write_manifest,
 )
@@ -59,7 +64,14 @@ class BundleDescription:
 
 
 def export_bundle(
-    model: CirModel, tokenizer: Tokenizer, out: Path, *, codec: TokenCodec, description: BundleDescription
+    model: CirModel,
+    tokenizer: Tokenizer,
+    out: Path,
+    *,
+    codec: TokenCodec,
+    description: BundleDescription,
+    candidate_encoder: VisionTransformer | None = None,
+    check: Callable[[Bundle], None] | None = None,
 ) -> Path:
     """Write a bundle folder. It appears whole under its name or not at all.
 
@@ -69,11 +81,42 @@ def export_bundle(
         out: the folder to write; an existing bundle there is replaced.
         codec: the form in which candidate tokens are stored and read by the re-ranker's graph.
         description: what the manifest says beyond the sizes.
+        candidate_encoder: the image encoder that stage two reads candidates through, where it is not the model's.
+        check: called with the bundle before it takes its name; where it raises, ``out`` stays as it was.
 
     Raises:
         ExportError: the tokenizer lacks [ENC], or does not fit the word embedding, or ``out`` is no bundle folder.
     """
-    if out.exists() and not (out / "cir_config.json").exists() and any(out.iterdir()):
+    first_token = _first_token_checked(model, tokenizer, out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
+        folder = Path(scratch) / "bundle"
+        (folder / "onnx").mkdir(parents=True)
+        sizes = runtime_sizes(model, codec)
+        graphs = graph_modules(model)
+        modules: dict[GraphName, nn.Module] = {name: graphs[name] for name in REQUIRED_GRAPHS}
+        if candidate_encoder is not None:
+            modules["candidate_encoder"] = candidate_encoder
+        entries = {
+            name: graph_entry(folder, name, export_graph(name, module, folder, sizes), sizes)
+            for name, module in modules.items()
+        }
+        (folder / "tokenizer.json").write_text(tokenizer.to_str(pretty=False), encoding="utf-8")
+        text = TokenizerSpec(
+            "tokenizer.json", sha256_of(folder / "tokenizer.json"), model.sizes.max_positions, first_token
+        )
+        write_manifest(folder, _manifest(sizes, entries, text, description))
+        if check is not None:
+            check(load_bundle(folder))
+        if out.exists():
+            shutil.rmtree(out)
+        folder.rename(out)
+    return out
+
+
+def _first_token_checked(model: CirModel, tokenizer: Tokenizer, out: Path) -> int:
+    """Check what can be checked before the work; gives the id of [ENC]."""
+    if out.exists() and not (out / "cir_config.json").exists() and (not out.is_dir() or any(out.iterdir())):
         raise ExportError(f"{out} exists and is no bundle folder; give a new folder.")
     first_token = tokenizer.token_to_id("[ENC]")
     if first_token is None or tokenizer.get_vocab_size() > model.sizes.vocabulary:
@@ -81,36 +124,25 @@ def export_bundle(
             f"The tokenizer must hold [ENC] and at most {model.sizes.vocabulary} tokens (rows of the word embedding); "
             f"it holds {tokenizer.get_vocab_size()}{'' if first_token is not None else ', without [ENC]'}."
         )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
-        folder = Path(scratch) / "bundle"
-        (folder / "onnx").mkdir(parents=True)
-        sizes = runtime_sizes(model, codec)
-        entries = {
-            name: graph_entry(folder, name, export_graph(name, graph_modules(model)[name], folder, sizes), sizes)
-            for name in get_args(GraphName)
-        }
-        (folder / "tokenizer.json").write_text(tokenizer.to_str(pretty=False), encoding="utf-8")
-        manifest = Manifest(
-            name=description.name,
-            licence=description.licence,
-            graphs=entries,
-            preprocessing=PreprocessingSpec(model.sizes.image_size, PAD_RATIO, BLIP_MEAN, BLIP_STD),
-            tokenizer=TokenizerSpec(
-                "tokenizer.json", sha256_of(folder / "tokenizer.json"), model.sizes.max_positions, first_token
-            ),
-            vector_size=sizes.vector_size,
-            token_rows=sizes.token_rows,
-            token_dims=sizes.token_dims,
-            fusion_dims=sizes.fusion_dims,
-            token_codec=codec,
-            provenance={**description.provenance, "tools": tool_versions()},
-        )
-        write_manifest(folder, manifest)
-        if out.exists():
-            shutil.rmtree(out)
-        folder.rename(out)
-    return out
+    return int(first_token)
+
+
+def _manifest(
+    sizes: ModelSizes, graphs: Mapping[GraphName, GraphEntry], text: TokenizerSpec, description: BundleDescription
+) -> Manifest:
+    return Manifest(
+        name=description.name,
+        licence=description.licence,
+        graphs=graphs,
+        preprocessing=PreprocessingSpec(sizes.image_size, PAD_RATIO, BLIP_MEAN, BLIP_STD),
+        tokenizer=text,
+        vector_size=sizes.vector_size,
+        token_rows=sizes.token_rows,
+        token_dims=sizes.token_dims,
+        fusion_dims=sizes.fusion_dims,
+        token_codec=sizes.token_codec,
+        provenance={**description.provenance, "tools": tool_versions()},
+    )
 
 
 def runtime_sizes(model: CirModel, codec: TokenCodec) -> ModelSizes:

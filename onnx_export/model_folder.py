@@ -9,27 +9,41 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
+from torch import nn
 
 from onnx_export.errors import CheckpointError
 from onnx_export.models import CirModel, ModelSizes
+from onnx_export.models.vit import VisionTransformer
 from qdrant_cir.types import JsonObject
 
 WEIGHTS_FILE, SIZES_FILE, TOKENIZER_FILE = "model.safetensors", "sizes.json", "tokenizer.json"
+CANDIDATE_ENCODER_FILE = "candidate_encoder.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFolder:
-    """A model in evaluation mode, its tokenizer, and where it comes from (free JSON)."""
+    """What makes a bundle.
+
+    Attributes:
+        model: in evaluation mode.
+        tokenizer: its texts'.
+        provenance: where it comes from, free JSON.
+        candidate_encoder: the image encoder that stage two reads candidates through, where it is not the model's.
+    """
 
     model: CirModel
     tokenizer: Tokenizer
     provenance: JsonObject
+    candidate_encoder: VisionTransformer | None = None
 
 
 def save_model_folder(folder: Path, content: ModelFolder) -> None:
-    """Write a model folder, replacing what stands there under the three names."""
+    """Write a model folder, replacing what stands there under these names."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.contiguous() for k, v in content.model.state_dict().items()}, folder / WEIGHTS_FILE)
+    _save_weights(content.model, folder / WEIGHTS_FILE)
+    (folder / CANDIDATE_ENCODER_FILE).unlink(missing_ok=True)
+    if content.candidate_encoder is not None:
+        _save_weights(content.candidate_encoder, folder / CANDIDATE_ENCODER_FILE)
     content.tokenizer.save(str(folder / TOKENIZER_FILE), pretty=False)
     about = {"sizes": asdict(content.model.sizes), "provenance": content.provenance}
     (folder / SIZES_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
@@ -45,9 +59,18 @@ def load_model_folder(folder: Path) -> ModelFolder:
         about = json.loads((folder / SIZES_FILE).read_text(encoding="utf-8"))
         model = CirModel(ModelSizes(**about["sizes"]))
         model.load_state_dict(load_file(folder / WEIGHTS_FILE))
+        candidate_encoder = None
+        if (folder / CANDIDATE_ENCODER_FILE).exists():
+            candidate_encoder = VisionTransformer(model.sizes)
+            candidate_encoder.load_state_dict(load_file(folder / CANDIDATE_ENCODER_FILE))
+            candidate_encoder.eval()
         tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
     except OSError as error:
         raise CheckpointError(f"{folder} is no model folder: {error}. `convert` and `train` write one.") from error
     except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{folder} is damaged or of another version: {error}") from error
-    return ModelFolder(model.eval(), tokenizer, about["provenance"])
+    return ModelFolder(model.eval(), tokenizer, about["provenance"], candidate_encoder)
+
+
+def _save_weights(module: nn.Module, path: Path) -> None:
+    save_file({name: value.contiguous() for name, value in module.state_dict().items()}, path)

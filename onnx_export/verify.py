@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import get_args
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from onnx_export.errors import VerificationError
 from onnx_export.model_folder import ModelFolder
-from qdrant_cir.bundle import Bundle, GraphName, TensorSpec, contract_tensors
+from qdrant_cir.bundle import Bundle, TensorSpec, contract_tensors
 from qdrant_cir.composer import Composer
 from qdrant_cir.image_encoder import ImageEncoder
 from qdrant_cir.reranker import Reranker
@@ -36,10 +35,23 @@ class Verification:
 
     tokens: float
     vectors: float
+    candidate_tokens: float
     query_vectors: float
     fusion_states: float
     scores: float
     orders: int
+
+    @property
+    def largest(self) -> float:
+        """The largest difference of all."""
+        return max(
+            self.tokens,
+            self.vectors,
+            self.candidate_tokens,
+            self.query_vectors,
+            self.fusion_states,
+            self.scores,
+        )
 
 
 def verify_bundle(
@@ -71,7 +83,7 @@ def verify_bundle(
 
 
 def _check_interfaces(bundle: Bundle) -> None:
-    for name in get_args(GraphName):
+    for name in bundle.manifest.graphs:
         contract = contract_tensors(name, bundle.manifest.sizes)
         session = open_session(bundle.graph_path(name), provider="cpu")
         for side, expected, found in (
@@ -106,17 +118,23 @@ def _difference(what: str, torch_value: Tensor, runtime_value: Float32, toleranc
 @torch.inference_mode()
 def _compare_encoder(
     bundle: Bundle, folder: ModelFolder, rng: np.random.Generator, tolerance: float
-) -> tuple[EncodedImages, tuple[float, float]]:
+) -> tuple[EncodedImages, tuple[float, float, float]]:
     size = bundle.manifest.preprocessing.size
     encoder = ImageEncoder.open(bundle, provider="cpu")
-    worst = [0.0, 0.0]
+    worst = [0.0, 0.0, 0.0]
     for batch in BATCHES:
         pixels = rng.standard_normal((batch, 3, size, size), dtype=np.float32)
         tokens, vectors = folder.model.image_encoder(torch.from_numpy(pixels))
+        second = folder.candidate_encoder
+        candidate_tokens = tokens if second is None else second(torch.from_numpy(pixels))
         encoded = encoder.encode(pixels)
-        worst[0] = max(worst[0], _difference(f"tokens at batch {batch}", tokens, encoded.tokens, tolerance))
-        worst[1] = max(worst[1], _difference(f"vectors at batch {batch}", vectors, encoded.vectors, tolerance))
-    return encoded, (worst[0], worst[1])
+        differences = (
+            _difference(f"tokens at batch {batch}", tokens, encoded.tokens, tolerance),
+            _difference(f"vectors at batch {batch}", vectors, encoded.vectors, tolerance),
+            _difference(f"candidate tokens at batch {batch}", candidate_tokens, encoded.candidate_tokens, tolerance),
+        )
+        worst = list(map(max, worst, differences))
+    return encoded, (worst[0], worst[1], worst[2])
 
 
 @torch.inference_mode()
@@ -152,7 +170,7 @@ def _compare_reranker(
     tolerance: float,
 ) -> tuple[float, int]:
     reranker = Reranker.open(bundle, provider="cpu")
-    base = encoded.tokens[np.arange(max(counts)) % len(encoded.tokens)]
+    base = encoded.candidate_tokens[np.arange(max(counts)) % len(encoded.candidate_tokens)]
     jitter = np.random.default_rng(1).standard_normal(base.shape, dtype=np.float32) * 0.1
     stored = quantize(base + jitter, bundle.manifest.token_codec)
     worst, orders = 0.0, 0

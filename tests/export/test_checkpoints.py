@@ -1,7 +1,10 @@
 """Weights from elsewhere: nothing is lost silently, nothing is unpickled, BLIP's numbers come out as BLIP's."""
 
 import os
+import pickle
+import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +13,9 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs torch: pip install 'qdrant-cir[export]'")
 transformers = pytest.importorskip("transformers", reason="needs torch: pip install 'qdrant-cir[export]'")
 
-from onnx_export.checkpoints import load_blip, load_released  # noqa: E402
+from onnx_export.checkpoints import load_blip, load_released, read_sizes  # noqa: E402
 from onnx_export.errors import CheckpointError  # noqa: E402
-from onnx_export.models import CirModel, ModelSizes, build_model  # noqa: E402
+from onnx_export.models import BLIP_BASE, CirModel, ModelSizes, build_model  # noqa: E402
 
 States = tuple[dict[str, Any], dict[str, Any]]
 Blip = tuple[Any, Path]
@@ -59,7 +62,7 @@ def test_a_released_pair_gives_back_every_weight(tmp_path: Path, states: States)
     conversion = load_released(*save_pair(tmp_path, *states), TINY)
     original = build_model(TINY, seed=5).state_dict()
     assert all(torch.equal(original[k], v) for k, v in conversion.model.state_dict().items())
-    assert conversion.report.unused == ("temp",)
+    assert conversion.candidate_encoder is None
 
 
 def test_a_missing_key_is_named(tmp_path: Path, states: States) -> None:
@@ -80,10 +83,37 @@ def test_a_wrong_shape_is_named_with_both_shapes(tmp_path: Path, states: States)
         load_released(*save_pair(tmp_path, *states), TINY)
 
 
-def test_stages_with_different_image_encoders_are_refused(tmp_path: Path, states: States) -> None:
-    states[1]["visual_encoder.norm.bias"] = states[1]["visual_encoder.norm.bias"] + 1e-3
-    with pytest.raises(CheckpointError, match=r"different image encoders \(1 tensors differ"):
+def test_stages_with_different_image_encoders_keep_both(tmp_path: Path, states: States) -> None:
+    states[1]["visual_encoder.norm.bias"] = states[1]["visual_encoder.norm.bias"] + 0.5
+    conversion = load_released(*save_pair(tmp_path, *states), TINY)
+    encoders = conversion.report.encoders
+    assert encoders is not None
+    assert encoders.differing == ("visual_encoder.norm.bias",)
+    assert encoders.largest_difference == 0.5
+    assert conversion.candidate_encoder is not None
+    assert torch.equal(conversion.candidate_encoder.norm.bias, states[1]["visual_encoder.norm.bias"])
+    assert torch.equal(conversion.model.image_encoder.visual_encoder.norm.bias, states[0]["visual_encoder.norm.bias"])
+    assert "visual_encoder.norm.bias" in conversion.report.sources[1].used
+
+
+def test_an_incomplete_second_encoder_is_refused(tmp_path: Path, states: States) -> None:
+    del states[1]["visual_encoder.norm.bias"]
+    with pytest.raises(CheckpointError, match=r"VisionTransformer: missing visual_encoder\.norm\.bias"):
         load_released(*save_pair(tmp_path, *states), TINY)
+
+
+def test_numbers_that_are_not_finite_are_called_damage(tmp_path: Path, states: States) -> None:
+    states[0]["text_proj.bias"][3] = float("nan")
+    with pytest.raises(CheckpointError, match=r"not finite, in text_proj\.bias"):
+        load_released(*save_pair(tmp_path, *states), TINY)
+
+
+def test_every_key_has_a_fate(tmp_path: Path, states: States) -> None:
+    one, two = load_released(*save_pair(tmp_path, *states), TINY).report.sources
+    assert {*one.used, *one.ignored} == {*states[0], "epoch", "optimizer_state_dict"}
+    assert {*two.used, *two.ignored} == {*states[1], "epoch", "optimizer_state_dict"}
+    assert one.ignored["temp"] == "the learnt temperature of stage one's loss"
+    assert "equal to stage one's" in two.ignored["visual_encoder.norm.bias"]
 
 
 def test_swapped_stages_are_recognised(tmp_path: Path, states: States) -> None:
@@ -92,11 +122,70 @@ def test_swapped_stages_are_recognised(tmp_path: Path, states: States) -> None:
         load_released(two, one, TINY)
 
 
-def test_a_truncated_file_is_called_damaged(tmp_path: Path, states: States) -> None:
+def test_a_truncated_file_is_called_cut_off(tmp_path: Path, states: States) -> None:
     one, two = save_pair(tmp_path, *states)
     one.write_bytes(one.read_bytes()[:5000])
-    with pytest.raises(CheckpointError, match="damaged"):
+    with pytest.raises(CheckpointError, match=r"cut off: its 5,000 bytes.*Download it again"):
         load_released(one, two, TINY)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"<!DOCTYPE html>", r"not a torch checkpoint: .*15 bytes that begin with b'<!DO'"),
+        (b"", "not a torch checkpoint"),
+        (pickle.dumps({"BLIP_Retrieval": {}}, protocol=4), "plain pickle, no file of torch.save"),
+    ],
+)
+def test_what_is_no_checkpoint_at_all_is_called_so(
+    tmp_path: Path, states: States, content: bytes, message: str
+) -> None:
+    one, two = save_pair(tmp_path, *states)
+    one.write_bytes(content)
+    with pytest.raises(CheckpointError, match=message):
+        load_released(one, two, TINY)
+
+
+def test_another_zip_archive_is_called_so(tmp_path: Path, states: States) -> None:
+    one, two = save_pair(tmp_path, *states)
+    with zipfile.ZipFile(one, "w") as archive:
+        archive.writestr("word/document.xml", "<w/>")
+    with pytest.raises(CheckpointError, match="found another zip archive"):
+        load_released(one, two, TINY)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"There is no file .*one\.pt"):
+        load_released(tmp_path / "one.pt", tmp_path / "two.pt", TINY)
+
+
+def test_a_checkpoint_of_other_things_than_tensors_says_which(tmp_path: Path, states: States) -> None:
+    states[0]["note"] = "trained on Tuesday"
+    with pytest.raises(CheckpointError, match=r"should hold tensors by name.*note: str"):
+        load_released(*save_pair(tmp_path, *states), TINY)
+
+
+def test_sizes_that_are_not_given_are_the_papers(tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    config.write_text('{"hidden_size": 96, "num_attention_heads": 8, "model_type": "bert"}')
+    assert read_sizes(config) == replace(BLIP_BASE, text_width=96, text_heads=8)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "cannot be read"),
+        ('{"model_type": "bert"}', "names no size of a model"),
+        ("[1]", "names no size of a model"),
+        ('{"vision_heads": "12"}', "vision_heads is '12'; expected a whole number"),
+        ('{"vision_heads": 0}', "vision_heads is 0"),
+        ('{"hidden_size": 64}', r"num_attention_heads do not divide hidden_size \(64 / 12\)"),
+    ],
+)
+def test_sizes_that_make_no_model_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(CheckpointError, match=message):
+        read_sizes(tmp_path / "config.json")
 
 
 class RunsCode:
