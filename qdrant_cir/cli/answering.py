@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qdrant_cir.bundle import default_bundle_path
 from qdrant_cir.cli.options import StorePlace
 from qdrant_cir.contact_sheet import SheetRow, draw_contact_sheet
+from qdrant_cir.effort import Effort, EffortCalibration
 from qdrant_cir.errors import InputError
 from qdrant_cir.retriever import Retriever
 from qdrant_cir.sessions import ExecutionProvider
@@ -18,20 +19,35 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from qdrant_client import models
 
-__all__ = ["answer", "save_picture"]
+__all__ = ["SearchRequest", "answer", "read_effort", "save_picture"]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchRequest:
+    """A query and how it is to be searched; the meaning of each is with :meth:`Retriever.search`."""
+
+    query: Query
+    limit: int
+    rerank_depth: int
+    filter: models.Filter | None
+    exclude_reference: bool
+    effort: Effort
+
+
+def read_effort(confidence: float | None, calibration: Path | None, time_budget: float | None) -> Effort:
+    """Join the options that say how much to re-rank. Raises InputError for a calibration that cannot be read."""
+    if calibration is not None and confidence is None:
+        raise InputError("--calibration was given without --confidence, which it is for. Give both, or neither.")
+    return Effort(confidence, time_budget, None if calibration is None else EffortCalibration.read(calibration))
 
 
 def answer(
-    query: Query,
+    request: SearchRequest,
     *,
     place: StorePlace,
     collection: str,
     bundle: Path | None,
     provider: ExecutionProvider,
-    limit: int,
-    rerank_depth: int,
-    filter: models.Filter | None,
-    exclude_reference: bool,
     save: Path | None,
 ) -> SearchResult:
     """Search once, and draw the answer where ``save`` names a picture file.
@@ -40,8 +56,9 @@ def answer(
         CirError: as :meth:`Retriever.open` and :meth:`Retriever.search`; InputError where the file cannot be
             written.
     """
+    query, limit = request.query, request.limit
     # the sheet shows stage one's best too, wherever re-ranking has put them
-    depth = limit if save is None else max(limit, rerank_depth)
+    depth = limit if save is None else max(limit, request.rerank_depth)
     with (
         place.opened(creates=False) as store,
         Retriever.open(collection, store=store, bundle=bundle or default_bundle_path(), provider=provider) as retriever,
@@ -50,9 +67,10 @@ def answer(
             query,
             # a limit that is wrong is to be refused as it was given
             limit=depth if limit >= 1 else limit,
-            rerank_depth=rerank_depth,
-            filter=filter,
-            exclude_reference=exclude_reference,
+            rerank_depth=request.rerank_depth,
+            filter=request.filter,
+            exclude_reference=request.exclude_reference,
+            effort=request.effort,
         )
         if save is not None:
             reference = _picture_of(query, retriever)

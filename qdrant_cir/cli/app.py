@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from qdrant_cir.cli import printing
+from qdrant_cir.cli.calibrate import calibrate
 from qdrant_cir.cli.catalog import catalog_app
 from qdrant_cir.cli.evaluate import evaluation_app
 from qdrant_cir.cli.exit_codes import describe_exit_codes
@@ -24,6 +25,7 @@ from qdrant_cir.cli.options import (
     provider_named,
 )
 from qdrant_cir.cli.reporting import ReportingGroup, show_debugging
+from qdrant_cir.cli.search import search
 from qdrant_cir.errors import IndexingError, InputError
 
 __all__ = ["app", "main"]
@@ -105,79 +107,8 @@ def index(
         )
 
 
-@app.command()
-def search(
-    context: typer.Context,
-    *,
-    collection: CollectionOption,
-    image: Annotated[
-        Path | None, typer.Option("--image", "-i", help="Reference image, a file.", show_default=False)
-    ] = None,
-    image_id: Annotated[
-        str | None,
-        typer.Option("--image-id", help="Reference image that is in the collection.", show_default=False),
-    ] = None,
-    text: Annotated[str, typer.Option("--text", "-t", help="What should be different.", show_default=False)] = "",
-    limit: Annotated[int, typer.Option("--limit", "-n", help="Results to show.")] = 10,
-    rerank_depth: Annotated[
-        int, typer.Option("--rerank-depth", "-k", help="Candidates to re-rank; 0 is stage one alone.")
-    ] = 50,
-    filters: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--filter",
-            "-f",
-            help="FIELD OPERATOR VALUE with = != < <= > >=, as in 'color=red' or 'price<50'. "
-            "Given several times, all must hold.",
-            show_default=False,
-        ),
-    ] = None,
-    exclude_reference: Annotated[
-        bool, typer.Option("--exclude-reference", help="Leave the reference itself out of the results.")
-    ] = False,
-    save: Annotated[
-        Path | None,
-        typer.Option("--save", help="Draw the results into this picture file.", show_default=False),
-    ] = None,
-    path: PathOption = None,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
-    bundle: BundleOption = None,
-    provider: ProviderOption = "auto",
-    as_json: JsonOption = False,
-) -> None:
-    """Search with a reference image, a text, or both.
-
-    With both, the best matches of the composed query are re-ranked. Without a text the picture itself is
-    searched; without a picture the text is composed with a blank one.
-    """
-    from qdrant_cir.cli.answering import answer
-    from qdrant_cir.cli.filters import parse_filters
-    from qdrant_cir.types import GalleryImage, Query
-
-    if image is not None and image_id is not None:
-        raise InputError("Both --image and --image-id were given. Give one reference.")
-    query = Query(reference=GalleryImage(image_id) if image_id is not None else image, modification_text=text)
-    place = place_of_store(context, path=path, url=url, api_key=api_key)
-    result = answer(
-        query,
-        place=place,
-        collection=collection,
-        bundle=bundle,
-        provider=provider_named(provider),
-        limit=limit,
-        rerank_depth=rerank_depth,
-        filter=parse_filters(filters or []),
-        exclude_reference=exclude_reference,
-        save=save,
-    )
-    if as_json:
-        reference = image_id if image is None else str(image)
-        printing.print_json(printing.search_result_json(query, result, reference=reference))
-    else:
-        printing.print_result(result)
-    if save is not None:
-        printing.print_note(f"The results are drawn in {save.absolute()}")
+app.command()(search)
+app.command()(calibrate)
 
 
 @app.command()

@@ -15,6 +15,7 @@ from PIL import Image
 from qdrant_client import models
 from typer.testing import CliRunner, Result
 
+from qdrant_cir.bundle import load_bundle
 from qdrant_cir.cli import app, printing
 from qdrant_cir.cli.filters import parse_filters
 from qdrant_cir.errors import InputError
@@ -121,7 +122,7 @@ def test_search_gives_the_order_that_a_person_computes(shop: Shop) -> None:
 
 def test_search_json_is_pure_and_holds_scores_ranks_timings_and_notes(shop: Shop) -> None:
     answer = json.loads(shop.search("--text", "blue", "--json").stdout)
-    assert set(answer) == {"query", "candidates", "rerank_mode", "timings", "notes"}
+    assert set(answer) == {"query", "candidates", "rerank_mode", "scored", "timings", "notes"}
     assert set(answer["candidates"][0]) == {
         "rank",
         "image_id",
@@ -385,3 +386,32 @@ def test_a_narrow_terminal_shortens_the_last_column_alone(
     assert row.split()[:2] == ["1", "a" * 12]
     assert row.rstrip().endswith("\u2026")
     assert len(row) <= 40
+
+
+def test_search_says_how_much_was_re_ranked_and_a_calibration_ends_it_early(shop: Shop, tmp_path: Path) -> None:
+    image = ["--image", str(shop.pictures / "red.png"), "--text", "make it blue", "--limit", "1", "--json"]
+    exact = json.loads(shop.search(*image).stdout)
+    assert (exact["rerank_mode"], exact["scored"]) == ("exact", 6)
+    bound = {"limit": 1, "confidence": 0.9, "lead": -1e9}
+    calibration = {"format_version": 1, "bundle": load_bundle(shop.bundle).fingerprint}
+    calibration |= {"rerank_depth": 50, "step": 2, "queries": 100, "bounds": [bound]}
+    file = tmp_path / "effort.json"
+    file.write_text(json.dumps(calibration), encoding="utf-8")
+    early = json.loads(shop.search(*image, "--confidence", "0.9", "--calibration", str(file)).stdout)
+    assert (early["rerank_mode"], early["scored"]) == ("adaptive", 2)
+    assert "--confidence" in only_sentence(shop.search(*image, "--calibration", str(file), code=3))
+
+
+def test_calibrate_writes_what_search_reads(shop: Shop, tmp_path: Path) -> None:
+    lines = [json.dumps({"reference": f"{name}.png", "modification_text": "make it blue"}) for name in COLORS] * 4
+    (tmp_path / "queries.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    file = tmp_path / "effort.json"
+    options = ["-c", "colors", "--bundle", str(shop.bundle), "--queries", str(tmp_path / "queries.jsonl")]
+    told = json.loads(
+        shop.run("calibrate", *options, "--out", str(file), "--rerank-depth", "6", "--step", "2", "--json").stdout
+    )
+    assert (told["queries"], told["rerank_depth"], told["step"]) == (24, 6, 2)
+    answer = shop.search(
+        "--text", "blue", "-k", "6", "--limit", "2", "--confidence", "0.9", "--calibration", str(file), "--json"
+    )
+    assert json.loads(answer.stdout)["rerank_mode"] in ("exact", "adaptive")

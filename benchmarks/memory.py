@@ -1,0 +1,96 @@
+"""Resident memory while many queries re-rank 200 candidates each.
+
+    .venv/bin/python -m benchmarks.memory [--bundle DIR] [--queries 1000] [--shrinks-arena]
+
+Texts of 4 to 30 tokens in a fixed random order, for runs that differ in size are what makes an allocator grow,
+over drawn tokens in the bundle's stored form, with as many threads as a search uses. Prints the level before the
+first query, the highest, the level after the last and what the second half added to the first; with
+``--shrinks-arena`` the same for a session that gives memory back after every run, which costs time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.machine import LoadMeter, describe_machine
+from qdrant_cir.bundle import ModelSizes, default_bundle_path, load_bundle
+from qdrant_cir.reranker import Reranker
+from qdrant_cir.sessions import available_threads, open_graph
+from qdrant_cir.token_codec import quantize
+from qdrant_cir.types import ComposedQuery, StoredTokens
+
+LENGTHS = (4, 31)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--bundle", type=Path, default=default_bundle_path())
+    parser.add_argument("--queries", type=int, default=1000)
+    parser.add_argument("-K", "--candidates", type=int, default=200)
+    parser.add_argument("--threads", type=int, default=available_threads())
+    parser.add_argument("--shrinks-arena", action="store_true")
+    arguments = parser.parse_args()
+    bundle = load_bundle(arguments.bundle)
+    session = open_graph(bundle, "reranker", provider="cpu", threads=1, shrinks_arena=arguments.shrinks_arena)
+    random = np.random.default_rng(0)
+    ask = asker(Reranker(session), bundle.manifest.sizes, arguments.candidates, arguments.threads, random)
+    lengths = random.integers(*LENGTHS, arguments.queries).tolist()
+    print(describe_machine(arguments.threads, packages=("onnxruntime",)))
+    load = LoadMeter()
+    gc.collect()
+    before = resident_megabytes()
+    levels = []
+    started = time.perf_counter()
+    for length in lengths:
+        ask(length)
+        levels.append(resident_megabytes())
+    seconds = time.perf_counter() - started
+    half = len(levels) // 2
+    print(
+        f"{len(levels)} queries, K={arguments.candidates}, arena {'shrunk' if arguments.shrinks_arena else 'kept'}: "
+        f"{before:.0f} MB before, {levels[0]:.0f} after the first, at most {max(levels):.0f}, {levels[-1]:.0f} after "
+        f"the last; the second half added {max(levels[half:]) - max(levels[:half]):+.1f} MB to the highest; "
+        f"{1000 * seconds / len(levels):.0f} ms/query; other processes kept {load.cores_taken():.1f} cores busy"
+    )
+
+
+def asker(
+    reranker: Reranker, sizes: ModelSizes, candidates: int, threads: int, random: np.random.Generator
+) -> Callable[[int], None]:
+    """Give what re-ranks fresh candidates for a text of so many tokens, each thread a share of them."""
+    pool = ThreadPoolExecutor(threads)
+    share = -(-candidates // threads)
+
+    def ask(length: int) -> None:
+        tokens = random.standard_normal((candidates, sizes.token_rows, sizes.token_dims), dtype=np.float32)
+        stored = quantize(tokens, sizes.token_codec)
+        query = ComposedQuery(
+            vector=np.zeros(sizes.vector_size, dtype=np.float32),
+            input_ids=random.integers(1, 100, length),
+            fusion_states=random.standard_normal((length, sizes.fusion_dims), dtype=np.float32),
+        )
+        parts = [
+            StoredTokens(stored.values[start : start + share], stored.scales[start : start + share])
+            for start in range(0, candidates, share)
+        ]
+        list(pool.map(lambda part: reranker.score(query, part), parts))
+
+    return ask
+
+
+def resident_megabytes() -> float:
+    """Read this process's resident memory; Linux alone."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) / 1000 for line in lines if line.startswith("VmRSS:"))
+
+
+if __name__ == "__main__":
+    main()
