@@ -72,6 +72,18 @@ def verify_command(
     typer.echo("verified: torch and the bundle agree")
 
 
+@app.command("record")
+def record_command(
+    bundle: Annotated[Path, typer.Argument(help="The bundle that was evaluated.")],
+    report: Annotated[Path, typer.Argument(help="report.json of `qdrant-cir evaluate`.")],
+) -> None:
+    """Keep measured quality in the bundle's manifest."""
+    from onnx_export.quality_record import record_quality
+
+    record_quality(bundle, report)
+    typer.echo(f"recorded in {bundle}")
+
+
 Run = Annotated[Path, typer.Option("--run", help="Run folder: pool, checkpoints, logs, model.")]
 RecipeOption = Annotated[Path | None, typer.Option(help="Recipe as JSON; the bundled model's without one.")]
 

@@ -57,13 +57,13 @@ class Recipe:
     grounding_steps: int = 1_500
     grounding_groups: int = 8
     grounding_rate: float = 1e-3
-    stage_one_steps: int = 2_000
+    stage_one_steps: int = 2_400
     stage_one_batch: int = 64
-    stage_one_rate: float = 3e-4
+    stage_one_rate: float = 5e-4
     stage_one_negatives: int = 8_192
     stage_two_steps: int = 2_000
     stage_two_batch: int = 16
-    stage_two_rate: float = 3e-4
+    stage_two_rate: float = 4e-4
     stage_two_near: int = 3
     stage_two_mined: int = 5
     stage_two_others: int = 1
