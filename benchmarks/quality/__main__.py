@@ -1,0 +1,91 @@
+"""The command line; see the package."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shlex
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import benchmarks.quality as package
+from benchmarks.quality.bench import Bench, Settings
+from benchmarks.quality.catalogue import draw_held_out
+from benchmarks.quality.depth import depth_sections
+from benchmarks.quality.main_table import main_sections
+from benchmarks.quality.sections import DOCUMENT, Section, keep_section, write_documents
+from benchmarks.quality.slices import slice_sections
+from qdrant_cir.bundle import load_bundle
+
+PARTS: Mapping[str, Callable[[Bench], list[Section]]] = {
+    "main": main_sections,
+    "k": depth_sections,
+    "slices": slice_sections,
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure the parts asked for and write the documents."""
+    parser = _parser()
+    asked = parser.parse_args(arguments)
+    names = asked.only.split(",")
+    if not asked.out.parent.exists() or set(names) - set(PARTS):
+        parser.error(f"--only takes {', '.join(PARTS)} with commas between; --out needs a folder to be in.")
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    bundle = load_bundle(asked.bundle)
+    folder = asked.out / f"catalogue_{asked.products}_{asked.queries}_{asked.seed}"
+    held_out = draw_held_out(folder, products=asked.products, queries=asked.queries, seed=asked.seed)
+    bench = Bench(_settings(asked, parser, folder.name), bundle, held_out)
+    for name in names:
+        for section in PARTS[name](bench):
+            keep_section(bench.kept / "sections", section)
+            print(section.to_markdown(), flush=True)
+    introduction = (
+        f"Bundle `{bundle.manifest.name}`, fingerprint `{bundle.fingerprint[:12]}`, token codec "
+        f"{bundle.manifest.token_codec}. Every table stands under the command that makes it.",
+    )
+    write_documents(bench.kept / "sections", asked.out, introduction, asked.docs)
+    print(f"written: {asked.out / DOCUMENT}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.quality", description=(package.__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument("--out", type=Path, required=True, help="where everything is kept and written")
+    parser.add_argument("--bundle", type=Path, help="a bundle folder; the bundled model by default")
+    parser.add_argument("--products", type=int, default=10_000)
+    parser.add_argument("--queries", type=int, default=2_000)
+    parser.add_argument("--seed", type=int, default=77)
+    parser.add_argument("--only", default=",".join(PARTS), help="parts to measure, with commas between; all by default")
+    parser.add_argument("--model", type=Path, help="the bundle's model folder, for the ablation of one stream")
+    parser.add_argument("--run", type=Path, help="the training run of the bundle, for the controls")
+    parser.add_argument("--control-steps", type=int, help="optimiser steps of each control; the run's own by default")
+    parser.add_argument("--control-seconds", type=float, default=1800.0, help="each control trains at most so long")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--docs", type=Path, help="also write quality.md and its plot into this folder")
+    return parser
+
+
+def _settings(asked: argparse.Namespace, parser: argparse.ArgumentParser, catalogue: str) -> Settings:
+    words = ["python", "-m", "benchmarks.quality", "--out", "OUT"]
+    for name in ("products", "queries", "seed"):
+        if getattr(asked, name) != parser.get_default(name):
+            words += [f"--{name}", str(getattr(asked, name))]
+    for name, stand_in in (("bundle", "BUNDLE"), ("model", "MODEL"), ("run", "RUN")):
+        if getattr(asked, name) is not None:
+            words += [f"--{name}", stand_in]
+    return Settings(
+        out=asked.out,
+        catalogue=catalogue,
+        threads=asked.threads,
+        command=shlex.join(words),
+        model=asked.model,
+        run=asked.run,
+        control_steps=asked.control_steps,
+        control_seconds=asked.control_seconds,
+    )
+
+
+if __name__ == "__main__":
+    main()

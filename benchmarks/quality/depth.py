@@ -1,0 +1,98 @@
+"""How many candidates to re-rank: recall and milliseconds against K, as a table and a plot."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks.machine import LoadMeter, describe_machine
+from benchmarks.quality.answers import retrieve
+from benchmarks.quality.bench import Bench
+from benchmarks.quality.depth_plot import DepthPoint, draw_depths
+from benchmarks.quality.figures import R1, R10, compare, gain_in_words, in_words, interval_json, intervals
+from benchmarks.quality.progress import Progress
+from benchmarks.quality.sections import PLOT, Section
+
+DEPTHS = (0, 10, 20, 50, 100, 200)
+_TIMED_QUERIES = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """Median milliseconds of one query, and how many cores other processes took meanwhile."""
+
+    milliseconds: dict[int, float]
+    others: float
+
+
+def depth_sections(bench: Bench) -> list[Section]:
+    """Measure every K; scores are computed once, time on ``_TIMED_QUERIES`` queries apart."""
+    depths = [depth for depth in DEPTHS if depth <= bench.answers.order.shape[1]]
+    timed = _time(bench, depths)
+    tables = {depth: bench.reranked_at(depth) for depth in depths}
+    found = {depth: intervals(tables[depth]) for depth in depths}
+    gains = {depth: compare(bench.retrieved, tables[depth])[R1].gain for depth in depths}
+    points = [DepthPoint(depth, found[depth][R1], found[depth][R10], timed.milliseconds[depth]) for depth in depths]
+    (bench.settings.out / "images").mkdir(parents=True, exist_ok=True)
+    title = f"Re-ranking K candidates: {len(bench.held_out.pictures)} pictures, {len(bench.held_out.queries)} queries"
+    draw_depths(points, title=title).save(bench.settings.out / "images" / PLOT)
+    return [
+        Section(
+            name="k",
+            title="How many candidates to re-rank",
+            command=bench.settings.command_of("k"),
+            columns=("K", "R@1, %", "R@10, %", "gain of R@1", "ms per query"),
+            rows=tuple(
+                (
+                    f"{point.depth}" if point.depth else "stage one",
+                    in_words(point.first),
+                    in_words(point.tenth),
+                    gain_in_words(gains[point.depth]) if point.depth else "",
+                    f"{point.milliseconds:.0f}",
+                )
+                for point in points
+            ),
+            notes=(
+                f"Milliseconds: median of {min(_TIMED_QUERIES, len(bench.texts))} queries, one at a time, from the "
+                "reference's stored tokens to the final order: composing, exact search, re-ranking; nothing is read "
+                f"from a store. {describe_machine(bench.settings.threads, packages=('onnxruntime', 'numpy'))}; other "
+                f"processes took {timed.others:.1f} cores meanwhile.",
+            ),
+            picture=PLOT,
+            data={
+                f"{point.depth}": {
+                    "R@1": interval_json(point.first),
+                    "R@10": interval_json(point.tenth),
+                    "milliseconds": point.milliseconds,
+                }
+                for point in points
+            },
+        )
+    ]
+
+
+def _time(bench: Bench, depths: Sequence[int]) -> Timed:
+    count = min(_TIMED_QUERIES, len(bench.texts))
+    seconds: dict[int, list[float]] = {depth: [] for depth in depths}
+    progress, load = Progress("timing queries", count), LoadMeter()
+    _answer(bench, 0, max(depths))
+    for place in range(count):
+        for depth in depths if place % 2 else reversed(depths):
+            began = time.perf_counter()
+            _answer(bench, place, depth)
+            seconds[depth].append(time.perf_counter() - began)
+        progress.reaches(place + 1)
+    return Timed({depth: 1000 * statistics.median(seconds[depth]) for depth in depths}, load.cores_taken())
+
+
+def _answer(bench: Bench, place: int, depth: int) -> None:
+    """Answer one query from its reference's tokens."""
+    tokens = bench.gallery.reference_tokens[place : place + 1]
+    query = bench.composer.compose(tokens, [bench.texts[place]])[0]
+    order = retrieve(query.vector[None], bench.gallery.vectors, depth=max(depth, 10))[0]
+    if depth:
+        np.argsort(-bench.reranker.score(query, bench.gallery.candidates(order[:depth])), kind="stable")
