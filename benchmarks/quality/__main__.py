@@ -58,10 +58,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--queries", type=int, default=2_000)
     parser.add_argument("--seed", type=int, default=77)
     parser.add_argument("--only", default=",".join(PARTS), help="parts to measure, with commas between; all by default")
-    parser.add_argument("--model", type=Path, help="the bundle's model folder, for the ablation of one stream")
-    parser.add_argument("--run", type=Path, help="the training run of the bundle, for the controls")
-    parser.add_argument("--control-steps", type=int, help="optimiser steps of each control; the run's own by default")
-    parser.add_argument("--control-seconds", type=float, default=1800.0, help="each control trains at most so long")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--docs", type=Path, help="also write quality.md and its plot into this folder")
     return parser
@@ -72,18 +68,13 @@ def _settings(asked: argparse.Namespace, parser: argparse.ArgumentParser, catalo
     for name in ("products", "queries", "seed"):
         if getattr(asked, name) != parser.get_default(name):
             words += [f"--{name}", str(getattr(asked, name))]
-    for name, stand_in in (("bundle", "BUNDLE"), ("model", "MODEL"), ("run", "RUN")):
-        if getattr(asked, name) is not None:
-            words += [f"--{name}", stand_in]
+    if asked.bundle is not None:
+        words += ["--bundle", "BUNDLE"]
     return Settings(
         out=asked.out,
         catalogue=catalogue,
         threads=asked.threads,
         command=shlex.join(words),
-        model=asked.model,
-        run=asked.run,
-        control_steps=asked.control_steps,
-        control_seconds=asked.control_seconds,
     )
 
 

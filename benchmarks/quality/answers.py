@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.quality.gallery import EncodedGallery, open_array
 from benchmarks.quality.progress import Progress
 from qdrant_cir.composer import Composer
 from qdrant_cir.reranker import Reranker
-from qdrant_cir.types import ComposedQuery, Float32, Int64, StoredTokens
+from qdrant_cir.types import ComposedQuery, Float32, Int64
 
 _BATCH = 16
 
@@ -90,20 +89,6 @@ def score_all(
     return _score(queries, order, kept, lambda query, rows: reranker.score(query, gallery.candidates(rows)))
 
 
-def score_tokens(
-    reranker: Reranker,
-    queries: Sequence[ComposedQuery],
-    order: Int64,
-    tokens: NDArray[np.float32] | NDArray[np.float16],
-    kept: Path,
-) -> Float32:
-    """Score as :func:`score_all`, but with tokens [P, N, C] of a float type, which have no scales."""
-    ones = np.ones((order.shape[1], tokens.shape[1]), np.float32)
-    return _score(
-        queries, order, kept, lambda query, rows: reranker.score(query, StoredTokens(tokens[rows], ones[: len(rows)]))
-    )
-
-
 def _score(queries: Sequence[ComposedQuery], order: Int64, kept: Path, score: ScoreFunction) -> Float32:
     # one column more, which says that the row is done: a score may be 0
     scores = open_array(kept, (len(order), order.shape[1] + 1), np.dtype(np.float32))
@@ -120,8 +105,3 @@ def rerank(order: Int64, scores: Float32, *, depth: int) -> Int64:
     """Give the final order: the first ``depth`` by falling score, equal ones in stage one's order, then the rest."""
     places = np.argsort(-scores[:, :depth], axis=1, kind="stable")
     return np.concatenate((np.take_along_axis(order, places, axis=1), order[:, depth:]), axis=1)
-
-
-def without_fusion_states(query: ComposedQuery) -> ComposedQuery:
-    """Give a query whose fusion states are zeros."""
-    return replace(query, fusion_states=np.zeros_like(query.fusion_states))

@@ -31,20 +31,12 @@ class Settings:
         catalogue: names the catalogue among what is kept.
         threads: of the graphs.
         command: repeats this benchmark, without ``--only``.
-        model: the model folder that the bundle was exported from; None where it is not given.
-        run: a training run, for the controls; None where it is not given.
-        control_steps: optimiser steps of each control; None for as many as both stages of the run took.
-        control_seconds: each control trains at most about this long.
     """
 
     out: Path
     catalogue: str
     threads: int
     command: str
-    model: Path | None
-    run: Path | None
-    control_steps: int | None
-    control_seconds: float
 
     def command_of(self, part: str) -> str:
         """Give the command that makes one part."""
