@@ -11,10 +11,11 @@ import typer
 from onnx_export.convert_commands import CodecOption, LicenceOption, NameOption, codec_named, convert
 from onnx_export.errors import ExportError
 from onnx_export.label_commands import labels
+from onnx_export.own_commands import train_own
 from qdrant_cir.errors import CirError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="From checkpoints or training to a bundle.")
-train = typer.Typer(no_args_is_help=True, help="Train the small model on drawn products.")
+train = typer.Typer(no_args_is_help=True, help="Train the small model on drawn products, or any on one's own.")
 app.add_typer(convert, name="convert")
 app.add_typer(train, name="train")
 app.add_typer(labels, name="labels")
@@ -104,6 +105,9 @@ def train_stage_one(run: Run, recipe: RecipeOption = None) -> None:
 def train_stage_two(run: Run, recipe: RecipeOption = None) -> None:
     """The same, then the re-ranker: from nothing to RUN/model in one command."""
     _train(run, recipe, "stage-two")
+
+
+train.command("own")(train_own)
 
 
 def _train(run: Path, recipe: Path | None, last: Literal["pretrain", "stage-one", "stage-two"]) -> None:

@@ -1,6 +1,8 @@
 """The loop that all training stages share: AdamW, warm-up and cosine, checkpoints, exact resume.
 
 A step draws everything random from ``(seed, step)``, so a resumed run sees what an uninterrupted one would have seen.
+With a :class:`~onnx_export.training.validation.Validation` the best weights are kept and a stage may end early; this,
+too, goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from onnx_export.training.validation import Validation
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +54,13 @@ class Schedule:
 
 
 def train(
-    stage: str, *, run_folder: Path, modules: nn.ModuleDict, schedule: Schedule, step_losses: StepFunction
+    stage: str,
+    *,
+    run_folder: Path,
+    modules: nn.ModuleDict,
+    schedule: Schedule,
+    step_losses: StepFunction,
+    validation: Validation | None = None,
 ) -> float:
     """Run a stage to its end, resuming from its checkpoint where there is one.
 
@@ -58,18 +68,23 @@ def train(
     ``modules`` when it returns. Ctrl-C saves a checkpoint first, unless it falls into the
     update itself: then the last checkpoint stands, and what came after it is repeated.
 
+    With ``validation`` the weights are judged before the first step, as often as it says and at the end; the stage
+    ends when its patience does, and ``modules`` hold the best weights when it returns.
+
     Returns:
         Wall time in seconds over all runs of this stage.
     """
     checkpoint = run_folder / f"{stage}.ckpt"
     groups = _groups(modules.parameters(), schedule)
     optimiser = torch.optim.AdamW(groups, lr=schedule.learning_rate, betas=(0.9, 0.98), fused=True)
-    start, spent = _resume(checkpoint, modules, optimiser)
+    start, spent = _resume(checkpoint, modules, optimiser, validation)
     begin = last_saved = last_logged = time.monotonic()
     done = logged = start
     is_between_updates = True
     try:
         for step in range(start, schedule.steps):
+            if validation is not None and not _goes_on(validation, stage, run_folder, modules, step):
+                break
             for group in optimiser.param_groups:
                 group["lr"] = schedule.rate(step)
             # The flash kernel's backward pass takes a third of a step on texts this short; plain products do not.
@@ -89,13 +104,29 @@ def train(
                 _log(run_folder / f"{stage}.log.jsonl", stage, step, schedule, losses, rate)
                 last_logged, logged = now, done
             if now - last_saved > schedule.checkpoint_seconds:
-                _save(checkpoint, modules, optimiser, done, spent + now - begin)
+                _save(checkpoint, modules, optimiser, done, spent + now - begin, validation)
                 last_saved = now
+        if validation is not None and done == schedule.steps:
+            _goes_on(validation, stage, run_folder, modules, done, is_last=True)
     finally:
         spent += time.monotonic() - begin
         if done > start and is_between_updates:  # half an update is no place to go on from
-            _save(checkpoint, modules, optimiser, done, spent)
+            _save(checkpoint, modules, optimiser, done, spent, validation)
+    if validation is not None:
+        validation.restore_best(modules)
     return spent
+
+
+def _goes_on(
+    validation: Validation, stage: str, run_folder: Path, modules: nn.ModuleDict, done: int, *, is_last: bool = False
+) -> bool:
+    """Judge the weights where it is time to; whether training should go on."""
+    if validation.is_due(done, is_last=is_last):
+        score = validation.judge(modules, done)
+        with (run_folder / f"{stage}.log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": done, validation.name: round(score, 4)}) + "\n")
+        logger.info("%s %d  %s %.3f  best %.3f", stage, done, validation.name, score, validation.best_score)
+    return not validation.is_out_of_patience
 
 
 def _groups(parameters: Iterable[Tensor], schedule: Schedule) -> list[dict[str, object]]:
@@ -106,18 +137,27 @@ def _groups(parameters: Iterable[Tensor], schedule: Schedule) -> list[dict[str, 
     ]
 
 
-def _resume(checkpoint: Path, modules: nn.ModuleDict, optimiser: torch.optim.Optimizer) -> tuple[int, float]:
+def _resume(
+    checkpoint: Path, modules: nn.ModuleDict, optimiser: torch.optim.Optimizer, validation: Validation | None
+) -> tuple[int, float]:
     if not checkpoint.exists():
         return 0, 0.0
     state = torch.load(checkpoint, weights_only=True)
     modules.load_state_dict(state["modules"])
     optimiser.load_state_dict(state["optimiser"])
+    if validation is not None and "validation" in state:
+        validation.load_state(state["validation"])
     logger.info("resuming %s at step %d", checkpoint.stem, state["step"])
     return int(state["step"]), float(state["seconds"])
 
 
 def _save(
-    checkpoint: Path, modules: nn.ModuleDict, optimiser: torch.optim.Optimizer, step: int, seconds: float
+    checkpoint: Path,
+    modules: nn.ModuleDict,
+    optimiser: torch.optim.Optimizer,
+    step: int,
+    seconds: float,
+    validation: Validation | None,
 ) -> None:
     partial = checkpoint.with_suffix(".part")
     state = {
@@ -126,6 +166,8 @@ def _save(
         "step": step,
         "seconds": seconds,
     }
+    if validation is not None:
+        state["validation"] = validation.state()
     torch.save(state, partial)
     partial.replace(checkpoint)
 

@@ -138,7 +138,7 @@ class StageTwo:
             ids[pairs],
             mask[pairs],
             states[pairs],
-            self.data.features.tokens_of(rows),
+            (self.data.candidates or self.data.features).tokens_of(rows),
             torch.from_numpy(places.ravel()),
         )
         scores = self.model.reranker.cls_head(features)[:, 0].view(candidates.shape)

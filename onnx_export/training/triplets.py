@@ -40,12 +40,14 @@ class TripletSet:
         features: frozen features of every picture.
         scenes: int64 [P]; pictures with the same number answer the same queries.
         attributes: attributes of every picture where they are known, for auxiliary losses.
+        candidates: features that stage two reads candidates from, where they are not ``features``.
     """
 
     triplets: Sequence[Triplet]
     features: PictureFeatures
     scenes: NDArray[np.int64]
     attributes: Sequence[Mapping[str, str]] | None = None
+    candidates: PictureFeatures | None = None
 
     def are_right(self, triplet: Triplet, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which of some pictures [R] answer a query: bool [R]."""

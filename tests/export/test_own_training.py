@@ -1,0 +1,253 @@
+"""Fine-tuning on triplets of one's own: both layouts, missing pictures, exact resume, the best weights kept."""
+
+import json
+import logging
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs torch: pip install 'qdrant-cir[export]'")
+
+from typer.testing import CliRunner  # noqa: E402
+
+from onnx_export.__main__ import app  # noqa: E402
+from onnx_export.errors import TrainingError  # noqa: E402
+from onnx_export.model_folder import ModelFolder, load_model_folder, save_model_folder  # noqa: E402
+from onnx_export.models import ModelSizes, build_model  # noqa: E402
+from onnx_export.training.loop import Schedule, train  # noqa: E402
+from onnx_export.training.own_data import is_held_out, read_own_data  # noqa: E402
+from onnx_export.training.own_training import OwnRecipe, OwnRun  # noqa: E402
+from onnx_export.training.stages import StageTwo  # noqa: E402
+from onnx_export.training.tokenizer import build_tokenizer  # noqa: E402
+from onnx_export.training.validation import Validation  # noqa: E402
+from qdrant_cir.catalog.dataset import sample_catalog  # noqa: E402
+from qdrant_cir.catalog.files import write_catalog  # noqa: E402
+
+SIZES = ModelSizes(
+    image_size=32,
+    patch_size=16,
+    stem="patch",
+    image_width=16,
+    image_depth=1,
+    image_heads=2,
+    text_width=16,
+    text_depth=2,
+    text_heads=2,
+    feed_forward=32,
+    vocabulary=512,
+    max_positions=64,
+    vector_size=8,
+    merge_layers_from=1,
+)
+TINY = OwnRecipe(
+    steps_one=4, batch_one=4, steps_two=3, batch_two=3, negatives=16, held_out=0.3, evaluate_every=2, warmup=1
+)
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("drawn")
+    write_catalog(sample_catalog(5, products=120, queries=12), folder, size=32)
+    return folder
+
+
+@pytest.fixture
+def catalogue(drawn: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(drawn, tmp_path / "catalogue"))
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Path:
+    folder = tmp_path / "start"
+    save_model_folder(folder, ModelFolder(build_model(SIZES, seed=3), build_tokenizer(), {"made": "for a test"}))
+    return folder
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return dict(load_model_folder(folder).model.state_dict())
+
+
+def changed(before: Path, after: Path) -> set[str]:
+    first, second = weights(before), weights(after)
+    return {name.split(".")[0] for name, value in first.items() if not torch.equal(value, second[name])}
+
+
+def test_own_lines_keep_all_their_targets(catalogue: Path) -> None:
+    lines = [json.loads(line) for line in (catalogue / "queries.jsonl").read_text().splitlines()]
+    data = read_own_data("own", catalogue)
+    assert sorted(t.targets for t in data.triplets) == sorted(tuple(sorted(line["targets"])) for line in lines)
+    assert len(data.pictures) == 120
+
+
+def test_fashioniqs_captions_are_joined_in_both_orders(tmp_path: Path) -> None:
+    (tmp_path / "captions").mkdir()
+    entry = {"candidate": "a", "target": "b", "captions": ["is red", "has sleeves"]}
+    (tmp_path / "captions" / "cap.dress.train.json").write_text(json.dumps([entry]))
+    (triplet,) = read_own_data("fashioniq", tmp_path).triplets
+    assert triplet.texts == ("Is red and has sleeves", "Has sleeves and is red")
+    assert (triplet.reference, triplet.targets, triplet.near) == ("a", ("b",), ("a",))
+
+
+def test_cirrs_other_members_are_near(tmp_path: Path) -> None:
+    (tmp_path / "captions").mkdir()
+    (tmp_path / "image_splits").mkdir()
+    members = list("abcdef")
+    entry = {"pairid": 1, "reference": "a", "target_hard": "c", "caption": "x", "img_set": {"members": members}}
+    (tmp_path / "captions" / "cap.rc2.train.json").write_text(json.dumps([entry]))
+    paths = {name: f"./train/{name}.png" for name in members}
+    (tmp_path / "image_splits" / "split.rc2.train.json").write_text(json.dumps(paths))
+    data = read_own_data("cirr", tmp_path)
+    assert data.triplets[0].near == ("a", "b", "d", "e", "f")
+    assert data.excludes_reference
+
+
+def test_a_target_that_is_no_picture_is_refused(catalogue: Path) -> None:
+    reference = read_own_data("own", catalogue).triplets[0].reference
+    line = {"reference": reference, "modification_text": "in red", "targets": ["nowhere"]}
+    queries = catalogue / "mine.jsonl"
+    queries.write_text(json.dumps(line))
+    with pytest.raises(TrainingError, match="nowhere"):
+        read_own_data("own", catalogue, queries=queries)
+
+
+def test_the_command_fine_tunes_composer_and_reranker_and_nothing_else(
+    catalogue: Path, start: Path, tmp_path: Path
+) -> None:
+    for path in [*catalogue.glob("captions/*.json"), *catalogue.glob("image_splits/*.json")]:
+        path.rename(path.with_name(path.name.replace(".val.", ".train.")))
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(json.dumps({"batch_one": 4, "batch_two": 3, "held_out": 0.3, "warmup": 1, "rate_one": 1e-2}))
+    command = (
+        f"train own --data fashioniq --root {catalogue} --start {start} --run {tmp_path / 'run'} --recipe {recipe}"
+    )
+    result = CliRunner().invoke(app, [*command.split(), "--steps-one", "2", "--steps-two", "2", "--held-out", "0"])
+    assert result.exit_code == 0, result.output
+    assert changed(start, tmp_path / "run" / "model") == {"composer", "reranker"}
+    assert load_model_folder(tmp_path / "run" / "model").provenance["started_from"] == {"made": "for a test"}
+
+
+@pytest.mark.parametrize(("stages", "part"), [("one", "composer"), ("two", "reranker")])
+def test_one_stage_alone_leaves_the_other_as_it_was(
+    catalogue: Path, start: Path, tmp_path: Path, stages: str, part: str
+) -> None:
+    recipe = replace(TINY, held_out=0.0)
+    out = OwnRun(tmp_path / "run", recipe, start=start, data=read_own_data("own", catalogue)).train(stages)  # type: ignore[arg-type]
+    assert changed(start, out) == {part}
+
+
+@pytest.mark.parametrize("held_out", [0.0, 0.3])
+def test_an_interrupted_run_ends_with_the_same_model(
+    catalogue: Path, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held_out: float
+) -> None:
+    data, recipe = read_own_data("own", catalogue), replace(TINY, held_out=held_out)
+    whole = OwnRun(tmp_path / "whole", recipe, start=start, data=data).train()
+    assert held_out or changed(start, whole) == {"composer", "reranker"}
+    ordinary = StageTwo.step
+
+    def interrupted(stage: StageTwo, step: int) -> dict[str, torch.Tensor]:
+        if step == 2:
+            raise KeyboardInterrupt
+        return ordinary(stage, step)
+
+    stopped = OwnRun(tmp_path / "stopped", recipe, start=start, data=data)
+    with monkeypatch.context() as patch:
+        patch.setattr(StageTwo, "step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            stopped.train()
+    resumed = OwnRun(tmp_path / "stopped", recipe, start=start, data=data).train()
+    assert changed(whole, resumed) == set()
+    assert load_model_folder(resumed).provenance["validation_triplets"] == sum(
+        is_held_out(triplet, held_out) for triplet in data.triplets
+    )
+
+
+def test_a_missing_picture_is_named_and_its_triplets_are_left_out(
+    catalogue: Path, start: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = read_own_data("own", catalogue)
+    lost = data.triplets[0].reference
+    (catalogue / "images" / f"{lost}.jpg").unlink()
+    with caplog.at_level(logging.WARNING):
+        run = OwnRun(tmp_path / "run", TINY, start=start, data=data)
+    assert f"left out {lost}: " in caplog.text
+    gone = sum(lost in triplet.images() for triplet in data.triplets)
+    assert f"{gone} of {len(data.triplets)} triplets are left out" in caplog.text
+    assert lost not in run.data.pictures
+
+
+def test_features_are_encoded_again_only_where_a_picture_changed(
+    catalogue: Path, start: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe, data = replace(TINY, steps_one=1, steps_two=1), read_own_data("own", catalogue)
+    OwnRun(tmp_path / "run", recipe, start=start, data=data).train("one")
+    encoded = (tmp_path / "run" / "features" / "vectors.npy").stat().st_mtime_ns
+    with caplog.at_level(logging.INFO):
+        OwnRun(tmp_path / "run", recipe, start=start, data=data).train("one")
+        assert (tmp_path / "run" / "features" / "vectors.npy").stat().st_mtime_ns == encoded
+        first, second = sorted((catalogue / "images").iterdir())[:2]
+        shutil.copy(second, first)
+        OwnRun(tmp_path / "run", recipe, start=start, data=data).train("one")
+    assert caplog.text.count("120 pictures are encoded again") == 1
+
+
+def test_a_run_folder_of_another_recipe_is_refused(catalogue: Path, start: Path, tmp_path: Path) -> None:
+    data = read_own_data("own", catalogue)
+    OwnRun(tmp_path / "run", TINY, start=start, data=data)
+    with pytest.raises(TrainingError, match="another recipe"):
+        OwnRun(tmp_path / "run", OwnRecipe(), start=start, data=data)
+
+
+def judged_toy(folder: Path, *, stop_at: int | None) -> tuple[float, int, list[int]]:
+    """A weight that grows by its rate every step, judged by scores 0, 1, 3, 2, 2, 9: gives it, its step, all steps."""
+    folder.mkdir(exist_ok=True)
+    scores, steps = [0.0, 1.0, 3.0, 2.0, 2.0, 9.0], []
+
+    def run(stop: int | None) -> tuple[float, int]:
+        modules = torch.nn.ModuleDict({"toy": torch.nn.Linear(1, 1)})
+        torch.nn.init.zeros_(modules["toy"].weight)
+
+        def losses(step: int) -> dict[str, torch.Tensor]:
+            if step == stop:
+                raise KeyboardInterrupt
+            steps.append(step)
+            return {"loss": -modules["toy"].weight.sum()}
+
+        def score() -> float:
+            return scores[round(modules["toy"].weight.item() / 2)]
+
+        validation = Validation("score", score, every=2, patience=2)
+        train(
+            "toy",
+            run_folder=folder,
+            modules=modules,
+            schedule=_Steady(),
+            step_losses=losses,
+            validation=validation,
+        )
+        return modules["toy"].weight.item(), validation.best_step
+
+    if stop_at is not None:
+        with pytest.raises(KeyboardInterrupt):
+            run(stop_at)
+    weight, best_step = run(None)
+    return weight, best_step, steps
+
+
+class _Steady(Schedule):
+    """Rate 1 at every step: Adam on a constant gradient then moves a weight by 1."""
+
+    def __init__(self) -> None:
+        super().__init__(steps=10, learning_rate=1.0, weight_decay=0.0)
+
+    def rate(self, step: int) -> float:
+        return 1.0
+
+
+@pytest.mark.parametrize("stop_at", [None, 2, 5, 7])
+def test_early_stopping_keeps_the_best_weights_also_across_an_interruption(tmp_path: Path, stop_at: int | None) -> None:
+    weight, best_step, steps = judged_toy(tmp_path / "toy", stop_at=stop_at)
+    assert weight == pytest.approx(4, abs=1e-3)
+    assert best_step == 4
+    assert steps == list(range(8))
