@@ -2,7 +2,11 @@
 
 import json
 import logging
+import re
+import shlex
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -251,3 +255,26 @@ def test_early_stopping_keeps_the_best_weights_also_across_an_interruption(tmp_p
     assert weight == pytest.approx(4, abs=1e-3)
     assert best_step == 4
     assert steps == list(range(8))
+
+
+def test_the_commands_of_the_document_lead_from_pictures_to_a_search(start: Path, tmp_path: Path) -> None:
+    document = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+    smaller = {
+        "--products 2000": "--products 120 --size 32",
+        "--queries 800": "--queries 12",
+        "--queries 400": "--queries 12",
+        "runs/main/model": str(start),
+        "--run runs/shop": f"--run runs/shop --recipe {tmp_path / 'recipe.json'}",
+    }
+    (tmp_path / "recipe.json").write_text(
+        json.dumps({"steps_one": 2, "batch_one": 4, "steps_two": 2, "batch_two": 2, "held_out": 0.3})
+    )
+    commands = [line for block in re.findall("```bash\n(.*?)```", document, re.DOTALL) for line in block.splitlines()]
+    assert len(commands) == 7
+    for command in commands:
+        for shown, run in smaller.items():
+            command = command.replace(shown, run)
+        program, *rest = shlex.split(command)
+        binary = Path(sys.executable).with_name(program)
+        done = subprocess.run([binary, *rest], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{command}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
