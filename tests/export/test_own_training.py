@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch: pip install 'qdrant-cir[export]'")
@@ -139,6 +140,21 @@ def test_one_stage_alone_leaves_the_other_as_it_was(
     recipe = replace(TINY, held_out=0.0)
     out = OwnRun(tmp_path / "run", recipe, start=start, data=read_own_data("own", catalogue)).train(stages)  # type: ignore[arg-type]
     assert changed(start, out) == {part}
+
+
+def test_candidates_are_read_through_the_models_second_encoder_where_it_has_one(
+    catalogue: Path, start: Path, tmp_path: Path
+) -> None:
+    second = build_model(SIZES, seed=4).image_encoder.visual_encoder
+    save_model_folder(start, ModelFolder(build_model(SIZES, seed=3), build_tokenizer(), {}, second))
+    run = tmp_path / "run"
+    out = OwnRun(run, replace(TINY, steps_two=1), start=start, data=read_own_data("own", catalogue)).train("two")
+    tokens, candidates = (np.load(run / name / "tokens.npy") for name in ("features", "candidate_features"))
+    assert tokens.shape == candidates.shape
+    assert not np.allclose(tokens, candidates)
+    kept = load_model_folder(out).candidate_encoder
+    assert kept is not None
+    assert all(torch.equal(a, b) for a, b in zip(kept.parameters(), second.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("held_out", [0.0, 0.3])
