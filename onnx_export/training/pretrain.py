@@ -12,10 +12,12 @@ Then the encoder is frozen, and ``grounding.py`` teaches a text encoder to read 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
@@ -23,7 +25,7 @@ from torch.nn import functional
 from onnx_export.errors import TrainingError
 from onnx_export.models import CirModel
 from onnx_export.training.attributes import AttributeVocabulary, head_name, read_attributes
-from onnx_export.training.pool import PICTURES_PER_GROUP, Box, PictureFacts, Pool
+from onnx_export.training.pool import PICTURES_PER_GROUP, TARGET_ROWS, Box, PictureFacts, Pool
 
 WHOLE_WEIGHT, SCENE_WEIGHT = 2.0, 0.1
 """Chosen so that the three gradients are of one size; contrast at half weight is four times the others."""
@@ -49,9 +51,29 @@ class ImageHeads(nn.Module):
 class Pretraining:
     """The losses of one step of pre-training the image encoder."""
 
-    def __init__(self, model: CirModel, pool: Pool, *, seed: int, groups_per_step: int) -> None:
+    def __init__(
+        self,
+        model: CirModel,
+        pool: Pool,
+        *,
+        seed: int,
+        groups_per_step: int,
+        pictures_per_group: int = PICTURES_PER_GROUP,
+        shift: int = 0,
+    ) -> None:
+        """Prepare the losses.
+
+        Args:
+            model: its image encoder is trained.
+            pool: drawn pictures.
+            seed: of the batches and of the heads.
+            groups_per_step: groups drawn for a step.
+            pictures_per_group: how many of a group's pictures a step sees: both renderings of its target, then others.
+            shift: pictures are moved by up to so many pixels each way, so that a pool seen often stays new.
+        """
         self.model, self.pool = model, pool
         self.seed, self.groups_per_step = seed, groups_per_step
+        self.pictures_per_group, self.shift = pictures_per_group, shift
         self.attributes = AttributeVocabulary([p.attributes for group in pool.groups for p in group.pictures])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -63,9 +85,16 @@ class Pretraining:
         """Draw a batch from (seed, step) and give its losses."""
         rng = np.random.default_rng((self.seed, step))
         groups = rng.integers(len(self.pool.groups), size=self.groups_per_step)
-        rows = (groups[:, None] * PICTURES_PER_GROUP + np.arange(PICTURES_PER_GROUP)).ravel()
-        facts = [p for g in groups for p in self.pool.groups[g].pictures]
-        tokens = self.model.image_encoder.visual_encoder(normalised_pixels(self.pool.pictures[rows]))
+        if self.pictures_per_group == PICTURES_PER_GROUP:
+            places = np.tile(np.arange(PICTURES_PER_GROUP), (len(groups), 1))
+        else:
+            places = np.stack([self._places(rng) for _ in groups])
+        rows = (groups[:, None] * PICTURES_PER_GROUP + places).ravel()
+        facts = [self.pool.groups[r // PICTURES_PER_GROUP].pictures[r % PICTURES_PER_GROUP] for r in rows.tolist()]
+        pictures = self.pool.pictures[rows]
+        if self.shift:
+            pictures, facts = shifted(pictures, facts, self.shift, rng)
+        tokens = self.model.image_encoder.visual_encoder(normalised_pixels(pictures))
         embedding = self.model.image_encoder.vision_proj(tokens[:, 0])
         return {
             "part": self._read_parts(tokens, facts),
@@ -73,6 +102,10 @@ class Pretraining:
             * read_attributes(self.heads.whole, self.attributes, embedding, [p.attributes for p in facts]),
             "scene": SCENE_WEIGHT * self._contrast(embedding, facts),
         }
+
+    def _places(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        others = [place for place in range(PICTURES_PER_GROUP) if place not in TARGET_ROWS]
+        return np.concatenate((TARGET_ROWS, rng.permutation(others)))[: self.pictures_per_group]
 
     def _contrast(self, embedding: Tensor, facts: Sequence[PictureFacts]) -> Tensor:
         itself = torch.eye(len(facts), dtype=torch.bool)
@@ -100,6 +133,25 @@ class Pretraining:
                 losses.append(functional.cross_entropy(logits, torch.tensor([v for _, v in known]), reduction="sum"))
                 count += len(known)
         return torch.stack(losses).sum() / count
+
+
+def shifted(
+    pictures: NDArray[np.uint8], facts: Sequence[PictureFacts], most: int, rng: np.random.Generator
+) -> tuple[NDArray[np.uint8], list[PictureFacts]]:
+    """Move each picture [B, S, S, 3] and its boxes by up to ``most`` pixels each way; its edge pixels fill the gap."""
+    size = pictures.shape[1]
+    padded = np.pad(pictures, ((0, 0), (most, most), (most, most), (0, 0)), mode="edge")
+    moved = np.empty_like(pictures)
+    moved_facts = []
+    for i, (left, top) in enumerate(rng.integers(2 * most + 1, size=(len(pictures), 2)).tolist()):
+        moved[i] = padded[i, top : top + size, left : left + size]
+        right_by, down_by = (most - left) / size, (most - top) / size
+        boxes = {
+            name: (box[0] + right_by, box[1] + down_by, box[2] + right_by, box[3] + down_by)
+            for name, box in facts[i].boxes.items()
+        }
+        moved_facts.append(replace(facts[i], boxes=boxes))
+    return moved, moved_facts
 
 
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)

@@ -8,7 +8,7 @@ import os
 import platform
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from tokenizers import Tokenizer
@@ -20,7 +20,7 @@ from onnx_export.models import CATALOG_SMALL, CirModel, build_model
 from onnx_export.training.features import PictureFeatures, compute_features
 from onnx_export.training.grounding import Grounding
 from onnx_export.training.loop import Schedule, StepFunction, train
-from onnx_export.training.pool import Pool, open_pool
+from onnx_export.training.pool import PICTURES_PER_GROUP, Pool, open_pool
 from onnx_export.training.pretrain import Pretraining, normalised_pixels
 from onnx_export.training.stages import StageOne, StageTwo, start_reranker_from_text_encoder
 from onnx_export.training.tokenizer import build_tokenizer
@@ -30,6 +30,9 @@ from qdrant_cir.types import JsonObject
 logger = logging.getLogger(__name__)
 
 Stage = Literal["pretrain", "stage-one", "stage-two"]
+
+STARTED_STAGES = ("pretrain", "grounding")
+"""The stages that a run's start trains; the later ones begin with the grounded text encoder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +44,15 @@ class Recipe:
         groups: training triplets in the pool, six pictures each.
         pretrain_steps, pretrain_groups, pretrain_rate: of the image encoder: optimiser steps, groups per step, peak
             learning rate.
+        pretrain_pictures, pretrain_shift: pictures of each group in a step; pixels that they are moved by at most.
         grounding_steps, grounding_groups, grounding_rate: the same for the text encoder.
         stage_one_steps, stage_one_batch, stage_one_rate: the same for the composer, in queries.
         stage_two_steps, stage_two_batch, stage_two_rate: the same for the re-ranker, in queries.
         stage_one_negatives: pictures of the whole pool that stage one ranks beside those of the batch.
         stage_two_near, stage_two_mined, stage_two_others: wrong candidates per query: near-duplicates of its own,
             stage one's best, pictures of the batch's other queries.
+        start: the recipe of an earlier run, which is trained first, up to and with grounding; image encoder and
+            grounding go on from its weights at a fresh learning rate, on its pool.
     """
 
     seed: int = 1
@@ -54,6 +60,8 @@ class Recipe:
     pretrain_steps: int = 2_000
     pretrain_groups: int = 8
     pretrain_rate: float = 1.5e-3
+    pretrain_pictures: int = PICTURES_PER_GROUP
+    pretrain_shift: int = 0
     grounding_steps: int = 1_500
     grounding_groups: int = 8
     grounding_rate: float = 1e-3
@@ -67,6 +75,7 @@ class Recipe:
     stage_two_near: int = 3
     stage_two_mined: int = 5
     stage_two_others: int = 1
+    start: Recipe | None = None
 
 
 def read_recipe(path: Path | None) -> Recipe:
@@ -78,13 +87,17 @@ def read_recipe(path: Path | None) -> Recipe:
     if path is None:
         return Recipe()
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        return Recipe(**values)
+        return _recipe(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise TrainingError(f"{path} cannot be read as a recipe: {error}") from error
     except TypeError as error:
         names = ", ".join(f.name for f in fields(Recipe))
         raise TrainingError(f"{path} is no recipe ({error}); its fields are {names}.") from error
+
+
+def _recipe(values: dict[str, Any]) -> Recipe:
+    start = values.pop("start", None)
+    return Recipe(**values, start=None if start is None else _recipe(start))
 
 
 class Run:
@@ -98,9 +111,12 @@ class Run:
         kept.write_text(json.dumps(asdict(recipe), indent=2) + "\n", encoding="utf-8")
         self.folder, self.recipe = folder, recipe
         self.tokenizer: Tokenizer = build_tokenizer()
+        self.start = None if recipe.start is None else Run(folder / "start", recipe.start)
 
     def pool(self) -> Pool:
         """Draw or open the pool."""
+        if self.start is not None:
+            return self.start.pool()
         recipe = self.recipe
         return open_pool(
             self.folder / "pool",
@@ -114,12 +130,18 @@ class Run:
         """Build the model as it is before any training."""
         return build_model(CATALOG_SMALL, seed=self.recipe.seed)
 
-    def train(self, last: Stage = "stage-two") -> None:
-        """Train up to and with ``last``; stages that are done are loaded, not repeated."""
+    def train(self, last: Stage = "stage-two") -> JsonObject:
+        """Train up to and with ``last``; stages that are done are loaded, not repeated.
+
+        Returns:
+            Seconds of training per stage, those of the start under ``start``.
+        """
+        seconds: JsonObject = {}
+        if self.start is not None:
+            seconds["start"] = self.start.train("pretrain")
         pool = self.pool()
         model = self.fresh_model()
-        pretraining, spent = self._pretrain(model, pool)
-        seconds = {"pretrain": spent}
+        pretraining, seconds["pretrain"] = self._pretrain(model, pool)
         data = pool_triplets(pool, self._features(model, pool))
         seconds["grounding"] = self._ground(model, pool, data)
         if last != "pretrain":
@@ -129,15 +151,23 @@ class Run:
                 start_reranker_from_text_encoder(model, grounded)
                 seconds["stage-two"] = self._stage_two(model, data)
         self._save(model.eval(), seconds)
+        return seconds
 
-    def _pretrain(self, model: CirModel, pool: Pool) -> tuple[Pretraining, float]:
+    def _pretrain(self, model: CirModel, pool: Pool) -> tuple[Pretraining, int]:
         recipe = self.recipe
-        stage = Pretraining(model, pool, seed=recipe.seed, groups_per_step=recipe.pretrain_groups)
+        stage = Pretraining(
+            model,
+            pool,
+            seed=recipe.seed,
+            groups_per_step=recipe.pretrain_groups,
+            pictures_per_group=recipe.pretrain_pictures,
+            shift=recipe.pretrain_shift,
+        )
         model.image_encoder.visual_encoder.patch_embed.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         schedule = Schedule(recipe.pretrain_steps, recipe.pretrain_rate)
         return stage, self._run("pretrain", stage.modules, schedule, stage.step)
 
-    def _ground(self, model: CirModel, pool: Pool, data: TripletSet) -> float:
+    def _ground(self, model: CirModel, pool: Pool, data: TripletSet) -> int:
         recipe = self.recipe
         stage = Grounding(model, pool, data, self.tokenizer, seed=recipe.seed, groups_per_step=recipe.grounding_groups)
         schedule = Schedule(recipe.grounding_steps, recipe.grounding_rate)
@@ -149,7 +179,7 @@ class Run:
 
         return compute_features(model.eval(), read, len(pool.pictures), self.folder)
 
-    def _stage_one(self, model: CirModel, data: TripletSet, pretraining: Pretraining) -> float:
+    def _stage_one(self, model: CirModel, data: TripletSet, pretraining: Pretraining) -> int:
         recipe = self.recipe
         stage = StageOne(
             model,
@@ -163,7 +193,7 @@ class Run:
         schedule = Schedule(recipe.stage_one_steps, recipe.stage_one_rate)
         return self._run("stage-one", stage.modules, schedule, stage.step)
 
-    def _stage_two(self, model: CirModel, data: TripletSet) -> float:
+    def _stage_two(self, model: CirModel, data: TripletSet) -> int:
         recipe = self.recipe
         stage = StageTwo(
             model,
@@ -178,18 +208,21 @@ class Run:
         schedule = Schedule(recipe.stage_two_steps, recipe.stage_two_rate)
         return self._run("stage-two", stage.modules, schedule, stage.step)
 
-    def _run(self, name: str, modules: nn.ModuleDict, schedule: Schedule, step: StepFunction) -> float:
+    def _run(self, name: str, modules: nn.ModuleDict, schedule: Schedule, step: StepFunction) -> int:
+        if self.start is not None and name in STARTED_STAGES:
+            trained = torch.load(self.start.folder / f"{name}.ckpt", weights_only=True)
+            modules.load_state_dict(trained["modules"])
         modules.train()
         seconds = train(name, run_folder=self.folder, modules=modules, schedule=schedule, step_losses=step)
         modules.eval()
         logger.info("%s: %.0f s of training in all", name, seconds)
-        return seconds
+        return round(seconds)
 
-    def _save(self, model: CirModel, seconds: dict[str, float]) -> None:
+    def _save(self, model: CirModel, seconds: JsonObject) -> None:
         provenance: JsonObject = {
             "training_data": "qdrant_cir.catalog, training split, drawn by this project",
             "recipe": asdict(self.recipe),
-            "wall_seconds": {**{stage: round(value) for stage, value in seconds.items()}},
+            "wall_seconds": seconds,
             "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, torch {torch.__version__}",
         }
         save_model_folder(self.folder / "model", ModelFolder(model, self.tokenizer, provenance))

@@ -1,7 +1,9 @@
 """Training goes on exactly where it was stopped, and goes through from pictures to a model folder."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch: pip install 'qdrant-cir[export]'")
@@ -12,7 +14,8 @@ from onnx_export.errors import TrainingError  # noqa: E402
 from onnx_export.model_folder import load_model_folder  # noqa: E402
 from onnx_export.models import CATALOG_SMALL, build_model  # noqa: E402
 from onnx_export.training.loop import Schedule, train  # noqa: E402
-from onnx_export.training.pretrain import Pretraining  # noqa: E402
+from onnx_export.training.pool import PictureFacts  # noqa: E402
+from onnx_export.training.pretrain import Pretraining, shifted  # noqa: E402
 from onnx_export.training.recipe import Recipe, Run  # noqa: E402
 
 SCHEDULE = Schedule(steps=12, learning_rate=1e-2, warmup=3)
@@ -98,3 +101,33 @@ def test_a_run_folder_of_another_recipe_is_refused(tmp_path: Path) -> None:
     Run(tmp_path, TINY)
     with pytest.raises(TrainingError, match="another recipe"):
         Run(tmp_path, Recipe())
+
+
+def test_a_run_goes_on_from_the_weights_and_the_pool_of_its_start(tmp_path: Path) -> None:
+    recipe = replace(
+        TINY, seed=2, pretrain_steps=0, grounding_steps=0, pretrain_pictures=3, pretrain_shift=4, start=TINY
+    )
+    seconds = Run(tmp_path, recipe).train("pretrain")
+    before = load_model_folder(tmp_path / "start" / "model").model.state_dict()
+    after = load_model_folder(tmp_path / "model").model.state_dict()
+    assert not (tmp_path / "pool").exists()
+    assert list(seconds) == ["start", "pretrain", "grounding"]
+    # No step was taken: what the start trained is unchanged, and what it did not train is of this run's own seed.
+    trained = [name for name in before if name.startswith(("image_encoder.", "composer."))]
+    assert all(torch.equal(before[name], after[name]) for name in trained)
+    assert not torch.equal(before["reranker.cls_head.weight"], after["reranker.cls_head.weight"])
+
+
+def test_moving_a_picture_moves_its_boxes_with_it(tmp_path: Path) -> None:
+    picture = np.zeros((1, 32, 32, 3), np.uint8)
+    picture[0, 8:16, 12:20] = 255
+    facts = PictureFacts({}, {"part": (12 / 32, 8 / 32, 20 / 32, 16 / 32)}, [], [], [], [], [], [])
+    moves = set()
+    for seed in range(20):
+        moved, [fact] = shifted(picture, [facts], 4, np.random.default_rng(seed))
+        ys, xs = np.nonzero(moved[0, :, :, 0])
+        left, top, right, bottom = (round(edge * 32) for edge in fact.boxes["part"])
+        assert (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1) == (left, top, right, bottom)
+        moves.add((left - 12, top - 8))
+    assert len(moves) > 10
+    assert max(abs(step) for move in moves for step in move) <= 4
