@@ -1,4 +1,4 @@
-"""The exported re-ranker against plain PyTorch, exact float32, side by side in one process.
+"""The exported re-ranker against plain PyTorch, side by side in one process.
 
     python -m benchmarks.rerank                                   # full size: K=10, L=12 (a few minutes, 6 GB)
     python -m benchmarks.rerank --size small                      # the bundled model's size: K=50, 100
@@ -6,8 +6,9 @@
     python -m benchmarks.rerank --size small --chunks 1 4 8 16 50 # which chunk of candidates to run at a time
 
 Plain PyTorch is ``onnx_export/models/triplet_reranker.py``, the paper's own form, on all K candidates in one batch of
-float32 tokens. Ours is the exported graph through ``qdrant_cir.reranker.Reranker``, once reading float32 tokens and
-once reading int8 tokens with their scales; torch is given the same tokens, so all three must give the same scores.
+float32 tokens. Ours is the exported graph through ``qdrant_cir.reranker.Reranker``: reading float32 tokens, reading
+int8 tokens with their scales, and the latter with integer products (``onnx_export/integer_arithmetic.py``). torch is
+given the same tokens, so the first two must give its scores; the last is close to them.
 Weights are random. Runs alternate; times are medians, ratios medians over paired runs; ``others`` is how many cores
 other processes kept busy meanwhile, and should be near 0.
 """
@@ -17,11 +18,12 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 import torch
 
 from benchmarks.machine import (
@@ -36,6 +38,7 @@ from benchmarks.machine import (
 from benchmarks.rerank_work import plain_macs, served_macs
 from onnx_export.export import export_graph, runtime_sizes
 from onnx_export.graphs import graph_modules
+from onnx_export.integer_arithmetic import with_integer_products
 from onnx_export.models import BLIP_BASE, CATALOG_SMALL, CirModel, ModelSizes, build_model
 from qdrant_cir.bundle import TokenCodec
 from qdrant_cir.reranker import DEFAULT_CHUNK, Reranker
@@ -46,6 +49,15 @@ from qdrant_cir.types import ComposedQuery, Float32, StoredTokens
 SIZES = {"full": BLIP_BASE, "small": CATALOG_SMALL}
 QUICK_CANDIDATES = {"full": [10], "small": [50, 100]}
 CODECS: tuple[TokenCodec, ...] = ("float32", "int8")
+INTEGER = "int8 products"
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """An exported re-ranker and the form of tokens that it reads."""
+
+    path: Path
+    codec: TokenCodec
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +79,7 @@ class Row:
 
     def __str__(self) -> str:
         return (
-            f"K={self.candidates:<4} L={self.length:<3} {self.form:<12} {self.seconds * 1e3:9.1f} ms "
+            f"K={self.candidates:<4} L={self.length:<3} {self.form:<13} {self.seconds * 1e3:9.1f} ms "
             f"{self.seconds * 1e3 / self.candidates:8.3f} ms/candidate  {self.ratio:5.2f}x  {self.gflops:6.1f} GFLOP/s "
             f"({self.share_of_ceiling:4.0%} of GEMM)  peak +{self.peak_megabytes:6.0f} MB  "
             f"difference {self.difference:.1e}  order {'identical' if self.order_identical else 'DIFFERS'}  "
@@ -104,12 +116,13 @@ def main() -> None:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = (arguments.graphs or Path(scratch)) / arguments.size
-        graphs: dict[TokenCodec, Path] = {codec: export_reranker(model, codec, folder) for codec in CODECS}
+        graphs = {codec: Graph(export_reranker(model, codec, folder), codec) for codec in CODECS}
+        graphs[INTEGER] = Graph(integer_reranker(graphs["int8"].path), "int8")
         for count in arguments.candidates or QUICK_CANDIDATES[arguments.size]:
             for length in arguments.length:
                 given = draw_candidates(model.sizes, count, length)
                 forms = (
-                    chunk_forms(graphs["int8"], given, arguments.chunks, arguments.threads)
+                    chunk_forms(graphs["int8"].path, given, arguments.chunks, arguments.threads)
                     if arguments.chunks
                     else comparison_forms(model, graphs, given, arguments.threads)
                 )
@@ -127,6 +140,15 @@ def export_reranker(model: CirModel, codec: TokenCodec, folder: Path) -> Path:
         graph.parent.mkdir(parents=True, exist_ok=True)
         export_graph("reranker", graph_modules(model)["reranker"], folder / codec, runtime_sizes(model, codec))
     return graph
+
+
+def integer_reranker(graph: Path) -> Path:
+    """Write the graph with integer products beside its own, unless it lies there already."""
+    made = graph.with_name("reranker_int8.onnx")
+    if not made.exists():
+        converted = with_integer_products(onnx.load(str(graph)))
+        onnx.save_model(converted, str(made), save_as_external_data=True, location=f"{made.name}.data")
+    return made
 
 
 def draw_candidates(sizes: ModelSizes, count: int, length: int) -> Candidates:
@@ -147,10 +169,8 @@ Form = tuple[Callable[[], Float32], int]
 """What to run, and its chunk."""
 
 
-def comparison_forms(
-    model: CirModel, graphs: dict[TokenCodec, Path], given: Candidates, threads: int
-) -> dict[str, Form]:
-    """Plain torch, then the exported graph for each codec; the first is the yardstick."""
+def comparison_forms(model: CirModel, graphs: Mapping[str, Graph], given: Candidates, threads: int) -> dict[str, Form]:
+    """Plain torch, then the exported graphs; the first is the yardstick."""
     count = len(given.tokens)
     ids = torch.from_numpy(given.query.input_ids)[None].expand(count, -1)
     states = torch.from_numpy(given.query.fusion_states)[None].expand(count, -1, -1)
@@ -161,8 +181,8 @@ def comparison_forms(
         return scores
 
     forms: dict[str, Form] = {"torch": (plain, count)}
-    for codec, graph in graphs.items():
-        forms[codec] = (scoring(graph, given, codec, DEFAULT_CHUNK, threads), DEFAULT_CHUNK)
+    for name, graph in graphs.items():
+        forms[name] = (scoring(graph.path, given, graph.codec, DEFAULT_CHUNK, threads), DEFAULT_CHUNK)
     return forms
 
 

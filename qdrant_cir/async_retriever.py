@@ -20,7 +20,7 @@ from qdrant_cir.retriever import DEFAULT_LIMIT, DEFAULT_RERANK_DEPTH, IN_FLIGHT
 from qdrant_cir.sessions import ExecutionProvider
 from qdrant_cir.stores import AsyncStoreLike, is_folder, open_reader
 from qdrant_cir.stores.protocol import AsyncReader
-from qdrant_cir.types import Query, SearchResult
+from qdrant_cir.types import Precision, Query, SearchResult
 
 if TYPE_CHECKING:
     from qdrant_client import models
@@ -52,6 +52,7 @@ class AsyncRetriever:
         bundle: str | PathLike[str] | None = None,
         provider: ExecutionProvider = "auto",
         threads: int | None = None,
+        precision: Precision = "float32",
     ) -> Self:
         """Load a bundle and open a collection; as :meth:`Retriever.open`, which has the arguments and errors.
 
@@ -62,12 +63,13 @@ class AsyncRetriever:
             bundle: the model folder; None for the bundled model.
             provider: where the graphs run.
             threads: for one graph.
+            precision: what the re-ranker computes in.
         """
         loaded = await asyncio.to_thread(load_bundle, bundle)
         reader = await open_reader(store)
         try:
             collection = await AsyncCollection.open(reader, collection_name, loaded)
-            model = await asyncio.to_thread(QueryModel, loaded, provider=provider, threads=threads)
+            model = await asyncio.to_thread(QueryModel, loaded, provider=provider, threads=threads, precision=precision)
             retriever = cls(collection, model)
         except BaseException:
             if is_folder(store):

@@ -25,11 +25,13 @@ from qdrant_cir.manifest import (
     FORMAT_VERSION,
     MANIFEST_FILE,
     GraphEntry,
+    GraphVariant,
     Manifest,
     PreprocessingSpec,
     TokenizerSpec,
     parse_manifest,
 )
+from qdrant_cir.types import Precision
 
 __all__ = [
     "FORMAT_VERSION",
@@ -40,6 +42,7 @@ __all__ = [
     "GraphContract",
     "GraphEntry",
     "GraphName",
+    "GraphVariant",
     "Manifest",
     "ModelSizes",
     "PreprocessingSpec",
@@ -73,9 +76,22 @@ class Bundle:
     manifest: Manifest
     fingerprint: str
 
-    def graph_path(self, name: GraphName) -> Path:
-        """Locate the ONNX file of a graph."""
-        return self.folder / self.manifest.graphs[name].file
+    def graph_path(self, name: GraphName, precision: Precision = "float32") -> Path:
+        """Locate the ONNX file of a graph.
+
+        Raises:
+            BundleError: the bundle does not have the graph in that precision.
+        """
+        entry = self.manifest.graphs[name]
+        if precision == "float32":
+            return self.folder / entry.file
+        if precision not in entry.variants:
+            raise BundleError(
+                f"The bundle {self.folder} has no {precision} {name}; it has "
+                f"{', '.join(('float32', *entry.variants))}. Add one with "
+                f"`python -m onnx_export add-precision {self.folder} --precision {precision}`."
+            )
+        return self.folder / entry.variants[precision].file
 
     @property
     def has_candidate_encoder(self) -> bool:
@@ -150,9 +166,11 @@ def load_bundle(path: str | PathLike[str] | None = None) -> Bundle:
         raise BundleError(f"{manifest_path} cannot be read: {error}.") from error
     for name, entry in manifest.graphs.items():
         _check_tensors(name, entry, manifest.sizes)
-        for file, sha256 in entry.files.items():
-            _check_file(folder, file, sha256)
-        _check_weights_listed(folder, entry)
+        graphs: list[GraphEntry | GraphVariant] = [entry, *entry.variants.values()]
+        for graph in graphs:
+            for file, sha256 in graph.files.items():
+                _check_file(folder, file, sha256)
+            _check_weights_listed(folder, graph)
     _check_file(folder, manifest.tokenizer.file, manifest.tokenizer.sha256)
     return Bundle(folder=folder, manifest=manifest, fingerprint=_fingerprint(manifest))
 
@@ -203,7 +221,7 @@ _LOCATION = b"\x0a\x08location\x12"
 """How protobuf writes the key ``location`` of external data; its value's length and bytes follow."""
 
 
-def _check_weights_listed(folder: Path, entry: GraphEntry) -> None:
+def _check_weights_listed(folder: Path, entry: GraphEntry | GraphVariant) -> None:
     """Refuse a graph that reads weights whose checksum the manifest does not hold."""
     path = folder / entry.file
     if path.stat().st_size == 0:

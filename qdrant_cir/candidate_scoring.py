@@ -15,7 +15,7 @@ from qdrant_cir.gallery_points import HitTokens
 from qdrant_cir.reranker import Reranker
 from qdrant_cir.sessions import ExecutionProvider, available_threads, open_graph
 from qdrant_cir.token_codec import decode_tokens
-from qdrant_cir.types import ComposedQuery, Float32, RerankMode, StoredTokens
+from qdrant_cir.types import ComposedQuery, Float32, Precision, RerankMode, StoredTokens
 
 __all__ = ["NO_SCORES", "CandidateScorer", "CandidateScores", "RerankScores", "rerank"]
 
@@ -57,9 +57,17 @@ class CandidateScorer:
     Several queries that are scored at the same time share the same threads.
     """
 
-    def __init__(self, bundle: Bundle, *, provider: ExecutionProvider = "auto", threads: int | None = None) -> None:
-        """Load the graph; errors as :func:`qdrant_cir.sessions.open_graph`."""
-        session = open_graph(bundle, "reranker", provider=provider, threads=1)
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        provider: ExecutionProvider = "auto",
+        threads: int | None = None,
+        precision: Precision = "float32",
+    ) -> None:
+        """Load the graph; the rest as :func:`qdrant_cir.sessions.open_graph`."""
+        session = open_graph(bundle, "reranker", provider=provider, threads=1, precision=precision)
+        self.precision = precision
         self._sizes = bundle.manifest.sizes
         self._reranker = Reranker(session)
         # a GPU wants candidates in one run

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar, cast, get_args
 
 from qdrant_cir.errors import BundleError
 from qdrant_cir.graph_contracts import REQUIRED_GRAPHS, GraphName, ModelSizes, TensorSpec, TokenCodec
-from qdrant_cir.types import JsonObject, JsonValue
+from qdrant_cir.types import JsonObject, JsonValue, Precision
 
 __all__ = [
     "FORMAT_VERSION",
     "MANIFEST_FILE",
     "GraphEntry",
+    "GraphVariant",
     "Manifest",
     "PreprocessingSpec",
     "TokenizerSpec",
@@ -62,6 +63,19 @@ class TokenizerSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class GraphVariant:
+    """A graph once more in another arithmetic, with the same inputs and outputs.
+
+    Attributes:
+        file: path of the ONNX file inside the bundle, with forward slashes.
+        files: every file of the variant with its sha256.
+    """
+
+    file: str
+    files: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class GraphEntry:
     """One graph of a bundle.
 
@@ -70,12 +84,14 @@ class GraphEntry:
         files: every file of the graph (itself and its external weights) with its sha256.
         inputs: as declared, all sizes filled in.
         outputs: likewise.
+        variants: the graph in other arithmetic, by precision; they change neither what is stored nor the fingerprint.
     """
 
     file: str
     files: Mapping[str, str]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    variants: Mapping[Precision, GraphVariant] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +139,7 @@ class Manifest:
                     "files": dict(entry.files),
                     "inputs": tensors(entry.inputs),
                     "outputs": tensors(entry.outputs),
+                    **({"variants": _variants_object(entry.variants)} if entry.variants else {}),
                 }
                 for name, entry in self.graphs.items()
             },
@@ -149,6 +166,10 @@ class Manifest:
     def to_json(self) -> str:
         """Write the manifest as JSON; :func:`parse_manifest` gives an equal manifest back."""
         return json.dumps(self.to_object(), indent=2, ensure_ascii=False) + "\n"
+
+
+def _variants_object(variants: Mapping[Precision, GraphVariant]) -> JsonObject:
+    return {precision: {"file": v.file, "files": dict(v.files)} for precision, v in variants.items()}
 
 
 def parse_manifest(text: str) -> Manifest:
@@ -233,17 +254,39 @@ def _triple(pixels: JsonObject, key: str) -> tuple[float, float, float]:
 
 
 def _parse_graph(source: JsonObject, where: str) -> GraphEntry:
+    graph = _parse_files(source, where)
+    return GraphEntry(
+        file=graph.file,
+        files=graph.files,
+        inputs=_parse_tensors(_field(source, "inputs", list, where), f"{where}inputs"),
+        outputs=_parse_tensors(_field(source, "outputs", list, where), f"{where}outputs"),
+        variants=_parse_variants(source, where),
+    )
+
+
+def _parse_files(source: JsonObject, where: str) -> GraphVariant:
     file = _field(source, "file", str, where)
     hashes = _field(source, "files", dict, where)
     files = {path: _field(hashes, path, str, f"{where}files.") for path in hashes}
     if file not in files:
         raise BundleError(f"{MANIFEST_FILE}: {where}files has no checksum of {file}. Export the bundle again.")
-    return GraphEntry(
-        file=file,
-        files=files,
-        inputs=_parse_tensors(_field(source, "inputs", list, where), f"{where}inputs"),
-        outputs=_parse_tensors(_field(source, "outputs", list, where), f"{where}outputs"),
-    )
+    return GraphVariant(file, files)
+
+
+def _parse_variants(source: JsonObject, where: str) -> dict[Precision, GraphVariant]:
+    if "variants" not in source:
+        return {}
+    where = f"{where}variants."
+    variants = _field(source, "variants", dict, where.removesuffix("variants."))
+    if unknown := set(variants) - set(get_args(Precision)):
+        raise BundleError(
+            f"{MANIFEST_FILE}: {where}{min(unknown)} is no precision that this version of qdrant-cir knows "
+            f"({', '.join(get_args(Precision))}). Install the version that made the bundle."
+        )
+    return {
+        cast("Precision", name): _parse_files(_field(variants, name, dict, where), f"{where}{name}.")
+        for name in variants
+    }
 
 
 def _parse_tensors(source: list[JsonValue], where: str) -> tuple[TensorSpec, ...]:

@@ -26,6 +26,7 @@ from qdrant_cir.types import (
     Float32,
     GalleryImage,
     ImageSource,
+    Precision,
     Query,
 )
 
@@ -66,13 +67,25 @@ class ReadyQuery:
 class QueryModel:
     """The graphs of a bundle as a query needs them. Safe to share between threads."""
 
-    def __init__(self, bundle: Bundle, *, provider: ExecutionProvider = "auto", threads: int | None = None) -> None:
-        """Load the graphs; errors as :func:`qdrant_cir.sessions.open_graph`."""
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        provider: ExecutionProvider = "auto",
+        threads: int | None = None,
+        precision: Precision = "float32",
+    ) -> None:
+        """Load the graphs, the re-ranker in ``precision``; errors as :func:`qdrant_cir.sessions.open_graph`."""
         self.bundle = bundle
         self._encoder = ImageEncoder.open(bundle, provider=provider, threads=threads)
         self._composer = Composer.open(bundle, provider=provider, threads=threads)
-        self._scorer = CandidateScorer(bundle, provider=provider, threads=threads)
+        self._scorer = CandidateScorer(bundle, provider=provider, threads=threads, precision=precision)
         self._tokenizer = TextTokenizer(bundle)
+
+    @property
+    def precision(self) -> Precision:
+        """What the re-ranker computes in."""
+        return self._scorer.precision
 
     def prepare(
         self, query: Query, references: Mapping[str, StoredImage], *, excludes_reference: bool, started: float

@@ -195,6 +195,7 @@ def answer_fetched(model: QueryModel, fetched: FetchedQuery, *, options: SearchO
         rerank_mode="exact" if reranks and not fetched.tokens else scores.mode,
         notes=(*query.notes, *_notes_on(scores, asked=len(fetched.tokens))),
         scored=len(scores.by_id),
+        precision=model.precision,
     )
 
 

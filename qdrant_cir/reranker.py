@@ -7,7 +7,7 @@ import numpy as np
 from qdrant_cir.bundle import Bundle
 from qdrant_cir.errors import InputError, TokensError
 from qdrant_cir.sessions import ExecutionProvider, Session, open_graph
-from qdrant_cir.types import ComposedQuery, Float32, StoredTokens
+from qdrant_cir.types import ComposedQuery, Float32, Precision, StoredTokens
 
 __all__ = ["DEFAULT_CHUNK", "Reranker"]
 
@@ -38,9 +38,11 @@ class Reranker:
         provider: ExecutionProvider = "auto",
         threads: int | None = None,
         chunk: int = DEFAULT_CHUNK,
+        precision: Precision = "float32",
     ) -> Reranker:
         """Load the graph of a bundle; the rest as :func:`qdrant_cir.sessions.open_graph`."""
-        return cls(open_graph(bundle, "reranker", provider=provider, threads=threads), chunk=chunk)
+        session = open_graph(bundle, "reranker", provider=provider, threads=threads, precision=precision)
+        return cls(session, chunk=chunk)
 
     def score(self, query: ComposedQuery, candidates: StoredTokens) -> Float32:
         """Score every candidate against one query.

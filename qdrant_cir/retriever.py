@@ -23,7 +23,7 @@ from qdrant_cir.ranking import FetchedQuery, SearchOptions, StageClock, answer_f
 from qdrant_cir.sessions import ExecutionProvider
 from qdrant_cir.stores import StoreLike, is_folder, open_store
 from qdrant_cir.stores.protocol import Store
-from qdrant_cir.types import Query, SearchResult
+from qdrant_cir.types import Precision, Query, SearchResult
 
 if TYPE_CHECKING:
     from qdrant_client import models
@@ -61,6 +61,7 @@ class Retriever:
         bundle: str | PathLike[str] | None = None,
         provider: ExecutionProvider = "auto",
         threads: int | None = None,
+        precision: Precision = "float32",
     ) -> Self:
         """Load a bundle and open a collection that was made with it.
 
@@ -71,9 +72,11 @@ class Retriever:
             bundle: the model folder; None for the bundled model.
             provider: where the graphs run; ``auto`` takes CUDA where it works.
             threads: for one graph; by default as many as this process may use.
+            precision: what the re-ranker computes in; others than ``float32`` are faster and close to it, where the
+                bundle holds them (``python -m onnx_export add-precision``). The result says which it was.
 
         Raises:
-            BundleError: the bundle is missing or damaged.
+            BundleError: the bundle is missing or damaged, or has no re-ranker in that precision.
             CollectionNotFoundError: there is no such collection.
             CollectionMismatchError: another bundle made it.
             StoreError: the store cannot be opened or reached.
@@ -84,7 +87,7 @@ class Retriever:
         try:
             retriever = cls(
                 Collection.open(opened, collection_name, loaded),
-                QueryModel(loaded, provider=provider, threads=threads),
+                QueryModel(loaded, provider=provider, threads=threads, precision=precision),
             )
         except BaseException:
             if is_folder(store):

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from qdrant_cir.bundle import Bundle, GraphName, TensorSpec, contract_tensors
 from qdrant_cir.errors import BundleError, InputError, MissingExtraError, ProviderError
+from qdrant_cir.types import Precision
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -160,14 +161,18 @@ def open_graph(
     provider: ExecutionProvider = "auto",
     threads: int | None = None,
     shrinks_arena: bool = False,
+    precision: Precision = "float32",
 ) -> Session:
     """Load a graph of a bundle and check what it really takes and gives; arguments as :func:`open_session`.
 
+    ``precision`` chooses among the bundle's variants of the graph.
+
     Raises:
-        BundleError: the graph's own inputs or outputs differ from the runtime's contract.
+        BundleError: the graph's own inputs or outputs differ from the runtime's contract, or the bundle does not
+            have it in that precision.
         MissingExtraError, ProviderError, InputError: as :func:`open_session`.
     """
-    path = bundle.graph_path(name)
+    path = bundle.graph_path(name, precision)
     session = open_session(path, provider=provider, threads=threads, shrinks_arena=shrinks_arena)
     expected = contract_tensors(name, bundle.manifest.sizes)
     for side, wanted, found in (

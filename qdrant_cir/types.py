@@ -127,6 +127,10 @@ class Timings:
     total: float
 
 
+Precision: TypeAlias = Literal["float32", "float16", "int8"]
+"""The arithmetic that stage two is computed in: ``float32`` is exact; a bundle may hold graphs of the others, whose
+scores are close to its own."""
+
 RerankMode: TypeAlias = Literal["none", "exact", "adaptive", "budget"]
 """``exact`` scored every candidate as the bundle says; ``adaptive`` ended when the first places were settled, and
 ``budget`` when the time was over; ``none`` is stage one alone."""
@@ -143,6 +147,7 @@ class SearchResult:
         rerank_mode: how stage two was computed.
         notes: plain sentences about what was skipped, truncated or stale, and why. Empty when nothing was.
         scored: candidates that stage two gave a score, whether they are returned or not.
+        precision: what their scores were computed in.
     """
 
     candidates: tuple[Candidate, ...]
@@ -150,6 +155,7 @@ class SearchResult:
     rerank_mode: RerankMode
     notes: tuple[str, ...]
     scored: int = 0
+    precision: Precision = "float32"
 
 
 class Encoder(Protocol):

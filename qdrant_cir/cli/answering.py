@@ -13,7 +13,7 @@ from qdrant_cir.effort import Effort, EffortCalibration
 from qdrant_cir.errors import InputError
 from qdrant_cir.retriever import Retriever
 from qdrant_cir.sessions import ExecutionProvider
-from qdrant_cir.types import GalleryImage, ImageSource, Query, SearchResult
+from qdrant_cir.types import GalleryImage, ImageSource, Precision, Query, SearchResult
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -48,6 +48,7 @@ def answer(
     collection: str,
     bundle: Path | None,
     provider: ExecutionProvider,
+    precision: Precision,
     save: Path | None,
 ) -> SearchResult:
     """Search once, and draw the answer where ``save`` names a picture file.
@@ -61,7 +62,9 @@ def answer(
     depth = limit if save is None else max(limit, request.rerank_depth)
     with (
         place.opened(creates=False) as store,
-        Retriever.open(collection, store=store, bundle=bundle or default_bundle_path(), provider=provider) as retriever,
+        Retriever.open(
+            collection, store=store, bundle=bundle or default_bundle_path(), provider=provider, precision=precision
+        ) as retriever,
     ):
         result = retriever.search(
             query,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from qdrant_cir.bundle import Bundle
     from qdrant_cir.sessions import ExecutionProvider
     from qdrant_cir.stores.protocol import Store
+    from qdrant_cir.types import Precision
 
 __all__ = [
     "ApiKeyOption",
@@ -23,15 +24,18 @@ __all__ = [
     "CollectionOption",
     "JsonOption",
     "PathOption",
+    "PrecisionOption",
     "ProviderOption",
     "StorePlace",
     "UrlOption",
     "open_bundle",
     "place_of_store",
+    "precision_named",
     "provider_named",
 ]
 
 DEFAULT_PATH = Path("qdrant_cir_data")
+_PRECISIONS = ("float32", "float16", "int8")
 _PROVIDERS = ("auto", "cpu", "cuda")
 
 CollectionOption: TypeAlias = Annotated[
@@ -62,6 +66,10 @@ ApiKeyOption: TypeAlias = Annotated[
 BundleOption: TypeAlias = Annotated[
     Path | None,
     typer.Option("--bundle", help="Model folder; the bundled model by default.", show_default=False),
+]
+PrecisionOption: TypeAlias = Annotated[
+    str,
+    typer.Option(help="What the re-ranker computes in: float32, or float16 or int8 where the bundle holds them."),
 ]
 ProviderOption: TypeAlias = Annotated[
     str,
@@ -146,6 +154,13 @@ def provider_named(name: str) -> ExecutionProvider:
     if name not in _PROVIDERS:
         raise InputError(f"There is no provider {name!r}. Give auto, cpu or cuda.")
     return cast("ExecutionProvider", name)
+
+
+def precision_named(name: str) -> Precision:
+    """Read the name of a precision. Raises InputError."""
+    if name not in _PRECISIONS:
+        raise InputError(f"There is no precision {name!r}. Give one of {', '.join(_PRECISIONS)}.")
+    return cast("Precision", name)
 
 
 def _is_typed(context: typer.Context, name: str) -> bool:

@@ -87,6 +87,7 @@ def search_result_json(query: Query, result: SearchResult, *, reference: str | N
         "candidates": [_candidate_json(rank, c) for rank, c in enumerate(result.candidates, start=1)],
         "rerank_mode": result.rerank_mode,
         "scored": result.scored,
+        "precision": result.precision,
         "timings": timings,
         "notes": list(result.notes),
     }
@@ -112,7 +113,7 @@ def print_result(result: SearchResult) -> None:
     else:
         typer.echo("Nothing was found.")
     steps = {name: seconds for name, seconds in asdict(result.timings).items() if seconds > 0}
-    print_note(f"re-ranking: {result.rerank_mode}, {result.scored} candidates scored")
+    print_note(f"re-ranking: {result.rerank_mode}, {result.scored} candidates scored in {result.precision}")
     print_note(", ".join(f"{name} {seconds * 1000:.1f} ms" for name, seconds in steps.items()))
 
 

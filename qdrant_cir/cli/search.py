@@ -14,9 +14,11 @@ from qdrant_cir.cli.options import (
     CollectionOption,
     JsonOption,
     PathOption,
+    PrecisionOption,
     ProviderOption,
     UrlOption,
     place_of_store,
+    precision_named,
     provider_named,
 )
 from qdrant_cir.errors import InputError
@@ -92,6 +94,7 @@ def search(
     api_key: ApiKeyOption = None,
     bundle: BundleOption = None,
     provider: ProviderOption = "auto",
+    precision: PrecisionOption = "float32",
     as_json: JsonOption = False,
 ) -> None:
     """Search with a reference image, a text, or both.
@@ -110,7 +113,15 @@ def search(
     request = SearchRequest(query, limit, rerank_depth, parse_filters(filters or []), exclude_reference, effort)
     place = place_of_store(context, path=path, url=url, api_key=api_key)
     provider_name = provider_named(provider)
-    result = answer(request, place=place, collection=collection, bundle=bundle, provider=provider_name, save=save)
+    result = answer(
+        request,
+        place=place,
+        collection=collection,
+        bundle=bundle,
+        provider=provider_name,
+        precision=precision_named(precision),
+        save=save,
+    )
     if as_json:
         reference = image_id if image is None else str(image)
         printing.print_json(printing.search_result_json(query, result, reference=reference))

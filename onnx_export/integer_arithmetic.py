@@ -1,0 +1,184 @@
+"""The re-ranker's matrix products in 8-bit integers (DESIGN: "Speed").
+
+Three kinds of product carry the work, and each is replaced by ``MatMulInteger``, which the CPU computes with its 8-bit
+dot products:
+
+* states times weights: weights become int8 with a scale per output column (and head), states uint8 with one scale,
+  taken anew in every run;
+* queries times stored tokens: the tokens are int8 already and go from the payload into the product as they are;
+* attention times stored tokens: a row of attention becomes uint8 by its own largest value, since a flat row next to a
+  peaked one would vanish under a common scale.
+
+The rest (normalisation, softmax, GELU, the short self-attention, the head) stays float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from onnx_export.errors import ExportError
+
+STORED_TOKENS = "candidate_tokens"
+LARGEST_INT8, LARGEST_UINT8 = 127, 255
+
+
+def with_integer_products(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Give a copy of a re-ranker whose large matrix products are integer.
+
+    Args:
+        model: the ``reranker`` graph of a bundle whose tokens are stored as int8, external weights loaded.
+
+    Returns:
+        The graph with the same inputs and outputs.
+
+    Raises:
+        ExportError: the graph does not read int8 tokens.
+    """
+    _check_codec(model)
+    rewriting = _Rewriting.of(model)
+    nodes: list[NodeProto] = []
+    for node in model.graph.node:
+        nodes += rewriting.replace(node) if node.op_type == "MatMul" else [node]
+    return rewriting.rebuilt(nodes)
+
+
+def _check_codec(model: onnx.ModelProto) -> None:
+    types = {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
+    if types.get(STORED_TOKENS) != TensorProto.INT8:
+        found = TensorProto.DataType.Name(types.get(STORED_TOKENS, TensorProto.UNDEFINED))
+        raise ExportError(
+            f"Integer products need a re-ranker that reads int8 tokens; {STORED_TOKENS} is {found} in this graph. "
+            "Export the bundle with --codec int8."
+        )
+
+
+@dataclass(slots=True)
+class _Rewriting:
+    """What is known of a graph while its products are replaced.
+
+    Attributes:
+        model: the float graph.
+        weights: constant values by name, transposed ones included.
+        tokens: names that stand for the stored tokens as float32, to the int8 value that takes their place.
+        quantised: float values that have a uint8 form, to the nodes' outputs (values, scale, zero point).
+        constants: weights of the new graph.
+    """
+
+    model: onnx.ModelProto
+    weights: dict[str, NDArray[np.float32]]
+    tokens: dict[str, str]
+    quantised: dict[str, tuple[str, str, str]] = field(default_factory=dict)
+    constants: dict[str, TensorProto] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, model: onnx.ModelProto) -> _Rewriting:
+        weights = {w.name: numpy_helper.to_array(w) for w in model.graph.initializer}
+        tokens: dict[str, str] = {}
+        for node in model.graph.node:
+            if node.op_type == "Transpose" and node.input[0] in weights:
+                weights[node.output[0]] = weights[node.input[0]].transpose(_permutation(node))
+            if node.op_type == "Cast" and node.input[0] == STORED_TOKENS:
+                tokens[node.output[0]] = STORED_TOKENS
+        return cls(model, weights, tokens)
+
+    def replace(self, node: NodeProto) -> list[NodeProto]:
+        """Give the nodes that take a product's place: the product itself where it is none of the three kinds."""
+        left, right = node.input
+        if right in self.weights and self.weights[right].ndim >= 2:
+            return self._by_weights(node, left, right)
+        if right in self.tokens:
+            return self._attention_by_tokens(node, left, self.tokens[right])
+        producer = next((n for n in self.model.graph.node if right in n.output), None)
+        if producer is not None and producer.op_type == "Transpose" and producer.input[0] in self.tokens:
+            return self._queries_by_tokens(node, left, producer)
+        return [node]
+
+    def _by_weights(self, node: NodeProto, left: str, right: str) -> list[NodeProto]:
+        weight, out = self.weights[right], node.output[0]
+        scale = np.abs(weight).max(axis=-2, keepdims=True) / LARGEST_INT8
+        scale = np.maximum(scale, np.finfo(np.float32).tiny)
+        self._add(f"{right}_int8", np.rint(weight / scale).astype(np.int8))
+        self._add(f"{right}_scale", (scale[0] if weight.ndim == 2 else scale).astype(np.float32))
+        nodes, (values, left_scale, zero) = self._quantise(left)
+        return [
+            *nodes,
+            helper.make_node("MatMulInteger", [values, f"{right}_int8", zero], [f"{out}_int32"]),
+            helper.make_node("Cast", [f"{out}_int32"], [f"{out}_sum"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", [left_scale, f"{right}_scale"], [f"{out}_scale"]),
+            helper.make_node("Mul", [f"{out}_sum", f"{out}_scale"], [out]),
+        ]
+
+    def _queries_by_tokens(self, node: NodeProto, left: str, transpose: NodeProto) -> list[NodeProto]:
+        out, tokens = node.output[0], f"{transpose.output[0]}_int8"
+        nodes, (values, scale, zero) = self._quantise(left)
+        if tokens not in self.quantised:
+            self.quantised[tokens] = (tokens, "", "")
+            stored = self.tokens[transpose.input[0]]
+            nodes.append(helper.make_node("Transpose", [stored], [tokens], perm=_permutation(transpose)))
+        return [
+            *nodes,
+            helper.make_node("MatMulInteger", [values, tokens, zero], [f"{out}_int32"]),
+            helper.make_node("Cast", [f"{out}_int32"], [f"{out}_sum"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", [f"{out}_sum", scale], [out]),
+        ]
+
+    def _attention_by_tokens(self, node: NodeProto, left: str, tokens: str) -> list[NodeProto]:
+        out = node.output[0]
+        self._add("last_axis", np.array([-1], np.int64))
+        self._add("one_255th", np.array(1 / LARGEST_UINT8, np.float32))
+        self._add("uint8_zero", np.array(0, np.uint8))
+        return [
+            helper.make_node("ReduceMax", [left, "last_axis"], [f"{out}_largest"], keepdims=1),
+            helper.make_node("Div", [left, f"{out}_largest"], [f"{out}_share"]),
+            helper.make_node("QuantizeLinear", [f"{out}_share", "one_255th", "uint8_zero"], [f"{out}_uint8"]),
+            helper.make_node("MatMulInteger", [f"{out}_uint8", tokens], [f"{out}_int32"]),
+            helper.make_node("Cast", [f"{out}_int32"], [f"{out}_sum"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", [f"{out}_largest", "one_255th"], [f"{out}_scale"]),
+            helper.make_node("Mul", [f"{out}_sum", f"{out}_scale"], [out]),
+        ]
+
+    def _quantise(self, name: str) -> tuple[list[NodeProto], tuple[str, str, str]]:
+        """Give a float value's uint8 form, and the node that makes it where it is not there yet."""
+        if name in self.quantised:
+            return [], self.quantised[name]
+        form = (f"{name}_uint8", f"{name}_uint8_scale", f"{name}_uint8_zero")
+        self.quantised[name] = form
+        return [helper.make_node("DynamicQuantizeLinear", [name], list(form))], form
+
+    def _add(self, name: str, value: NDArray[np.generic]) -> None:
+        if name not in self.constants:
+            self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
+
+    def rebuilt(self, nodes: list[NodeProto]) -> onnx.ModelProto:
+        """Give the graph of these nodes, without what no node reads any more."""
+        outputs = {value.name for value in self.model.graph.output}
+        nodes = _reachable(nodes, outputs)
+        used = {name for node in nodes for name in node.input}
+        initializers = [w for w in self.model.graph.initializer if w.name in used]
+        initializers += [w for w in self.constants.values() if w.name in used]
+        graph = helper.make_graph(
+            nodes, self.model.graph.name, self.model.graph.input, self.model.graph.output, initializers
+        )
+        rebuilt = helper.make_model(graph, opset_imports=self.model.opset_import, ir_version=self.model.ir_version)
+        onnx.checker.check_model(rebuilt)
+        return rebuilt
+
+
+def _permutation(node: NodeProto) -> list[int]:
+    return next(list(a.ints) for a in node.attribute if a.name == "perm")
+
+
+def _reachable(nodes: Iterable[NodeProto], wanted: set[str]) -> list[NodeProto]:
+    """The nodes that the wanted values depend on, in order."""
+    needed, kept = set(wanted), []
+    for node in reversed(list(nodes)):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            kept.append(node)
+    return kept[::-1]

@@ -1,0 +1,158 @@
+"""The re-ranker in other arithmetic: close to the exact one, named in the answer, and off unless asked for."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="needs torch: pip install 'qdrant-cir[export]'")
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+
+from onnx_export.errors import ExportError
+from onnx_export.integer_arithmetic import with_integer_products
+from onnx_export.precisions import add_precision
+from qdrant_cir import Query, Retriever
+from qdrant_cir.bundle import Bundle, default_bundle_path, load_bundle
+from qdrant_cir.errors import BundleError
+from qdrant_cir.image_sources import ImageRecord
+from qdrant_cir.indexer import Indexer
+from qdrant_cir.reranker import Reranker
+from qdrant_cir.token_codec import quantize
+from qdrant_cir.types import ComposedQuery, Float32, Precision
+
+QUERY_ROWS, TOKEN_ROWS, DIMS = 3, 5, 4
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A copy of the bundled model with both precisions added."""
+    folder = tmp_path_factory.mktemp("precisions") / "bundle"
+    shutil.copytree(default_bundle_path(), folder)
+    add_precision(folder, "int8")
+    add_precision(folder, "float16")
+    return load_bundle(folder)
+
+
+def scores(bundle: Bundle, precision: Precision) -> Float32:
+    """Score 64 random candidates."""
+    sizes, rng = bundle.manifest.sizes, np.random.default_rng(5)
+    tokens = rng.standard_normal((64, sizes.token_rows, sizes.token_dims), dtype=np.float32)
+    states = rng.standard_normal((9, sizes.fusion_dims), dtype=np.float32)
+    query = ComposedQuery(np.zeros(sizes.vector_size, np.float32), rng.integers(5, 300, 9), states)
+    return Reranker.open(bundle, provider="cpu", precision=precision).score(query, quantize(tokens, "int8"))
+
+
+@pytest.mark.parametrize(("precision", "most"), [("int8", 0.25), ("float16", 0.02)])
+def test_other_arithmetic_moves_scores_by_a_fraction_of_their_spread(
+    bundle: Bundle, precision: Precision, most: float
+) -> None:
+    exact, fast = scores(bundle, "float32"), scores(bundle, precision)
+    moved = np.abs(fast - exact).max() / exact.std()
+    assert 0 < moved < most
+
+
+def test_a_pair_that_is_far_apart_keeps_its_order_in_int8(bundle: Bundle) -> None:
+    exact, fast = scores(bundle, "float32"), scores(bundle, "int8")
+    apart = exact[:, None] - exact[None] > 0.5 * exact.std()
+    assert (fast[:, None] > fast[None])[apart].all()
+
+
+def test_a_variant_changes_neither_the_fingerprint_nor_the_exact_scores(bundle: Bundle) -> None:
+    bundled = load_bundle()
+    assert bundle.fingerprint == bundled.fingerprint
+    np.testing.assert_array_equal(scores(bundle, "float32"), scores(bundled, "float32"))
+
+
+def test_stored_tokens_go_into_the_integer_product_as_they_are(bundle: Bundle) -> None:
+    graph = onnx.load(str(bundle.graph_path("reranker", "int8")), load_external_data=False).graph
+    readers = {node.op_type for node in graph.node if "candidate_tokens" in node.input}
+    assert readers == {"MatMulInteger", "Transpose", "Shape"}
+    floats = {w.name for w in graph.initializer if w.data_type == TensorProto.FLOAT and len(w.dims) >= 2}
+    assert not [node for node in graph.node if node.op_type == "MatMul" and node.input[1] in floats]
+
+
+def test_integer_products_are_exact_where_everything_is_a_whole_number() -> None:
+    """Queries span 0..255, so their scale is 1; weights span +-127, so theirs is 1 too; tokens are int8 anyway."""
+    rng = np.random.default_rng(0)
+    queries = rng.integers(0, 256, (1, QUERY_ROWS, DIMS)).astype(np.float32)
+    queries.flat[:2] = 0, 255
+    weight = rng.integers(-127, 128, (DIMS, DIMS)).astype(np.float32)
+    weight[0] = 127
+    tokens = rng.integers(-127, 128, (1, TOKEN_ROWS, DIMS)).astype(np.int8)
+    nodes = [
+        helper.make_node("Cast", ["candidate_tokens"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["floats"], ["columns"], perm=[0, 2, 1]),
+        helper.make_node("MatMul", ["queries", "columns"], ["similarity"]),
+        helper.make_node("MatMul", ["queries", "weight"], ["states"]),
+        helper.make_node("Softmax", ["similarity"], ["attention"], axis=-1),
+        helper.make_node("MatMul", ["attention", "floats"], ["mixed"]),
+    ]
+
+    def value(name: str, kind: int, shape: list[int]) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, kind, shape)
+
+    outputs = ["similarity", "states", "mixed"]
+    graph = helper.make_graph(
+        nodes,
+        "three products",
+        [
+            value("candidate_tokens", TensorProto.INT8, [1, TOKEN_ROWS, DIMS]),
+            value("queries", TensorProto.FLOAT, [1, QUERY_ROWS, DIMS]),
+        ],
+        [
+            value(name, TensorProto.FLOAT, [1, QUERY_ROWS, axis])
+            for name, axis in zip(outputs, (TOKEN_ROWS, DIMS, DIMS), strict=True)
+        ],
+        [numpy_helper.from_array(weight, "weight")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    given = {"candidate_tokens": tokens, "queries": queries}
+    exact = onnxruntime.InferenceSession(model.SerializeToString()).run(outputs, given)
+    fast = onnxruntime.InferenceSession(with_integer_products(model).SerializeToString()).run(outputs, given)
+    np.testing.assert_array_equal(fast[0], exact[0])
+    np.testing.assert_array_equal(fast[1], exact[1])
+    # a softmax over whole numbers this far apart is 1 in one place and 0 elsewhere: the row of that token
+    np.testing.assert_allclose(fast[2], exact[2], atol=1e-4)
+
+
+def test_a_bundle_without_the_variant_is_refused_with_the_command_that_adds_it() -> None:
+    with pytest.raises(BundleError, match="add-precision"):
+        Reranker.open(load_bundle(), provider="cpu", precision="float16")
+
+
+def test_integer_products_want_tokens_stored_as_int8(bundle: Bundle) -> None:
+    model = onnx.load(str(bundle.graph_path("reranker")))
+    next(v for v in model.graph.input if v.name == "candidate_tokens").type.tensor_type.elem_type = TensorProto.FLOAT
+    with pytest.raises(ExportError, match="--codec int8"):
+        with_integer_products(model)
+
+
+def test_the_answer_says_what_the_scores_were_computed_in(bundle: Bundle, tmp_path: Path) -> None:
+    from PIL import Image
+
+    rng = np.random.default_rng(1)
+    pictures = {f"p{i}": Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)) for i in range(6)}
+    with Indexer.open("pictures", store=tmp_path / "store", bundle=bundle.folder) as indexer:
+        indexer.index(ImageRecord(name, picture, payload={}, source=None) for name, picture in pictures.items())
+    answers = {}
+    for precision in ("float32", "int8"):
+        with Retriever.open(
+            "pictures", store=tmp_path / "store", bundle=bundle.folder, precision=precision
+        ) as retriever:
+            answers[precision] = retriever.search(Query(pictures["p0"], "in red"))
+    assert {name: answer.precision for name, answer in answers.items()} == {"float32": "float32", "int8": "int8"}
+    exact, fast = ({c.image_id: c.rerank_score for c in a.candidates} for a in answers.values())
+    assert exact.keys() == fast.keys()
+    assert exact != fast
+
+
+def test_a_damaged_variant_is_refused_before_it_does_harm(bundle: Bundle, tmp_path: Path) -> None:
+    copy = tmp_path / "bundle"
+    shutil.copytree(bundle.folder, copy)
+    weights = copy / "onnx" / "reranker_int8.onnx.data"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x07")
+    with pytest.raises(BundleError, match=r"reranker_int8\.onnx\.data is not the file"):
+        load_bundle(copy)
