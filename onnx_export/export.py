@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -43,6 +43,8 @@ OPSET = 20
 BLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 BLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 PAD_RATIO = 1.25
+SIZES_KEY = "sizes"
+"""Where a manifest's provenance holds the sizes of the torch model, of which heads and depths are in no tensor."""
 
 # Pairwise different and at least 2: an example of size 1 on a dynamic axis is frozen into the graph without a word.
 _EXAMPLE_AXES = {"batch": 3, "length": 7, "candidates": 5}
@@ -105,7 +107,8 @@ def export_bundle(
         text = TokenizerSpec(
             "tokenizer.json", sha256_of(folder / "tokenizer.json"), model.sizes.max_positions, first_token
         )
-        write_manifest(folder, _manifest(sizes, entries, text, description))
+        described = replace(description, provenance={**description.provenance, SIZES_KEY: asdict(model.sizes)})
+        write_manifest(folder, _manifest(sizes, entries, text, described))
         if check is not None:
             check(load_bundle(folder))
         if out.exists():

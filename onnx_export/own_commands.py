@@ -1,4 +1,4 @@
-"""``python -m onnx_export train own``: fine-tune a model folder on one's own triplets."""
+"""``python -m onnx_export train own``: fine-tune a model on one's own triplets."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ def train_own(
     *,
     data: Annotated[Literal["fashioniq", "cirr", "own"], typer.Option(help="Layout of the triplets.")],
     root: Annotated[Path, typer.Option(help="The data set; for own, a folder of pictures or a manifest.")],
-    start: Annotated[Path, typer.Option(help="Model folder to start from, of `convert` or `train`.")],
     run: Annotated[Path, typer.Option(help="Run folder: features, checkpoints, logs, model.")],
+    start: Annotated[
+        Path | None, typer.Option(help="Model folder or bundle to start from; the bundled model without it.")
+    ] = None,
     queries: Annotated[Path | None, typer.Option(help="JSONL of own; ROOT/queries.jsonl without it.")] = None,
     split: Annotated[str, typer.Option(help="Split of fashioniq and cirr.")] = "train",
     stages: Annotated[Literal["both", "one", "two"], typer.Option(help="Composer, re-ranker or both.")] = "both",

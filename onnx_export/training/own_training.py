@@ -1,4 +1,4 @@
-"""Fine-tuning on one's own triplets: a model folder's composer, then its re-ranker, over its frozen image encoder."""
+"""Fine-tuning on one's own triplets: a model's composer, then its re-ranker, over its frozen image encoder."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from typing import Literal
 import torch
 from tokenizers import Tokenizer
 
+from onnx_export.bundle_weights import load_start
 from onnx_export.errors import TrainingError
-from onnx_export.model_folder import ModelFolder, load_model_folder, save_model_folder
+from onnx_export.model_folder import ModelFolder, save_model_folder
 from onnx_export.models import CirModel
 from onnx_export.training.loop import Schedule, train
 from onnx_export.training.own_data import NamedTriplet, OwnData, is_held_out, triplet_set
@@ -87,22 +88,22 @@ def read_own_recipe(path: Path | None) -> OwnRecipe:
 class OwnRun:
     """One fine-tuning in one folder: what it was asked, features, checkpoints, logs, and ``model/`` at the end."""
 
-    def __init__(self, folder: Path, recipe: OwnRecipe, *, start: Path, data: OwnData) -> None:
+    def __init__(self, folder: Path, recipe: OwnRecipe, *, start: Path | None, data: OwnData) -> None:
         """Check pictures and triplets.
 
         Args:
             folder: made where missing.
             recipe: how to train.
-            start: the model folder to start from.
+            start: the model folder or bundle to start from; None for the bundled model.
             data: pictures and triplets; what cannot be read is left out and named in the log.
 
         Raises:
             TrainingError: too few triplets are left, or the folder holds another run.
-            CheckpointError: ``start`` is no model folder.
+            CheckpointError: ``start`` is neither, or a bundle that cannot be read back into torch.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.recipe = folder, recipe
-        self.start: ModelFolder = load_model_folder(start)
+        self.start: ModelFolder = load_start(start)
         self.data = _readable(data, folder)
         self.training, self.held_out = _split(self.data, recipe)
         self._claim()

@@ -18,6 +18,7 @@ torch = pytest.importorskip("torch", reason="needs torch: pip install 'qdrant-ci
 from typer.testing import CliRunner  # noqa: E402
 
 from onnx_export.__main__ import app  # noqa: E402
+from onnx_export.bundle_weights import load_start  # noqa: E402
 from onnx_export.errors import TrainingError  # noqa: E402
 from onnx_export.model_folder import ModelFolder, load_model_folder, save_model_folder  # noqa: E402
 from onnx_export.models import ModelSizes, build_model  # noqa: E402
@@ -131,6 +132,19 @@ def test_the_command_fine_tunes_composer_and_reranker_and_nothing_else(
     assert result.exit_code == 0, result.output
     assert changed(start, tmp_path / "run" / "model") == {"composer", "reranker"}
     assert load_model_folder(tmp_path / "run" / "model").provenance["started_from"] == {"made": "for a test"}
+
+
+def test_without_a_start_the_bundled_model_goes_on(catalogue: Path, tmp_path: Path) -> None:
+    command = f"train own --data own --root {catalogue} --run {tmp_path / 'run'} --held-out 0"
+    result = CliRunner().invoke(app, [*command.split(), "--steps-one", "1", "--steps-two", "1", "--rate-one", "1e-3"])
+    assert result.exit_code == 0, result.output
+    bundled, tuned = load_start(None), load_model_folder(tmp_path / "run" / "model")
+    assert tuned.provenance["started_from"] == bundled.provenance
+    before, after = bundled.model.state_dict(), tuned.model.state_dict()
+    assert {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])} <= {
+        "composer",
+        "reranker",
+    }
 
 
 @pytest.mark.parametrize(("stages", "part"), [("one", "composer"), ("two", "reranker")])
@@ -276,11 +290,11 @@ def test_early_stopping_keeps_the_best_weights_also_across_an_interruption(tmp_p
 def test_the_commands_of_the_document_lead_from_pictures_to_a_search(start: Path, tmp_path: Path) -> None:
     document = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
     smaller = {
+        "--products 3000": "--products 120 --size 32",
         "--products 2000": "--products 120 --size 32",
         "--queries 800": "--queries 12",
         "--queries 400": "--queries 12",
-        "runs/main/model": str(start),
-        "--run runs/shop": f"--run runs/shop --recipe {tmp_path / 'recipe.json'}",
+        "--run runs/shop": f"--run runs/shop --start {start} --recipe {tmp_path / 'recipe.json'}",
     }
     (tmp_path / "recipe.json").write_text(
         json.dumps({"steps_one": 2, "batch_one": 4, "steps_two": 2, "batch_two": 2, "held_out": 0.3})

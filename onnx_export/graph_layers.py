@@ -1,0 +1,90 @@
+"""An exported graph read as what it was made of: its layers in their order, and its constants by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import onnx
+import torch
+from onnx import numpy_helper
+from torch import Tensor
+
+LayerKind = Literal["Linear", "LayerNorm", "Conv2d", "Embedding"]
+
+
+@dataclass(frozen=True, slots=True)
+class GraphLayer:
+    """One node, or two, that a layer of torch became.
+
+    Attributes:
+        kind: torch's name of the layer.
+        weight: as torch has it; of a linear layer [out, in].
+        bias: [out]; None where nothing is added.
+        added_before: the constant [in] that was added to the layer's input just before; None where none was.
+    """
+
+    kind: LayerKind
+    weight: Tensor
+    bias: Tensor | None
+    added_before: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadGraph:
+    """What a graph holds.
+
+    Attributes:
+        path: of the ONNX file.
+        layers: in the order in which they are computed.
+        constants: every stored tensor, by its name in the graph.
+    """
+
+    path: Path
+    layers: tuple[GraphLayer, ...]
+    constants: Mapping[str, Tensor]
+
+
+def read_graph(path: Path) -> ReadGraph:
+    """Read a graph; nodes that are no layers with stored weights, quantised ones among them, are passed over."""
+    graph = onnx.load(path, load_external_data=False).graph
+    constants = {
+        stored.name: torch.from_numpy(numpy_helper.to_array(stored, base_dir=str(path.parent)).copy())
+        for stored in graph.initializer
+    }
+    return ReadGraph(path, tuple(_layers(list(graph.node), constants)), constants)
+
+
+def _layers(nodes: list[onnx.NodeProto], constants: Mapping[str, Tensor]) -> list[GraphLayer]:
+    matrices = {name: value for name, value in constants.items() if value.ndim == 2 and value.is_floating_point()}
+    transposed = {
+        node.output[0]: matrices[node.input[0]]
+        for node in nodes
+        if node.op_type == "Transpose" and node.input[0] in matrices
+    }
+    additions = [node for node in nodes if node.op_type == "Add" and node.input[1] in constants]
+    added_to = {node.input[0]: constants[node.input[1]] for node in additions}
+    added_in = {node.output[0]: constants[node.input[1]] for node in additions}
+    layers: list[GraphLayer] = []
+
+    def append(kind: LayerKind, node: onnx.NodeProto, weight: Tensor, bias: Tensor | None) -> None:
+        layers.append(GraphLayer(kind, weight, bias, added_in.get(node.input[0])))
+
+    for node in nodes:
+        inputs = [constants.get(name) for name in node.input]
+        match node.op_type, inputs:
+            case "Conv", [None, weight, *rest] if weight is not None:
+                append("Conv2d", node, weight, rest[0] if rest else None)
+            case "LayerNormalization", [None, weight, *rest] if weight is not None:
+                append("LayerNorm", node, weight, rest[0] if rest else None)
+            case "Gemm", [None, weight, *rest] if weight is not None:
+                append("Linear", node, weight, rest[0] if rest else None)
+            case "Gather", [weight, None] if node.input[0] in matrices and weight is not None:
+                append("Embedding", node, weight, None)
+            case "MatMul", [None, weight] if node.input[1] in matrices and weight is not None:
+                append("Linear", node, weight.T, added_to.get(node.output[0]))
+            case "MatMul", [None, None] if node.input[1] in transposed:
+                append("Linear", node, transposed[node.input[1]], added_to.get(node.output[0]))
+    return layers
