@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import benchmarks.quality as package
+from benchmarks.quality.ablations import ablation_sections
 from benchmarks.quality.bench import Bench, Settings
 from benchmarks.quality.catalogue import draw_held_out
 from benchmarks.quality.depth import depth_sections
@@ -21,6 +22,7 @@ PARTS: Mapping[str, Callable[[Bench], list[Section]]] = {
     "main": main_sections,
     "k": depth_sections,
     "slices": slice_sections,
+    "ablations": ablation_sections,
 }
 
 
@@ -58,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--queries", type=int, default=2_000)
     parser.add_argument("--seed", type=int, default=77)
     parser.add_argument("--only", default=",".join(PARTS), help="parts to measure, with commas between; all by default")
+    parser.add_argument("--ablation-queries", type=int, default=400, help="the first ones; each ablation costs a pass")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--docs", type=Path, help="also write quality.md and its plot into this folder")
     return parser
@@ -65,9 +68,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _settings(asked: argparse.Namespace, parser: argparse.ArgumentParser, catalogue: str) -> Settings:
     words = ["python", "-m", "benchmarks.quality", "--out", "OUT"]
-    for name in ("products", "queries", "seed"):
+    for name in ("products", "queries", "seed", "ablation_queries"):
         if getattr(asked, name) != parser.get_default(name):
-            words += [f"--{name}", str(getattr(asked, name))]
+            words += [f"--{name.replace('_', '-')}", str(getattr(asked, name))]
     if asked.bundle is not None:
         words += ["--bundle", "BUNDLE"]
     return Settings(
@@ -75,6 +78,7 @@ def _settings(asked: argparse.Namespace, parser: argparse.ArgumentParser, catalo
         catalogue=catalogue,
         threads=asked.threads,
         command=shlex.join(words),
+        ablation_queries=asked.ablation_queries,
     )
 
 

@@ -31,12 +31,14 @@ class Settings:
         catalogue: names the catalogue among what is kept.
         threads: of the graphs.
         command: repeats this benchmark, without ``--only``.
+        ablation_queries: queries that the ablations re-rank, the first ones.
     """
 
     out: Path
     catalogue: str
     threads: int
     command: str
+    ablation_queries: int = 400
 
     def command_of(self, part: str) -> str:
         """Give the command that makes one part."""

@@ -49,7 +49,7 @@ class Section:
         return "\n".join(lines)
 
 
-ORDER = ("main", "credibility", "agreement", "k", "slices")
+ORDER = ("main", "credibility", "agreement", "k", "slices", "ablations")
 
 
 def keep_section(folder: Path, section: Section) -> None:

@@ -6,11 +6,53 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 
 from benchmarks.quality.__main__ import main
+from benchmarks.quality.ablations import fitted, next_by_length
 from benchmarks.quality.answers import rerank, retrieve
+from benchmarks.quality.changed_graphs import (
+    open_changed,
+    with_first_states,
+    without_stream,
+    write_changed,
+)
 from benchmarks.quality.templates import uses_unseen_template
+from qdrant_cir.bundle import load_bundle
 from qdrant_cir.catalog.dataset import sample_training_edit
+from qdrant_cir.reranker import Reranker
+from qdrant_cir.token_codec import quantize
+from qdrant_cir.types import ComposedQuery, StoredTokens
+
+
+def _some_triplets(count: int) -> tuple[ComposedQuery, StoredTokens]:
+    """A random query and candidates of the bundled model's sizes."""
+    rng, sizes = np.random.default_rng(0), load_bundle().manifest.sizes
+    query = ComposedQuery(
+        vector=np.zeros(sizes.vector_size, np.float32),
+        input_ids=rng.integers(5, 100, 7),
+        fusion_states=rng.standard_normal((7, sizes.fusion_dims), dtype=np.float32),
+    )
+    tokens = rng.standard_normal((count, sizes.token_rows, sizes.token_dims), dtype=np.float32)
+    return query, quantize(tokens, sizes.token_codec)
+
+
+def _inputs(query: ComposedQuery, candidates: StoredTokens) -> dict[str, np.ndarray]:
+    return {
+        "input_ids": query.input_ids[None],
+        "fusion_states": query.fusion_states[None],
+        "candidate_tokens": candidates.values,
+        "candidate_scales": candidates.scales,
+    }
+
+
+def _scores_of_head(stream_0: np.ndarray, stream_1: np.ndarray) -> np.ndarray:
+    """The bundled re-ranker's last two layers by hand."""
+    graph = onnx.load(str(load_bundle().graph_path("reranker"))).graph
+    weights = {w.name: onnx.numpy_helper.to_array(w) for w in graph.initializer if w.name.startswith("cls_head")}
+    joined = np.concatenate((stream_0, stream_1), axis=1)
+    hidden = np.maximum(joined @ weights["cls_head.0.weight"].T + weights["cls_head.0.bias"], 0)
+    return (hidden @ weights["cls_head.2.weight"].T + weights["cls_head.2.bias"])[:, 0]
 
 
 def test_reranking_reorders_the_first_candidates_alone() -> None:
@@ -44,10 +86,41 @@ def test_a_run_writes_its_documents_and_goes_on_where_it_was(tmp_path: Path) -> 
     main([*command, "--only", "main"])
     scores = next(out.glob("cache/*/scores.npy"))
     written = scores.stat().st_mtime_ns
-    main([*command, "--only", "slices"])
+    main([*command, "--only", "slices,ablations"])
 
     found = json.loads((out / "quality.json").read_text(encoding="utf-8"))
-    assert set(found) == {"main", "credibility", "agreement", "slices"}
+    assert set(found) == {"main", "credibility", "agreement", "slices", "ablations"}
+    assert found["ablations"]["data"]["queries"] == 4
+    assert len(list(scores.parent.glob("ablations/*.npy"))) == len(found["ablations"]["rows"]) - 2
     assert found["agreement"]["data"]["same_order"] == 4
     assert scores.stat().st_mtime_ns == written
     assert "--products 60 --queries 4 --only main" in (docs / "quality.md").read_text(encoding="utf-8")
+
+
+def test_every_query_gets_the_next_text_by_length_at_its_own_length() -> None:
+    texts = [np.array(ids) for ids in ([1, 7, 8, 2], [1, 5, 2], [1, 6, 2])]
+    queries = [ComposedQuery(np.zeros(1, np.float32), ids, np.zeros((len(ids), 1), np.float32)) for ids in texts]
+
+    others = [query.input_ids for query in next_by_length(queries)]
+
+    assert [other.tolist() for other in others] == [[1, 5, 2], [1, 6, 2], [1, 7, 8, 2]]
+    given = [fitted(other, own).tolist() for other, own in zip(others, texts, strict=True)]
+    assert given == [[1, 5, 2, 2], [1, 6, 2], [1, 7, 2]]
+
+
+def test_a_stream_put_to_its_mean_no_longer_tells_candidates_apart(tmp_path: Path) -> None:
+    bundle = load_bundle()
+    query, candidates = _some_triplets(count=6)
+    session = write_changed(bundle, with_first_states, tmp_path / "first.onnx", threads=1)
+    states = session.run(_inputs(query, candidates))
+    head = _scores_of_head(states["stream_0"], states["stream_1"])
+    mean = states["stream_1"].mean(axis=0)
+
+    alone = open_changed(
+        bundle, lambda model: without_stream(model, 1, mean), tmp_path / "alone.onnx", threads=1
+    ).score(query, candidates)
+
+    exact = Reranker.open(bundle, provider="cpu", threads=1).score(query, candidates)
+    assert np.allclose(exact, head, atol=1e-4)
+    assert np.allclose(alone, _scores_of_head(states["stream_0"], np.repeat(mean[None], 6, axis=0)), atol=1e-4)
+    assert not np.allclose(alone, exact, atol=1e-3)
