@@ -62,7 +62,7 @@ def main() -> None:
 
 def load(modules: torch.nn.ModuleDict, checkpoint: Path) -> int:
     """Load a stage's weights; gives the step they are of."""
-    state = torch.load(checkpoint, weights_only=True)
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     modules.load_state_dict(state["modules"])
     return int(state["step"])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -126,15 +127,18 @@ train.command("own")(train_own)
 
 
 def _train(run: Path, recipe: Path | None, last: Literal["pretrain", "stage-one", "stage-two"]) -> None:
+    from onnx_export.training.processes import processes
     from onnx_export.training.recipe import Run, read_recipe
 
     Run(run, read_recipe(recipe)).train(last)
-    typer.echo(f"wrote {run / 'model'}")
+    if processes().is_main_process:
+        typer.echo(f"wrote {run / 'model'}")
 
 
 def main() -> None:
     """Run the command line; known errors become one sentence and exit code 1."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    is_main_process = os.environ.get("RANK", "0") == "0"  # which `accelerate launch` numbers its processes by
+    logging.basicConfig(level=logging.INFO if is_main_process else logging.ERROR, format="%(message)s")
     for noisy in ("onnxscript", "onnx_ir", "torch.onnx", "httpx"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     try:

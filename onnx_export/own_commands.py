@@ -36,6 +36,7 @@ def train_own(
 
     from onnx_export.training.own_data import read_own_data
     from onnx_export.training.own_training import OwnRecipe, OwnRun, read_own_recipe
+    from onnx_export.training.processes import processes
 
     given = {
         "steps_one": steps_one,
@@ -50,4 +51,5 @@ def train_own(
     settings = OwnRecipe(**{**asdict(read_own_recipe(recipe)), **chosen})
     triplets = read_own_data(data, root, queries=queries, split=split)
     out = OwnRun(run, settings, start=start, data=triplets).train(stages)
-    typer.echo(f"wrote {out}; next: python -m onnx_export export {out} --out BUNDLE")
+    if processes().is_main_process:
+        typer.echo(f"wrote {out}; next: python -m onnx_export export {out} --out BUNDLE")

@@ -36,6 +36,11 @@ class CirModel(nn.Module):
         self.composer = Composer(sizes)
         self.reranker = TripletReranker(sizes)
 
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are, all of them."""
+        return self.composer.text_proj.weight.device
+
 
 def build_model(sizes: ModelSizes, *, seed: int = 0) -> CirModel:
     """Build a model with fresh weights: normal(0, 0.02), biases zero, as BERT and ViT start.

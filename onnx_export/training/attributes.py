@@ -41,7 +41,7 @@ def read_attributes(
     for key, values in vocabulary.values.items():
         rows = [row for row, attributes in enumerate(wanted) if key in attributes]
         if rows:
-            targets = torch.tensor([values.index(wanted[row][key]) for row in rows])
+            targets = torch.tensor([values.index(wanted[row][key]) for row in rows], device=embedding.device)
             logits = heads[head_name(key)](embedding[rows])
             losses.append(functional.cross_entropy(logits, targets, reduction="sum"))
     return torch.stack(losses).sum() / sum(len(attributes) for attributes in wanted)

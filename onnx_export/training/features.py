@@ -28,9 +28,9 @@ class PictureFeatures:
     """Frozen features of P pictures.
 
     Attributes:
-        tokens: float16 [P, N, C], memory-mapped.
-        vectors: float32 [P, D], unit length.
-        blank: float32 [N, C], tokens of the blank picture that stands in for a missing reference.
+        tokens: float16 [P, N, C], memory-mapped; only the rows that a batch needs go to the model's device.
+        vectors: float32 [P, D], unit length, on the model's device.
+        blank: float32 [N, C] there, tokens of the blank picture that stands in for a missing reference.
     """
 
     tokens: NDArray[np.float16]
@@ -38,14 +38,17 @@ class PictureFeatures:
     blank: Tensor
 
     def tokens_of(self, rows: NDArray[np.int64]) -> Tensor:
-        """Read the tokens of some pictures as float32 [B, N, C]."""
-        return torch.from_numpy(self.tokens[rows].astype(np.float32))
+        """Read the tokens of some pictures as float32 [B, N, C], on the device of the vectors."""
+        return torch.from_numpy(self.tokens[rows]).to(self.vectors.device).float()
 
 
 @torch.inference_mode()
 def compute_features(model: CirModel, read_pixels: PixelReader, count: int, folder: Path) -> PictureFeatures:
-    """Encode ``count`` pictures into ``folder``, or open what an earlier call encoded there."""
-    sizes = model.sizes
+    """Encode ``count`` pictures into ``folder`` on the model's device, or open what an earlier call encoded there.
+
+    Of several processes the main one calls it first.
+    """
+    sizes, device = model.sizes, model.device
     tokens_file, vectors_file = folder / "tokens.npy", folder / "vectors.npy"
     if not vectors_file.exists():
         shape = (count, sizes.token_rows, sizes.image_width)
@@ -54,10 +57,11 @@ def compute_features(model: CirModel, read_pixels: PixelReader, count: int, fold
         begin = time.monotonic()
         for start in range(0, count, BATCH):
             rows = slice(start, min(start + BATCH, count))
-            batch_tokens, batch_vectors = model.image_encoder(read_pixels(rows))
-            tokens[rows], vectors[rows] = batch_tokens.numpy(), batch_vectors.numpy()
+            batch_tokens, batch_vectors = model.image_encoder(read_pixels(rows).to(device))
+            tokens[rows], vectors[rows] = batch_tokens.cpu().numpy(), batch_vectors.cpu().numpy()
             if start % (BATCH * 50) == 0:
                 logger.info("encoded %d of %d, %.0f s", start, count, time.monotonic() - begin)
         np.save(vectors_file, vectors)
-    blank = model.image_encoder(torch.zeros(1, 3, sizes.image_size, sizes.image_size))[0][0]
-    return PictureFeatures(np.load(tokens_file, mmap_mode="r"), torch.from_numpy(np.load(vectors_file)), blank.clone())
+    blank = model.image_encoder(torch.zeros(1, 3, sizes.image_size, sizes.image_size, device=device))[0][0]
+    found = torch.from_numpy(np.load(vectors_file)).to(device)
+    return PictureFeatures(np.load(tokens_file, mmap_mode="r"), found, blank.clone())

@@ -55,19 +55,20 @@ class Grounding:
         self, model: CirModel, pool: Pool, data: TripletSet, tokenizer: Tokenizer, *, seed: int, groups_per_step: int
     ) -> None:
         self.model, self.pool, self.data, self.tokenizer = model, pool, data, tokenizer
-        self.seed, self.groups_per_step = seed, groups_per_step
+        self.seed, self.groups_per_step, self.device = seed, groups_per_step, model.device
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.heads = GroundingHeads(model)
+            self.heads = GroundingHeads(model).to(self.device)
         self.modules = nn.ModuleDict({"composer": model.composer, "heads": self.heads})
         self.grid = model.sizes.image_size // model.sizes.patch_size
         self.hidden_id = special_id(tokenizer, HIDDEN)
         self.can_hide = torch.zeros(model.sizes.vocabulary, dtype=torch.bool)
         self.can_hide[[tokenizer.token_to_id(word) for word in sorted(attribute_words())]] = True
+        self.can_hide = self.can_hide.to(self.device)
 
-    def step(self, step: int) -> dict[str, Tensor]:
-        """Draw a batch from (seed, step) and give its losses."""
-        rng = np.random.default_rng((self.seed, 3, step))
+    def step(self, batch: int) -> dict[str, Tensor]:
+        """Draw a batch from (seed, its number) and give its losses."""
+        rng = np.random.default_rng((self.seed, 3, batch))
         groups = rng.integers(len(self.pool.groups), size=self.groups_per_step)
         rows = (groups[:, None] * PICTURES_PER_GROUP + np.arange(PICTURES_PER_GROUP)).ravel()
         facts = [p for g in groups for p in self.pool.groups[g].pictures]
@@ -80,11 +81,12 @@ class Grounding:
 
     def _name(self, rows: NDArray[np.int64], facts: Sequence[PictureFacts], rng: np.random.Generator) -> Tensor:
         """Find the vectors of each caption's scene among those of the batch and others of the pool."""
-        ids, mask = encode_texts(self.tokenizer, [p.captions[rng.integers(len(p.captions))] for p in facts])
+        captions = [p.captions[rng.integers(len(p.captions))] for p in facts]
+        ids, mask = encode_texts(self.tokenizer, captions, device=self.device)
         states = self.model.composer.text_encoder(ids, mask, None)
         texts = functional.normalize(self.model.composer.text_proj(states[:, 0]), dim=-1)
         gallery = np.union1d(rows, rng.integers(len(self.data.scenes), size=CAPTION_NEGATIVES))
-        positives = torch.from_numpy(self.data.scenes[rows][:, None] == self.data.scenes[gallery])
+        positives = torch.from_numpy(self.data.scenes[rows][:, None] == self.data.scenes[gallery]).to(self.device)
         scale = self.heads.log_scale.exp().clamp(max=50)
         return positives_loss(similarities(texts, self.data.features.vectors[gallery], scale), positives)
 
@@ -98,11 +100,12 @@ class Grounding:
             parts += [p.statement_parts[s] for s in judged] + [p.claim_parts[c] for c in filled]
             truths += [float(p.statement_truths[s]) for s in judged]
         per_picture = STATEMENTS_PER_PICTURE + CLAIMS_PER_PICTURE
-        is_judged = (torch.arange(len(texts)) % per_picture) < STATEMENTS_PER_PICTURE
-        ids, mask = encode_texts(self.tokenizer, texts)
+        is_judged = (torch.arange(len(texts), device=self.device) % per_picture) < STATEMENTS_PER_PICTURE
+        ids, mask = encode_texts(self.tokenizer, texts, device=self.device)
         hidden = self._hide(ids, HIDDEN_IN_CLAIMS, rng) & ~is_judged[:, None]
         states, maps = looking(self.model.composer.text_encoder, ids.masked_fill(hidden, self.hidden_id), mask, tokens)
-        logits, truth = self.heads.matching(states[is_judged, 0]).squeeze(1), torch.tensor(truths)
+        logits = self.heads.matching(states[is_judged, 0]).squeeze(1)
+        truth = torch.tensor(truths, device=self.device)
         boxes = [facts[row // per_picture].boxes.get(part) for row, part in enumerate(parts)]
         return {
             "match": 2.0 * functional.binary_cross_entropy_with_logits(logits, truth),
@@ -122,13 +125,13 @@ class Grounding:
             if row % PICTURES_PER_GROUP in TARGET_ROWS and rng.random() < 0.5:
                 choices = self.pool.groups[groups[row // PICTURES_PER_GROUP]].texts
             texts.append(choices[rng.integers(len(choices))])
-        ids, mask = encode_texts(self.tokenizer, texts)
+        ids, mask = encode_texts(self.tokenizer, texts, device=self.device)
         hidden = self._hide(ids, HIDDEN_IN_CAPTIONS, rng)
         states = self.model.composer.text_encoder(ids.masked_fill(hidden, self.hidden_id), mask, tokens)
         return {"fill_caption": self._fill(states, ids, hidden)}
 
     def _hide(self, ids: Tensor, share: float, rng: np.random.Generator) -> Tensor:
-        return self.can_hide[ids] & torch.from_numpy(rng.random(ids.shape) < share)
+        return self.can_hide[ids] & torch.from_numpy(rng.random(ids.shape) < share).to(self.device)
 
     def _fill(self, states: Tensor, ids: Tensor, hidden: Tensor) -> Tensor:
         return functional.cross_entropy(self.heads.filling(states[hidden]), ids[hidden])
@@ -136,7 +139,7 @@ class Grounding:
     def _look(self, maps: Sequence[Tensor], mask: Tensor, boxes: Sequence[Box | None]) -> Tensor:
         with_box = [row for row, box in enumerate(boxes) if box is not None]
         weights = torch.from_numpy(np.stack([box_weights(box, self.grid) for box in boxes if box is not None]))
-        inside = (weights > 0.25 * weights.amax(1, keepdim=True)).float()
+        inside = (weights > 0.25 * weights.amax(1, keepdim=True)).float().to(self.device)
         losses = []
         for attention in maps:
             mean = (attention * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)

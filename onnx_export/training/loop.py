@@ -1,7 +1,7 @@
-"""The loop that all training stages share: AdamW, warm-up and cosine, checkpoints, exact resume.
+"""The loop that all training stages share: updates, checkpoints, exact resume, early stopping.
 
-A step draws everything random from ``(seed, step)``, so a resumed run sees what an uninterrupted one would have seen.
-With a :class:`~onnx_export.training.validation.Validation` the best weights are kept and a stage may end early; this,
+A batch is drawn from its number alone, so a resumed run sees what an uninterrupted one would have seen. With a
+:class:`~onnx_export.training.validation.Validation` the best weights are kept and a stage may end early; this,
 too, goes on where it was stopped.
 """
 
@@ -9,48 +9,19 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from onnx_export.training.processes import processes, share_buffers
+from onnx_export.training.updates import BatchLosses, Schedule, Updates
 from onnx_export.training.validation import Validation
 
 logger = logging.getLogger(__name__)
 
-StepFunction = Callable[[int], dict[str, Tensor]]
-"""Step number to named losses; their sum is minimised. Names that start with ``_`` are only logged."""
-
-
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """How long and how fast to train.
-
-    Attributes:
-        steps: optimiser steps in all.
-        learning_rate: the peak, reached after ``warmup`` steps; a cosine leads down to a twentieth of it.
-        warmup: steps of linear warm-up.
-        weight_decay: of AdamW, on matrices only.
-        checkpoint_seconds: time between checkpoints.
-    """
-
-    steps: int
-    learning_rate: float
-    warmup: int = 100
-    weight_decay: float = 0.05
-    checkpoint_seconds: float = 120.0
-
-    def rate(self, step: int) -> float:
-        """Learning rate at a step."""
-        if step < self.warmup:
-            return self.learning_rate * (step + 1) / self.warmup
-        progress = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return self.learning_rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * progress)))
+LOG_SECONDS = 15.0
 
 
 def train(
@@ -59,13 +30,13 @@ def train(
     run_folder: Path,
     modules: nn.ModuleDict,
     schedule: Schedule,
-    step_losses: StepFunction,
+    batch_losses: BatchLosses,
     validation: Validation | None = None,
 ) -> float:
     """Run a stage to its end, resuming from its checkpoint where there is one.
 
     Writes ``<stage>.ckpt`` (resumable) and ``<stage>.log.jsonl`` into the run folder; the trained weights are in
-    ``modules`` when it returns. Ctrl-C saves a checkpoint first, unless it falls into the
+    ``modules`` when it returns, the same in every process. Ctrl-C saves a checkpoint first, unless it falls into the
     update itself: then the last checkpoint stands, and what came after it is repeated.
 
     With ``validation`` the weights are judged before the first step, as often as it says and at the end; the stage
@@ -74,118 +45,100 @@ def train(
     Returns:
         Wall time in seconds over all runs of this stage.
     """
-    checkpoint = run_folder / f"{stage}.ckpt"
-    groups = _groups(modules.parameters(), schedule)
-    optimiser = torch.optim.AdamW(groups, lr=schedule.learning_rate, betas=(0.9, 0.98), fused=True)
-    start, spent = _resume(checkpoint, modules, optimiser, validation)
-    begin = last_saved = last_logged = time.monotonic()
-    done = logged = start
-    is_between_updates = True
+    updates = Updates(modules, schedule, batch_losses)
+    record = _Record(run_folder, stage, updates, validation)
+    record.resume()
     try:
-        for step in range(start, schedule.steps):
-            if validation is not None and not _goes_on(validation, stage, run_folder, modules, step):
-                break
-            for group in optimiser.param_groups:
-                group["lr"] = schedule.rate(step)
-            # The flash kernel's backward pass takes a third of a step on texts this short; plain products do not.
-            with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-                losses = step_losses(step)
-            total = torch.stack([v.float() for k, v in losses.items() if not k.startswith("_")]).sum()
-            optimiser.zero_grad(set_to_none=True)
-            total.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(modules.parameters(), 1.0)
-            is_between_updates = False
-            optimiser.step()
-            done = step + 1
-            is_between_updates = True
-            now = time.monotonic()
-            if now - last_logged > 15 or done == schedule.steps:
-                rate = (done - logged) / (now - last_logged)
-                _log(run_folder / f"{stage}.log.jsonl", stage, step, schedule, losses, rate)
-                last_logged, logged = now, done
-            if now - last_saved > schedule.checkpoint_seconds:
-                _save(checkpoint, modules, optimiser, done, spent + now - begin, validation)
-                last_saved = now
-        if validation is not None and done == schedule.steps:
-            _goes_on(validation, stage, run_folder, modules, done, is_last=True)
+        while updates.done < schedule.steps and record.goes_on():
+            record.add(updates.take())
+        if updates.done == schedule.steps:
+            record.goes_on(is_last=True)
     finally:
-        spent += time.monotonic() - begin
-        if done > start and is_between_updates:  # half an update is no place to go on from
-            _save(checkpoint, modules, optimiser, done, spent, validation)
+        record.close()
     if validation is not None:
         validation.restore_best(modules)
-    return spent
+    share_buffers(modules)
+    processes().wait_for_everyone()  # until the checkpoint is written, which later stages read
+    return record.seconds
 
 
-def _goes_on(
-    validation: Validation, stage: str, run_folder: Path, modules: nn.ModuleDict, done: int, *, is_last: bool = False
-) -> bool:
-    """Judge the weights where it is time to; whether training should go on."""
-    if validation.is_due(done, is_last=is_last):
-        score = validation.judge(modules, done)
-        with (run_folder / f"{stage}.log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": done, validation.name: round(score, 4)}) + "\n")
-        logger.info("%s %d  %s %.3f  best %.3f", stage, done, validation.name, score, validation.best_score)
-    return not validation.is_out_of_patience
+class _Record:
+    """A stage's checkpoint and log, read by every process and written by the main one."""
 
+    def __init__(self, run_folder: Path, stage: str, updates: Updates, validation: Validation | None) -> None:
+        self.stage, self.updates, self.validation = stage, updates, validation
+        self.checkpoint, self.log = run_folder / f"{stage}.ckpt", run_folder / f"{stage}.log.jsonl"
+        self._begin = self._saved_at = self._logged_at = time.monotonic()
+        self._spent, self._start, self._logged = 0.0, 0, 0
 
-def _groups(parameters: Iterable[Tensor], schedule: Schedule) -> list[dict[str, object]]:
-    trained = [p for p in parameters if p.requires_grad]
-    return [
-        {"params": [p for p in trained if p.dim() >= 2], "weight_decay": schedule.weight_decay},
-        {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
-    ]
+    @property
+    def seconds(self) -> float:
+        """Wall time over all runs of the stage, this one until now."""
+        return self._spent + time.monotonic() - self._begin
 
+    def resume(self) -> None:
+        """Go on from the checkpoint, where there is one."""
+        if not self.checkpoint.exists():
+            return
+        state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        self.updates.modules.load_state_dict(state["modules"])
+        self.updates.optimiser.load_state_dict(state["optimiser"])
+        self.updates.done = self._start = self._logged = int(state["step"])
+        self._spent = float(state["seconds"])
+        if self.validation is not None and "validation" in state:
+            self.validation.load_state(state["validation"])
+        logger.info("resuming %s at step %d", self.stage, self._start)
+        before, count = state.get("processes", 1), processes().num_processes
+        if before != count:
+            logger.warning("%s ran in %d processes and goes on in %d: it sees other batches", self.stage, before, count)
 
-def _resume(
-    checkpoint: Path, modules: nn.ModuleDict, optimiser: torch.optim.Optimizer, validation: Validation | None
-) -> tuple[int, float]:
-    if not checkpoint.exists():
-        return 0, 0.0
-    state = torch.load(checkpoint, weights_only=True)
-    modules.load_state_dict(state["modules"])
-    optimiser.load_state_dict(state["optimiser"])
-    if validation is not None and "validation" in state:
-        validation.load_state(state["validation"])
-    logger.info("resuming %s at step %d", checkpoint.stem, state["step"])
-    return int(state["step"]), float(state["seconds"])
+    def goes_on(self, *, is_last: bool = False) -> bool:
+        """Judge the weights where it is time to; whether training should go on."""
+        validation, done = self.validation, self.updates.done
+        if validation is None:
+            return True
+        if validation.is_due(done, is_last=is_last):
+            score = validation.judge(self.updates.modules, done)
+            self._write({"step": done, validation.name: round(score, 4)})
+            logger.info("%s %d  %s %.3f  best %.3f", self.stage, done, validation.name, score, validation.best_score)
+        return not validation.is_out_of_patience
 
+    def add(self, losses: dict[str, Tensor]) -> None:
+        """Take note of an update: log and save where it is time to."""
+        now, done, schedule = time.monotonic(), self.updates.done, self.updates.schedule
+        if now - self._logged_at > LOG_SECONDS or done == schedule.steps:
+            rate = (done - self._logged) / (now - self._logged_at)
+            values = {k.removeprefix("_"): round(float(v.detach()), 4) for k, v in losses.items()}
+            self._write({"step": done, **values})
+            text, left = "  ".join(f"{k} {v:.3f}" for k, v in values.items()), (schedule.steps - done) / rate
+            logger.info("%s %d/%d  %s  %.1f steps/s  %.0f s left", self.stage, done, schedule.steps, text, rate, left)
+            self._logged_at, self._logged = now, done
+        if now - self._saved_at > schedule.checkpoint_seconds:
+            self._save()
+            self._saved_at = now
 
-def _save(
-    checkpoint: Path,
-    modules: nn.ModuleDict,
-    optimiser: torch.optim.Optimizer,
-    step: int,
-    seconds: float,
-    validation: Validation | None,
-) -> None:
-    partial = checkpoint.with_suffix(".part")
-    state = {
-        "modules": modules.state_dict(),
-        "optimiser": optimiser.state_dict(),
-        "step": step,
-        "seconds": seconds,
-    }
-    if validation is not None:
-        state["validation"] = validation.state()
-    torch.save(state, partial)
-    partial.replace(checkpoint)
+    def close(self) -> None:
+        """Save what came after the last checkpoint, unless it is half an update: that is no place to go on from."""
+        if self.updates.done > self._start and self.updates.is_whole:
+            self._save()
 
+    def _write(self, values: dict[str, float]) -> None:
+        if processes().is_main_process:
+            with self.log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(values) + "\n")
 
-def _log(
-    path: Path, stage: str, step: int, schedule: Schedule, losses: dict[str, Tensor], steps_per_second: float
-) -> None:
-    values = {k.removeprefix("_"): round(float(v.detach()), 4) for k, v in losses.items()}
-    remaining = (schedule.steps - step - 1) / steps_per_second
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"step": step + 1, **values}) + "\n")
-    text = "  ".join(f"{k} {v:.3f}" for k, v in values.items())
-    logger.info(
-        "%s %d/%d  %s  %.1f steps/s  %.0f s left",
-        stage,
-        step + 1,
-        schedule.steps,
-        text,
-        steps_per_second,
-        remaining,
-    )
+    def _save(self) -> None:
+        if not processes().is_main_process:
+            return
+        state = {
+            "modules": self.updates.modules.state_dict(),
+            "optimiser": self.updates.optimiser.state_dict(),
+            "step": self.updates.done,
+            "seconds": self.seconds,
+            "processes": processes().num_processes,
+        }
+        if self.validation is not None:
+            state["validation"] = self.validation.state()
+        partial = self.checkpoint.with_suffix(".part")
+        torch.save(state, partial)
+        partial.replace(self.checkpoint)

@@ -5,25 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import platform
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-import torch
 from tokenizers import Tokenizer
 
 from onnx_export.bundle_weights import load_start
 from onnx_export.errors import TrainingError
 from onnx_export.model_folder import ModelFolder, save_model_folder
 from onnx_export.models import CirModel
-from onnx_export.training.loop import Schedule, train
+from onnx_export.training.loop import train
 from onnx_export.training.own_data import NamedTriplet, OwnData, is_held_out, triplet_set
 from onnx_export.training.own_pictures import candidate_features, find_unreadable, own_features, weights_key
 from onnx_export.training.own_validation import HeldOut
+from onnx_export.training.processes import describe_machine, processes
 from onnx_export.training.stages import StageOne, StageTwo
 from onnx_export.training.triplets import TripletSet
+from onnx_export.training.updates import Schedule
 from onnx_export.training.validation import Validation
 from qdrant_cir.types import JsonObject
 
@@ -48,6 +47,8 @@ class OwnRecipe:
         evaluate_every: steps between two validations.
         patience: validations in a row without a new best after which a stage ends.
         warmup: steps of linear warm-up.
+        accumulation: batches that every process takes per optimiser step. A step then learns from batch x
+            accumulation x processes; each batch finds its negatives in itself.
     """
 
     seed: int = 1
@@ -66,6 +67,7 @@ class OwnRecipe:
     evaluate_every: int = 100
     patience: int = 5
     warmup: int = 50
+    accumulation: int = 1
 
 
 def read_own_recipe(path: Path | None) -> OwnRecipe:
@@ -104,16 +106,17 @@ class OwnRun:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.recipe = folder, recipe
         self.start: ModelFolder = load_start(start)
-        self.data = _readable(data, folder)
-        self.training, self.held_out = _split(self.data, recipe)
-        self._claim()
+        with processes().main_process_first():
+            self.data = _readable(data, folder)
+            self.training, self.held_out = _split(self.data, recipe)
+            self._claim()
         self.tokenizer = Tokenizer.from_str(self.start.tokenizer.to_str())
         self.tokenizer.enable_truncation(self.start.model.sizes.max_positions)
         _warn_of_unknown_words(self.tokenizer, self.training)
 
     def train(self, stages: Stages = "both") -> Path:
         """Fine-tune, or go on where it was stopped; gives the model folder."""
-        model = self.start.model
+        model = self.start.model.to(processes().device)
         data = self._triplets(model, self.training, reads_candidates=stages != "one")
         results: JsonObject = {}
         if stages != "two":
@@ -125,12 +128,14 @@ class OwnRun:
             "validation_triplets": len(self.held_out),
             "recipe": asdict(self.recipe),
             "stages": results,
-            "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, torch {torch.__version__}",
+            "machine": describe_machine(),
             "started_from": self.start.provenance,
         }
         out = self.folder / "model"
         content = ModelFolder(model.eval(), self.start.tokenizer, provenance, self.start.candidate_encoder)
-        save_model_folder(out, content)
+        with processes().main_process_first():
+            if processes().is_main_process:
+                save_model_folder(out, content)
         return out
 
     def _claim(self) -> None:
@@ -144,6 +149,7 @@ class OwnRun:
         kept = self.folder / "run.json"
         if kept.exists():
             found = json.loads(kept.read_text(encoding="utf-8"))
+            found["recipe"] = {**asdict(OwnRecipe()), **found["recipe"]}  # older runs lack newer fields
             differing = [name for name, value in record.items() if found.get(name) != value]
             if differing:
                 raise TrainingError(
@@ -152,12 +158,15 @@ class OwnRun:
         kept.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
     def _triplets(self, model: CirModel, triplets: tuple[NamedTriplet, ...], *, reads_candidates: bool) -> TripletSet:
-        features = own_features(model, self.data.pictures, self.folder / "features")
+        with processes().main_process_first():
+            features = own_features(model, self.data.pictures, self.folder / "features")
         found = triplet_set(self.data, features, triplets)
         encoder = self.start.candidate_encoder
         if encoder is None or not reads_candidates:
             return found
-        candidates = candidate_features(model, encoder, self.data.pictures, self.folder / "candidate_features")
+        encoder, folder = encoder.to(model.device), self.folder / "candidate_features"
+        with processes().main_process_first():
+            candidates = candidate_features(model, encoder, self.data.pictures, folder)
         return TripletSet(found.triplets, features, found.scenes, candidates=candidates)
 
     def _held_out(self, model: CirModel, data: TripletSet) -> HeldOut:
@@ -174,7 +183,7 @@ class OwnRun:
         if self.held_out:
             held_out = self._held_out(model, data)
             validation = self._validation(held_out, is_reranked=False)
-        return self._run("stage-one", stage, Schedule(recipe.steps_one, recipe.rate_one, recipe.warmup), validation)
+        return self._run("stage-one", stage, recipe.steps_one, recipe.rate_one, validation)
 
     def _stage_two(self, model: CirModel, data: TripletSet) -> JsonObject:
         recipe = self.recipe
@@ -193,7 +202,7 @@ class OwnRun:
             held_out = self._held_out(model, data)
             held_out.retrieve()
             validation = self._validation(held_out, is_reranked=True)
-        return self._run("stage-two", stage, Schedule(recipe.steps_two, recipe.rate_two, recipe.warmup), validation)
+        return self._run("stage-two", stage, recipe.steps_two, recipe.rate_two, validation)
 
     def _validation(self, held_out: HeldOut, *, is_reranked: bool) -> Validation:
         return Validation(
@@ -204,15 +213,15 @@ class OwnRun:
         )
 
     def _run(
-        self, name: str, stage: StageOne | StageTwo, schedule: Schedule, validation: Validation | None
+        self, name: str, stage: StageOne | StageTwo, steps: int, rate: float, validation: Validation | None
     ) -> JsonObject:
         stage.modules.train()
         seconds = train(
             name,
             run_folder=self.folder,
             modules=stage.modules,
-            schedule=schedule,
-            step_losses=stage.step,
+            schedule=Schedule(steps, rate, self.recipe.warmup, accumulation=self.recipe.accumulation),
+            batch_losses=stage.step,
             validation=validation,
         )
         stage.modules.eval()

@@ -50,7 +50,7 @@ class HeldOut:
                 states.expand(len(rows), -1, -1),
                 features.tokens_of(rows),
             )
-            ranked.append(rows[scores.argsort(descending=True, stable=True)[:K].numpy()])
+            ranked.append(rows[scores.argsort(descending=True, stable=True)[:K].cpu().numpy()])
         return self._share_right(np.stack(ranked))
 
     @torch.no_grad()
@@ -63,7 +63,7 @@ class HeldOut:
             similarity = self.model.composer(ids, mask, reference).query_vectors @ vectors.T
             if self.excludes_reference:
                 similarity[torch.arange(len(batch)), torch.tensor([t.reference for t in batch])] = -torch.inf
-            best.append(similarity.topk(min(count, len(vectors) - self.excludes_reference)).indices.numpy())
+            best.append(similarity.topk(min(count, len(vectors) - self.excludes_reference)).indices.cpu().numpy())
         found: NDArray[np.int64] = np.concatenate(best)
         return found
 
@@ -78,5 +78,6 @@ class HeldOut:
             yield list(self.data.triplets[start : start + BATCH])
 
     def _inputs(self, triplets: list[Triplet]) -> tuple[Tensor, Tensor, Tensor]:
-        ids, mask = encode_texts(self.tokenizer, [triplet.texts[0] for triplet in triplets])
+        texts = [triplet.texts[0] for triplet in triplets]
+        ids, mask = encode_texts(self.tokenizer, texts, device=self.model.device)
         return ids, mask, self.data.features.tokens_of(np.array([triplet.reference for triplet in triplets]))

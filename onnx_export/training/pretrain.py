@@ -71,19 +71,19 @@ class Pretraining:
             pictures_per_group: how many of a group's pictures a step sees: both renderings of its target, then others.
             shift: pictures are moved by up to so many pixels each way, so that a pool seen often stays new.
         """
-        self.model, self.pool = model, pool
+        self.model, self.pool, self.device = model, pool, model.device
         self.seed, self.groups_per_step = seed, groups_per_step
         self.pictures_per_group, self.shift = pictures_per_group, shift
         self.attributes = AttributeVocabulary([p.attributes for group in pool.groups for p in group.pictures])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.heads = ImageHeads(model, self.attributes)
+            self.heads = ImageHeads(model, self.attributes).to(self.device)
         self.modules = nn.ModuleDict({"image_encoder": model.image_encoder, "heads": self.heads})
         self.grid = model.sizes.image_size // model.sizes.patch_size
 
-    def step(self, step: int) -> dict[str, Tensor]:
-        """Draw a batch from (seed, step) and give its losses."""
-        rng = np.random.default_rng((self.seed, step))
+    def step(self, batch: int) -> dict[str, Tensor]:
+        """Draw a batch from (seed, its number) and give its losses."""
+        rng = np.random.default_rng((self.seed, batch))
         groups = rng.integers(len(self.pool.groups), size=self.groups_per_step)
         if self.pictures_per_group == PICTURES_PER_GROUP:
             places = np.tile(np.arange(PICTURES_PER_GROUP), (len(groups), 1))
@@ -94,7 +94,7 @@ class Pretraining:
         pictures = self.pool.pictures[rows]
         if self.shift:
             pictures, facts = shifted(pictures, facts, self.shift, rng)
-        tokens = self.model.image_encoder.visual_encoder(normalised_pixels(pictures))
+        tokens = self.model.image_encoder.visual_encoder(normalised_pixels(pictures, self.device))
         embedding = self.model.image_encoder.vision_proj(tokens[:, 0])
         return {
             "part": self._read_parts(tokens, facts),
@@ -108,18 +108,18 @@ class Pretraining:
         return np.concatenate((TARGET_ROWS, rng.permutation(others)))[: self.pictures_per_group]
 
     def _contrast(self, embedding: Tensor, facts: Sequence[PictureFacts]) -> Tensor:
-        itself = torch.eye(len(facts), dtype=torch.bool)
+        itself = torch.eye(len(facts), dtype=torch.bool, device=self.device)
         vectors = functional.normalize(embedding, dim=-1)
         similarity = similarities(vectors, vectors, self.heads.log_scale.exp().clamp(max=50)).masked_fill(itself, -1e4)
-        return positives_loss(similarity, torch.from_numpy(same_scene(facts)) & ~itself)
+        return positives_loss(similarity, torch.from_numpy(same_scene(facts)).to(self.device) & ~itself)
 
     def part_states(self, tokens: Tensor, facts: Sequence[PictureFacts]) -> tuple[list[tuple[int, str]], Tensor]:
         """What the tokens [B, N, C] hold inside each part's box: (picture, part) pairs, and states [pairs, C]."""
         where = [(i, part) for i, p in enumerate(facts) for part in p.boxes]
         weights = torch.from_numpy(np.stack([box_weights(facts[i].boxes[part], self.grid) for i, part in where]))
-        weights = weights / weights.sum(1, keepdim=True)
+        weights = (weights / weights.sum(1, keepdim=True)).to(self.device)
         pooled = (weights[:, None] @ tokens[[i for i, _ in where], 1:]).squeeze(1)
-        parts = torch.tensor([self.attributes.parts.index(part) for _, part in where])
+        parts = torch.tensor([self.attributes.parts.index(part) for _, part in where], device=self.device)
         return where, functional.gelu(self.heads.part_hidden(pooled + self.heads.part_embedding(parts)))
 
     def _read_parts(self, tokens: Tensor, facts: Sequence[PictureFacts]) -> Tensor:
@@ -130,7 +130,8 @@ class Pretraining:
             known = [(r, values.index(value)) for r, value in named if value is not None]
             if known:
                 logits = self.heads.part[kind](hidden[[r for r, _ in known]])
-                losses.append(functional.cross_entropy(logits, torch.tensor([v for _, v in known]), reduction="sum"))
+                wanted = torch.tensor([v for _, v in known], device=self.device)
+                losses.append(functional.cross_entropy(logits, wanted, reduction="sum"))
                 count += len(known)
         return torch.stack(losses).sum() / count
 
@@ -158,14 +159,15 @@ PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-def normalised_pixels(pictures: np.ndarray) -> Tensor:
-    """Turn uint8 [B, S, S, 3] into float32 [B, 3, S, S], normalised as BLIP does."""
-    pixels = torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float() / 255
-    return (pixels - torch.tensor(PIXEL_MEAN)[:, None, None]) / torch.tensor(PIXEL_STD)[:, None, None]
+def normalised_pixels(pictures: np.ndarray, device: torch.device | None = None) -> Tensor:
+    """Turn uint8 [B, S, S, 3] into float32 [B, 3, S, S] on a device, normalised as BLIP does."""
+    pixels = torch.from_numpy(np.array(pictures)).to(device or "cpu").permute(0, 3, 1, 2).float() / 255
+    mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (PIXEL_MEAN, PIXEL_STD))
+    return (pixels - mean) / std
 
 
-def encode_texts(tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Tokenise to ids and mask, int64 [B, L], padded to the longest; the first token becomes [ENC]."""
+def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], *, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Tokenise to ids and mask, int64 [B, L] on a device, padded to the longest; the first token becomes [ENC]."""
     encodings = tokenizer.encode_batch(list(texts))
     length = max(len(e.ids) for e in encodings)
     ids = torch.zeros(len(encodings), length, dtype=torch.int64)
@@ -174,7 +176,7 @@ def encode_texts(tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[Tensor, Te
         ids[row, : len(encoding.ids)] = torch.tensor(encoding.ids)
         mask[row, : len(encoding.ids)] = 1
     ids[:, 0] = special_id(tokenizer, "[ENC]")
-    return ids, mask
+    return ids.to(device), mask.to(device)
 
 
 def special_id(tokenizer: Tokenizer, token: str) -> int:
@@ -199,7 +201,7 @@ def same_scene(facts: Sequence[PictureFacts]) -> np.ndarray:
 
 def similarities(left: Tensor, right: Tensor, scale: Tensor) -> Tensor:
     """Scaled dot products float32 [A, B] of [A, D] and [B, D], in full precision whatever surrounds them."""
-    with torch.autocast("cpu", enabled=False):
+    with torch.autocast(left.device.type, enabled=False):
         return scale.float() * left.float() @ right.float().T
 
 

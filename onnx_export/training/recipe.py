@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import platform
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -19,12 +18,14 @@ from onnx_export.model_folder import ModelFolder, save_model_folder
 from onnx_export.models import CATALOG_SMALL, CirModel, build_model
 from onnx_export.training.features import PictureFeatures, compute_features
 from onnx_export.training.grounding import Grounding
-from onnx_export.training.loop import Schedule, StepFunction, train
+from onnx_export.training.loop import train
 from onnx_export.training.pool import PICTURES_PER_GROUP, Pool, open_pool
 from onnx_export.training.pretrain import Pretraining, normalised_pixels
+from onnx_export.training.processes import describe_machine, processes
 from onnx_export.training.stages import StageOne, StageTwo, start_reranker_from_text_encoder
 from onnx_export.training.tokenizer import build_tokenizer
 from onnx_export.training.triplets import TripletSet, pool_triplets
+from onnx_export.training.updates import BatchLosses, Schedule
 from qdrant_cir.types import JsonObject
 
 logger = logging.getLogger(__name__)
@@ -51,6 +52,8 @@ class Recipe:
         stage_one_negatives: pictures of the whole pool that stage one ranks beside those of the batch.
         stage_two_near, stage_two_mined, stage_two_others: wrong candidates per query: near-duplicates of its own,
             stage one's best, pictures of the batch's other queries.
+        accumulation: batches that every process takes per optimiser step, in all stages. A step then learns from
+            batch x accumulation x processes; each batch finds its negatives in itself.
         start: the recipe of an earlier run, which is trained first, up to and with grounding; image encoder and
             grounding go on from its weights at a fresh learning rate, on its pool.
     """
@@ -75,6 +78,7 @@ class Recipe:
     stage_two_near: int = 3
     stage_two_mined: int = 5
     stage_two_others: int = 1
+    accumulation: int = 1
     start: Recipe | None = None
 
 
@@ -104,27 +108,33 @@ class Run:
     """One training run in one folder: ``recipe.json``, ``pool/``, checkpoints, logs, and ``model/`` at the end."""
 
     def __init__(self, folder: Path, recipe: Recipe) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        kept = folder / "recipe.json"
-        if kept.exists() and read_recipe(kept) != recipe:
-            raise TrainingError(f"{folder} holds a run of another recipe ({kept}); choose another folder.")
-        kept.write_text(json.dumps(asdict(recipe), indent=2) + "\n", encoding="utf-8")
         self.folder, self.recipe = folder, recipe
+        with processes().main_process_first():
+            self._claim()
         self.tokenizer: Tokenizer = build_tokenizer()
         self.start = None if recipe.start is None else Run(folder / "start", recipe.start)
+
+    def _claim(self) -> None:
+        """Make the folder this run's, or refuse it when it holds another."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        kept = self.folder / "recipe.json"
+        if kept.exists() and read_recipe(kept) != self.recipe:
+            raise TrainingError(f"{self.folder} holds a run of another recipe ({kept}); choose another folder.")
+        kept.write_text(json.dumps(asdict(self.recipe), indent=2) + "\n", encoding="utf-8")
 
     def pool(self) -> Pool:
         """Draw or open the pool."""
         if self.start is not None:
             return self.start.pool()
         recipe = self.recipe
-        return open_pool(
-            self.folder / "pool",
-            groups=recipe.groups,
-            size=CATALOG_SMALL.image_size,
-            seed=recipe.seed,
-            workers=len(os.sched_getaffinity(0)),
-        )
+        with processes().main_process_first():
+            return open_pool(
+                self.folder / "pool",
+                groups=recipe.groups,
+                size=CATALOG_SMALL.image_size,
+                seed=recipe.seed,
+                workers=len(os.sched_getaffinity(0)),
+            )
 
     def fresh_model(self) -> CirModel:
         """Build the model as it is before any training."""
@@ -140,7 +150,7 @@ class Run:
         if self.start is not None:
             seconds["start"] = self.start.train("pretrain")
         pool = self.pool()
-        model = self.fresh_model()
+        model = self.fresh_model().to(processes().device)
         pretraining, seconds["pretrain"] = self._pretrain(model, pool)
         data = pool_triplets(pool, self._features(model, pool))
         seconds["grounding"] = self._ground(model, pool, data)
@@ -164,20 +174,19 @@ class Run:
             shift=recipe.pretrain_shift,
         )
         model.image_encoder.visual_encoder.patch_embed.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        schedule = Schedule(recipe.pretrain_steps, recipe.pretrain_rate)
-        return stage, self._run("pretrain", stage.modules, schedule, stage.step)
+        return stage, self._run("pretrain", stage.modules, recipe.pretrain_steps, recipe.pretrain_rate, stage.step)
 
     def _ground(self, model: CirModel, pool: Pool, data: TripletSet) -> int:
         recipe = self.recipe
         stage = Grounding(model, pool, data, self.tokenizer, seed=recipe.seed, groups_per_step=recipe.grounding_groups)
-        schedule = Schedule(recipe.grounding_steps, recipe.grounding_rate)
-        return self._run("grounding", stage.modules, schedule, stage.step)
+        return self._run("grounding", stage.modules, recipe.grounding_steps, recipe.grounding_rate, stage.step)
 
     def _features(self, model: CirModel, pool: Pool) -> PictureFeatures:
         def read(rows: slice) -> Tensor:
-            return normalised_pixels(pool.pictures[rows])
+            return normalised_pixels(pool.pictures[rows], model.device)
 
-        return compute_features(model.eval(), read, len(pool.pictures), self.folder)
+        with processes().main_process_first():
+            return compute_features(model.eval(), read, len(pool.pictures), self.folder)
 
     def _stage_one(self, model: CirModel, data: TripletSet, pretraining: Pretraining) -> int:
         recipe = self.recipe
@@ -190,8 +199,7 @@ class Run:
             negatives=recipe.stage_one_negatives,
         )
         stage.read_with(pretraining.attributes, pretraining.heads.whole)
-        schedule = Schedule(recipe.stage_one_steps, recipe.stage_one_rate)
-        return self._run("stage-one", stage.modules, schedule, stage.step)
+        return self._run("stage-one", stage.modules, recipe.stage_one_steps, recipe.stage_one_rate, stage.step)
 
     def _stage_two(self, model: CirModel, data: TripletSet) -> int:
         recipe = self.recipe
@@ -205,15 +213,15 @@ class Run:
             mined=recipe.stage_two_mined,
             others=recipe.stage_two_others,
         )
-        schedule = Schedule(recipe.stage_two_steps, recipe.stage_two_rate)
-        return self._run("stage-two", stage.modules, schedule, stage.step)
+        return self._run("stage-two", stage.modules, recipe.stage_two_steps, recipe.stage_two_rate, stage.step)
 
-    def _run(self, name: str, modules: nn.ModuleDict, schedule: Schedule, step: StepFunction) -> int:
+    def _run(self, name: str, modules: nn.ModuleDict, steps: int, rate: float, losses: BatchLosses) -> int:
         if self.start is not None and name in STARTED_STAGES:
-            trained = torch.load(self.start.folder / f"{name}.ckpt", weights_only=True)
+            trained = torch.load(self.start.folder / f"{name}.ckpt", map_location="cpu", weights_only=True)
             modules.load_state_dict(trained["modules"])
         modules.train()
-        seconds = train(name, run_folder=self.folder, modules=modules, schedule=schedule, step_losses=step)
+        schedule = Schedule(steps, rate, accumulation=self.recipe.accumulation)
+        seconds = train(name, run_folder=self.folder, modules=modules, schedule=schedule, batch_losses=losses)
         modules.eval()
         logger.info("%s: %.0f s of training in all", name, seconds)
         return round(seconds)
@@ -223,6 +231,8 @@ class Run:
             "training_data": "qdrant_cir.catalog, training split, drawn by this project",
             "recipe": asdict(self.recipe),
             "wall_seconds": seconds,
-            "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, torch {torch.__version__}",
+            "machine": describe_machine(),
         }
-        save_model_folder(self.folder / "model", ModelFolder(model, self.tokenizer, provenance))
+        with processes().main_process_first():
+            if processes().is_main_process:
+                save_model_folder(self.folder / "model", ModelFolder(model, self.tokenizer, provenance))

@@ -38,9 +38,9 @@ class StageOne:
     def __init__(
         self, model: CirModel, data: TripletSet, tokenizer: Tokenizer, *, seed: int, batch: int, negatives: int
     ) -> None:
-        self.model, self.data, self.tokenizer = model, data, tokenizer
+        self.model, self.data, self.tokenizer, self.device = model, data, tokenizer, model.device
         self.seed, self.batch, self.negatives = seed, min(batch, len(data.triplets)), negatives
-        self.log_scale = nn.Parameter(torch.tensor(np.log(1 / 0.07), dtype=torch.float32))
+        self.log_scale = nn.Parameter(torch.tensor(np.log(1 / 0.07), dtype=torch.float32, device=self.device))
         self.modules = nn.ModuleDict({"composer": model.composer, "temperature": nn.ParameterList([self.log_scale])})
         self.vocabulary: AttributeVocabulary | None = None
 
@@ -49,22 +49,22 @@ class StageOne:
         self.vocabulary = vocabulary
         self.modules["attributes"] = heads
 
-    def step(self, step: int) -> dict[str, Tensor]:
-        """Draw a batch from (seed, step) and give its losses."""
-        rng = np.random.default_rng((self.seed, 1, step))
+    def step(self, batch: int) -> dict[str, Tensor]:
+        """Draw a batch from (seed, its number) and give its losses."""
+        rng = np.random.default_rng((self.seed, 1, batch))
         triplets, texts = _draw(self.data.triplets, self.batch, rng)
         reference = self._references(triplets, texts, rng)
-        ids, mask = encode_texts(self.tokenizer, texts)
+        ids, mask = encode_texts(self.tokenizer, texts, device=self.device)
         states = self.model.composer.text_encoder(ids, mask, reference)
         embedding = self.model.composer.text_proj(states[:, 0])
         rows = self._gallery(triplets, rng)
-        positives = torch.from_numpy(np.stack([self.data.are_right(t, rows) for t in triplets]))
+        positives = torch.from_numpy(np.stack([self.data.are_right(t, rows) for t in triplets])).to(self.device)
         queries = functional.normalize(embedding, dim=-1)
         similarity = similarities(queries, self.data.features.vectors[rows], self.log_scale.exp().clamp(max=100))
         best = similarity.argmax(1)
         losses = {
             "loss": positives_loss(similarity, positives),
-            "_accuracy": positives[torch.arange(len(triplets)), best].float().mean(),
+            "_accuracy": positives.gather(1, best[:, None]).float().mean(),
         }
         if self.vocabulary is not None and self.data.attributes is not None:
             wanted = [self.data.attributes[t.targets[0]] for t in triplets]
@@ -106,7 +106,7 @@ class StageTwo:
         mined: int,
         others: int,
     ) -> None:
-        self.model, self.data, self.tokenizer = model, data, tokenizer
+        self.model, self.data, self.tokenizer, self.device = model, data, tokenizer, model.device
         self.seed, self.batch = seed, min(batch, len(data.triplets))
         self.near, self.mined, self.others = near, mined, others
         self.modules = nn.ModuleDict({"reranker": model.reranker})
@@ -115,39 +115,37 @@ class StageTwo:
             keys, self.codes = attribute_codes(data.attributes)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
-                self.modules["mismatch"] = nn.Linear(2 * model.sizes.text_width, len(keys))
+                head = nn.Linear(2 * model.sizes.text_width, len(keys))
+            self.modules["mismatch"] = head.to(self.device)
 
-    def step(self, step: int) -> dict[str, Tensor]:
-        """Draw a batch from (seed, step) and give its losses."""
-        rng = np.random.default_rng((self.seed, 2, step))
+    def step(self, batch: int) -> dict[str, Tensor]:
+        """Draw a batch from (seed, its number) and give its losses."""
+        rng = np.random.default_rng((self.seed, 2, batch))
         triplets, texts = _draw(self.data.triplets, self.batch, rng)
-        ids, mask = encode_texts(self.tokenizer, texts)
+        ids, mask = encode_texts(self.tokenizer, texts, device=self.device)
         reference = self.data.features.tokens_of(np.array([t.reference for t in triplets]))
         with torch.no_grad():
             query, states = self.model.composer(ids, mask, reference)
-            with torch.autocast("cpu", enabled=False):
-                best = (query.float() @ self.data.features.vectors.T).topk(
-                    min(MINED_DEPTH, len(self.data.features.vectors))
-                )
-        candidates = np.stack(
-            [self._candidates(i, triplets, best.indices[i].numpy(), rng) for i in range(len(triplets))]
-        )
+            with torch.autocast(self.device.type, enabled=False):
+                similarity = query.float() @ self.data.features.vectors.T
+        best = similarity.topk(min(MINED_DEPTH, similarity.shape[1])).indices.cpu().numpy()
+        candidates = np.stack([self._candidates(i, triplets, best[i], rng) for i in range(len(triplets))])
         rows, places = np.unique(candidates, return_inverse=True)
-        pairs = torch.arange(len(triplets)).repeat_interleave(candidates.shape[1])
+        pairs = torch.arange(len(triplets), device=self.device).repeat_interleave(candidates.shape[1])
         features = self.model.reranker.features(
             ids[pairs],
             mask[pairs],
             states[pairs],
             (self.data.candidates or self.data.features).tokens_of(rows),
-            torch.from_numpy(places.ravel()),
+            torch.from_numpy(places.ravel()).to(self.device),
         )
         scores = self.model.reranker.cls_head(features)[:, 0].view(candidates.shape)
         losses = {
-            "loss": functional.cross_entropy(scores, torch.zeros(len(triplets), dtype=torch.int64)),
+            "loss": functional.cross_entropy(scores, scores.new_zeros(len(triplets), dtype=torch.int64)),
             "_accuracy": (scores.argmax(1) == 0).float().mean(),
         }
         if self.codes is not None:
-            losses |= self._mismatch(features, self.codes[candidates])
+            losses |= self._mismatch(features, self.codes[candidates].to(self.device))
         return losses
 
     def _mismatch(self, features: Tensor, codes: Tensor) -> dict[str, Tensor]:

@@ -8,6 +8,8 @@ from typing import TypedDict
 
 from torch import Tensor, nn
 
+from onnx_export.training.processes import number_of_main
+
 
 class ValidationState(TypedDict):
     """What a checkpoint keeps of a validation."""
@@ -52,9 +54,12 @@ class Validation:
         return done != self._judged_at and (is_last or done % self._every == 0)
 
     def judge(self, modules: nn.ModuleDict, done: int) -> float:
-        """Score the weights after ``done`` steps, in evaluation mode, and keep them where they are the best."""
+        """Score the weights after ``done`` steps, in evaluation mode, and keep them where they are the best.
+
+        The main process scores for all, so that all keep the same weights and stop at the same step.
+        """
         modules.eval()
-        score = self._score()
+        score = number_of_main(self._score)
         modules.train()
         if score > self.best_score:
             best = {name: value.detach().clone() for name, value in modules.state_dict().items()}

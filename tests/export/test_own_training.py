@@ -22,11 +22,12 @@ from onnx_export.bundle_weights import load_start  # noqa: E402
 from onnx_export.errors import TrainingError  # noqa: E402
 from onnx_export.model_folder import ModelFolder, load_model_folder, save_model_folder  # noqa: E402
 from onnx_export.models import ModelSizes, build_model  # noqa: E402
-from onnx_export.training.loop import Schedule, train  # noqa: E402
+from onnx_export.training.loop import train  # noqa: E402
 from onnx_export.training.own_data import is_held_out, read_own_data  # noqa: E402
 from onnx_export.training.own_training import OwnRecipe, OwnRun  # noqa: E402
 from onnx_export.training.stages import StageTwo  # noqa: E402
 from onnx_export.training.tokenizer import build_tokenizer  # noqa: E402
+from onnx_export.training.updates import Schedule  # noqa: E402
 from onnx_export.training.validation import Validation  # noqa: E402
 from qdrant_cir.catalog.dataset import sample_catalog  # noqa: E402
 from qdrant_cir.catalog.files import write_catalog  # noqa: E402
@@ -233,6 +234,17 @@ def test_a_run_folder_of_another_recipe_is_refused(catalogue: Path, start: Path,
         OwnRun(tmp_path / "run", OwnRecipe(), start=start, data=data)
 
 
+def test_a_run_made_before_a_field_of_the_recipe_existed_goes_on(catalogue: Path, start: Path, tmp_path: Path) -> None:
+    data, kept = read_own_data("own", catalogue), tmp_path / "run" / "run.json"
+    OwnRun(tmp_path / "run", TINY, start=start, data=data)
+    record = json.loads(kept.read_text())
+    del record["recipe"]["accumulation"]
+    kept.write_text(json.dumps(record))
+    OwnRun(tmp_path / "run", TINY, start=start, data=data)
+    with pytest.raises(TrainingError, match="another recipe"):
+        OwnRun(tmp_path / "run", replace(TINY, accumulation=2), start=start, data=data)
+
+
 def judged_toy(folder: Path, *, stop_at: int | None) -> tuple[float, int, list[int]]:
     """A weight that grows by its rate every step, judged by scores 0, 1, 3, 2, 2, 9: gives it, its step, all steps."""
     folder.mkdir(exist_ok=True)
@@ -257,7 +269,7 @@ def judged_toy(folder: Path, *, stop_at: int | None) -> tuple[float, int, list[i
             run_folder=folder,
             modules=modules,
             schedule=_Steady(),
-            step_losses=losses,
+            batch_losses=losses,
             validation=validation,
         )
         return modules["toy"].weight.item(), validation.best_step

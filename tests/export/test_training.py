@@ -13,10 +13,11 @@ from torch.optim.optimizer import register_optimizer_step_post_hook  # noqa: E40
 from onnx_export.errors import TrainingError  # noqa: E402
 from onnx_export.model_folder import load_model_folder  # noqa: E402
 from onnx_export.models import CATALOG_SMALL, build_model  # noqa: E402
-from onnx_export.training.loop import Schedule, train  # noqa: E402
+from onnx_export.training.loop import train  # noqa: E402
 from onnx_export.training.pool import PictureFacts  # noqa: E402
 from onnx_export.training.pretrain import Pretraining, shifted  # noqa: E402
 from onnx_export.training.recipe import Recipe, Run  # noqa: E402
+from onnx_export.training.updates import Schedule  # noqa: E402
 
 SCHEDULE = Schedule(steps=12, learning_rate=1e-2, warmup=3)
 TINY = Recipe(
@@ -46,7 +47,7 @@ def toy_weights(folder: Path, *, stop_at: int | None) -> list[float]:
             inputs = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
             return {"square": (modules["toy"](inputs) - inputs.sum(1, keepdim=True)).square().mean()}
 
-        train("toy", run_folder=folder, modules=modules, schedule=SCHEDULE, step_losses=losses)
+        train("toy", run_folder=folder, modules=modules, schedule=SCHEDULE, batch_losses=losses)
         return [float(value) for parameter in modules.parameters() for value in parameter.detach().flatten()]
 
     if stop_at is not None:

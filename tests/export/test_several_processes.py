@@ -1,0 +1,131 @@
+"""Training on several processes and with accumulation: the same law as one process over the same batches.
+
+Run by `accelerate launch` this file is the toy training itself: OUT gets one file of weights per process.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs torch: pip install 'qdrant-cir[export]'")
+pytest.importorskip("accelerate", reason="needs accelerate: pip install 'qdrant-cir[export]'")
+
+from onnx_export.errors import TrainingError  # noqa: E402
+from onnx_export.model_folder import ModelFolder, load_model_folder, save_model_folder  # noqa: E402
+from onnx_export.models import ModelSizes, build_model  # noqa: E402
+from onnx_export.training.loop import train  # noqa: E402
+from onnx_export.training.own_data import read_own_data  # noqa: E402
+from onnx_export.training.own_training import OwnRun, read_own_recipe  # noqa: E402
+from onnx_export.training.processes import processes  # noqa: E402
+from onnx_export.training.tokenizer import build_tokenizer  # noqa: E402
+from onnx_export.training.updates import Schedule  # noqa: E402
+from onnx_export.training.validation import Validation  # noqa: E402
+from qdrant_cir.catalog.dataset import sample_catalog  # noqa: E402
+from qdrant_cir.catalog.files import write_catalog  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
+STEPS = 5
+SIZES = ModelSizes(
+    image_size=32,
+    patch_size=16,
+    stem="patch",
+    image_width=16,
+    image_depth=1,
+    image_heads=2,
+    text_width=16,
+    text_depth=2,
+    text_heads=2,
+    feed_forward=32,
+    vocabulary=512,
+    max_positions=64,
+    vector_size=8,
+    merge_layers_from=1,
+)
+
+
+def toy_weights(folder: Path, *, accumulation: int, rows: int = 8, has_odd_bias: bool = True) -> dict[str, list[float]]:
+    """Train a weight on batches of ``rows`` numbered rows, and a bias that only batches of odd number use."""
+    folder.mkdir(exist_ok=True)
+    modules = torch.nn.ModuleDict({"weight": torch.nn.Linear(4, 1, bias=False), "odd": torch.nn.Linear(1, 1)})
+    for parameter in modules.parameters():
+        torch.nn.init.constant_(parameter, 0.1)
+
+    def losses(batch: int) -> dict[str, torch.Tensor]:
+        numbers = range(batch * rows, (batch + 1) * rows)
+        inputs = torch.stack([torch.randn(4, generator=torch.Generator().manual_seed(n)) for n in numbers])
+        found = (inputs * modules["weight"].weight).sum(1)
+        if has_odd_bias and batch % 2:
+            found = found + modules["odd"].bias
+        return {"square": (found - inputs.sum(1)).square().mean()}
+
+    def score() -> float:
+        assert processes().is_main_process
+        return float(modules["weight"].weight.detach().sum())
+
+    schedule = Schedule(steps=STEPS, learning_rate=1e-2, warmup=2, accumulation=accumulation)
+    validation = Validation("sum", score, every=2, patience=3)
+    train("toy", run_folder=folder, modules=modules, schedule=schedule, batch_losses=losses, validation=validation)
+    return {name: value.detach().flatten().tolist() for name, value in modules.named_parameters()}
+
+
+def launch(folder: Path, *command: str) -> None:
+    """Run a command in two processes on the CPU, as `accelerate launch` does on two GPUs."""
+    launcher = Path(sys.executable).with_name("accelerate")
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    words = [launcher, "launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+    words += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", *command]
+    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{done.stdout[-2000:]}{done.stderr[-4000:]}"
+
+
+def test_two_processes_learn_what_one_learns_from_the_same_batches(tmp_path: Path) -> None:
+    launch(tmp_path, __file__, str(tmp_path / "two"))
+    first, second = (json.loads((tmp_path / "two" / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert first == second
+    alone = toy_weights(tmp_path / "one", accumulation=2)
+    assert alone.keys() == first.keys()
+    for name, values in alone.items():
+        assert first[name] == pytest.approx(values, abs=1e-6)
+    log = (tmp_path / "two" / "toy.log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in log if "sum" in line] == [0, 2, 4, STEPS]
+    assert torch.load(tmp_path / "two" / "toy.ckpt", weights_only=True)["processes"] == 2
+
+
+def test_two_batches_of_eight_teach_what_one_of_sixteen_does(tmp_path: Path) -> None:
+    halves = toy_weights(tmp_path / "halves", accumulation=2, has_odd_bias=False)
+    whole = toy_weights(tmp_path / "whole", accumulation=1, rows=16, has_odd_bias=False)
+    assert halves["weight.weight"] == pytest.approx(whole["weight.weight"], abs=1e-6)
+
+
+def test_fine_tuning_in_two_processes_gives_the_model_of_one_that_accumulates_two_batches(tmp_path: Path) -> None:
+    write_catalog(sample_catalog(5, products=120, queries=12), tmp_path / "shop", size=32)
+    start = tmp_path / "start"
+    save_model_folder(start, ModelFolder(build_model(SIZES, seed=3), build_tokenizer(), {}))
+    settings = {"steps_one": 2, "batch_one": 4, "rate_one": 1e-3, "steps_two": 2, "batch_two": 3, "rate_two": 1e-3}
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(json.dumps({**settings, "negatives": 16, "held_out": 0, "warmup": 1}))
+    command = f"-m onnx_export train own --data own --root shop --start {start} --run two --recipe {recipe}"
+    launch(tmp_path, *command.split())
+    alone = replace(read_own_recipe(recipe), accumulation=2)
+    run = OwnRun(tmp_path / "one", alone, start=start, data=read_own_data("own", tmp_path / "shop"))
+    one, two = (load_model_folder(folder).model.state_dict() for folder in (run.train(), tmp_path / "two" / "model"))
+    assert any(not torch.equal(value, two[name]) for name, value in build_model(SIZES, seed=3).state_dict().items())
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=0, atol=1e-5)
+
+
+def test_a_step_without_batches_is_refused() -> None:
+    with pytest.raises(TrainingError, match="at least 1"):
+        Schedule(steps=1, learning_rate=1.0, accumulation=0)
+
+
+if __name__ == "__main__":
+    out = Path(sys.argv[1])
+    out.mkdir(exist_ok=True)
+    found = toy_weights(out, accumulation=1)
+    (out / f"{processes().process_index}.json").write_text(json.dumps(found))
