@@ -22,13 +22,10 @@ from onnx_export.bundle_weights import load_start  # noqa: E402
 from onnx_export.errors import TrainingError  # noqa: E402
 from onnx_export.model_folder import ModelFolder, load_model_folder, save_model_folder  # noqa: E402
 from onnx_export.models import ModelSizes, build_model  # noqa: E402
-from onnx_export.training.loop import train  # noqa: E402
 from onnx_export.training.own_data import is_held_out, read_own_data  # noqa: E402
 from onnx_export.training.own_training import OwnRecipe, OwnRun  # noqa: E402
 from onnx_export.training.stages import StageTwo  # noqa: E402
 from onnx_export.training.tokenizer import build_tokenizer  # noqa: E402
-from onnx_export.training.updates import Schedule  # noqa: E402
-from onnx_export.training.validation import Validation  # noqa: E402
 from qdrant_cir.catalog.dataset import sample_catalog  # noqa: E402
 from qdrant_cir.catalog.files import write_catalog  # noqa: E402
 
@@ -243,60 +240,6 @@ def test_a_run_made_before_a_field_of_the_recipe_existed_goes_on(catalogue: Path
     OwnRun(tmp_path / "run", TINY, start=start, data=data)
     with pytest.raises(TrainingError, match="another recipe"):
         OwnRun(tmp_path / "run", replace(TINY, accumulation=2), start=start, data=data)
-
-
-def judged_toy(folder: Path, *, stop_at: int | None) -> tuple[float, int, list[int]]:
-    """A weight that grows by its rate every step, judged by scores 0, 1, 3, 2, 2, 9: gives it, its step, all steps."""
-    folder.mkdir(exist_ok=True)
-    scores, steps = [0.0, 1.0, 3.0, 2.0, 2.0, 9.0], []
-
-    def run(stop: int | None) -> tuple[float, int]:
-        modules = torch.nn.ModuleDict({"toy": torch.nn.Linear(1, 1)})
-        torch.nn.init.zeros_(modules["toy"].weight)
-
-        def losses(step: int) -> dict[str, torch.Tensor]:
-            if step == stop:
-                raise KeyboardInterrupt
-            steps.append(step)
-            return {"loss": -modules["toy"].weight.sum()}
-
-        def score() -> float:
-            return scores[round(modules["toy"].weight.item() / 2)]
-
-        validation = Validation("score", score, every=2, patience=2)
-        train(
-            "toy",
-            run_folder=folder,
-            modules=modules,
-            schedule=_Steady(),
-            batch_losses=losses,
-            validation=validation,
-        )
-        return modules["toy"].weight.item(), validation.best_step
-
-    if stop_at is not None:
-        with pytest.raises(KeyboardInterrupt):
-            run(stop_at)
-    weight, best_step = run(None)
-    return weight, best_step, steps
-
-
-class _Steady(Schedule):
-    """Rate 1 at every step: Adam on a constant gradient then moves a weight by 1."""
-
-    def __init__(self) -> None:
-        super().__init__(steps=10, learning_rate=1.0, weight_decay=0.0)
-
-    def rate(self, step: int) -> float:
-        return 1.0
-
-
-@pytest.mark.parametrize("stop_at", [None, 2, 5, 7])
-def test_early_stopping_keeps_the_best_weights_also_across_an_interruption(tmp_path: Path, stop_at: int | None) -> None:
-    weight, best_step, steps = judged_toy(tmp_path / "toy", stop_at=stop_at)
-    assert weight == pytest.approx(4, abs=1e-3)
-    assert best_step == 4
-    assert steps == list(range(8))
 
 
 def test_the_commands_of_the_document_lead_from_pictures_to_a_search(start: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from onnx_export.training.pool import PictureFacts  # noqa: E402
 from onnx_export.training.pretrain import Pretraining, shifted  # noqa: E402
 from onnx_export.training.recipe import Recipe, Run  # noqa: E402
 from onnx_export.training.updates import Schedule  # noqa: E402
+from onnx_export.training.validation import Validation  # noqa: E402
 
 SCHEDULE = Schedule(steps=12, learning_rate=1e-2, warmup=3)
 TINY = Recipe(
@@ -76,6 +77,60 @@ def test_an_interrupt_inside_an_update_repeats_no_half_of_it(tmp_path: Path) -> 
     finally:
         hook.remove()
     assert toy_weights(tmp_path / "stopped", stop_at=None) == whole
+
+
+def judged_toy(folder: Path, *, stop_at: int | None) -> tuple[float, int, list[int]]:
+    """A weight that grows by its rate every step, judged by scores 0, 1, 3, 2, 2, 9: gives it, its step, all steps."""
+    folder.mkdir(exist_ok=True)
+    scores, steps = [0.0, 1.0, 3.0, 2.0, 2.0, 9.0], []
+
+    def run(stop: int | None) -> tuple[float, int]:
+        modules = torch.nn.ModuleDict({"toy": torch.nn.Linear(1, 1)})
+        torch.nn.init.zeros_(modules["toy"].weight)
+
+        def losses(step: int) -> dict[str, torch.Tensor]:
+            if step == stop:
+                raise KeyboardInterrupt
+            steps.append(step)
+            return {"loss": -modules["toy"].weight.sum()}
+
+        def score() -> float:
+            return scores[round(modules["toy"].weight.item() / 2)]
+
+        validation = Validation("score", score, every=2, patience=2)
+        train(
+            "toy",
+            run_folder=folder,
+            modules=modules,
+            schedule=_Steady(),
+            batch_losses=losses,
+            validation=validation,
+        )
+        return modules["toy"].weight.item(), validation.best_step
+
+    if stop_at is not None:
+        with pytest.raises(KeyboardInterrupt):
+            run(stop_at)
+    weight, best_step = run(None)
+    return weight, best_step, steps
+
+
+class _Steady(Schedule):
+    """Rate 1 at every step: Adam on a constant gradient then moves a weight by 1."""
+
+    def __init__(self) -> None:
+        super().__init__(steps=10, learning_rate=1.0, weight_decay=0.0)
+
+    def rate(self, step: int) -> float:
+        return 1.0
+
+
+@pytest.mark.parametrize("stop_at", [None, 2, 5, 7])
+def test_early_stopping_keeps_the_best_weights_also_across_an_interruption(tmp_path: Path, stop_at: int | None) -> None:
+    weight, best_step, steps = judged_toy(tmp_path / "toy", stop_at=stop_at)
+    assert weight == pytest.approx(4, abs=1e-3)
+    assert best_step == 4
+    assert steps == list(range(8))
 
 
 def test_the_recipes_seed_decides_every_fresh_weight(tmp_path: Path) -> None:
