@@ -14,6 +14,7 @@ from benchmarks.quality.bench import Bench, Settings
 from benchmarks.quality.catalogue import draw_held_out
 from benchmarks.quality.depth import depth_sections
 from benchmarks.quality.main_table import main_sections
+from benchmarks.quality.precision import precision_sections
 from benchmarks.quality.sections import DOCUMENT, Section, keep_section, write_documents
 from benchmarks.quality.slices import slice_sections
 from qdrant_cir.bundle import load_bundle
@@ -23,6 +24,7 @@ PARTS: Mapping[str, Callable[[Bench], list[Section]]] = {
     "k": depth_sections,
     "slices": slice_sections,
     "ablations": ablation_sections,
+    "precision": precision_sections,
 }
 
 

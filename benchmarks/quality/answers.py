@@ -86,10 +86,11 @@ def score_all(
     Returns:
         float32 [Q, K].
     """
-    return _score(queries, order, kept, lambda query, rows: reranker.score(query, gallery.candidates(rows)))
+    return score_with(lambda query, rows: reranker.score(query, gallery.candidates(rows)), queries, order, kept)
 
 
-def _score(queries: Sequence[ComposedQuery], order: Int64, kept: Path, score: ScoreFunction) -> Float32:
+def score_with(score: ScoreFunction, queries: Sequence[ComposedQuery], order: Int64, kept: Path) -> Float32:
+    """Score every query's candidates by any function; the rest as :func:`score_all`."""
     # one column more, which says that the row is done: a score may be 0
     scores = open_array(kept, (len(order), order.shape[1] + 1), np.dtype(np.float32))
     progress = Progress(f"scoring {kept.stem}", len(order))

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from qdrant_cir.bundle import Bundle
+from qdrant_cir.bundle import Bundle, TokenCodec
 from qdrant_cir.errors import BundleError
 from qdrant_cir.reranker import Reranker
 from qdrant_cir.sessions import Session, open_session
@@ -17,6 +17,12 @@ from qdrant_cir.types import Float32
 
 Change = Callable[[onnx.ModelProto], onnx.ModelProto]
 """A re-ranker's graph, weights loaded, to another that takes and gives the same."""
+
+_CODEC_TYPES: dict[TokenCodec, int] = {
+    "int8": TensorProto.INT8,
+    "float16": TensorProto.FLOAT16,
+    "float32": TensorProto.FLOAT,
+}
 
 
 def open_changed(bundle: Bundle, change: Change, path: Path, *, threads: int) -> Reranker:
@@ -62,6 +68,51 @@ def without_stream(model: onnx.ModelProto, stream: int, mean: Float32) -> onnx.M
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     return model
+
+
+def with_codec(model: onnx.ModelProto, codec: TokenCodec) -> onnx.ModelProto:
+    """Read stored tokens of another type; the graph turns them into float32 first, as it does its own."""
+    tokens = next(value for value in model.graph.input if value.name == "candidate_tokens")
+    tokens.type.tensor_type.elem_type = _CODEC_TYPES[codec]
+    return model
+
+
+def with_half_floats(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Hold weights and compute in float16; where the processor has no such kernel, results are rounded to it."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    converted: onnx.ModelProto = convert_float_to_float16(model, keep_io_types=True)
+    return converted
+
+
+def with_int8_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Hold the weights of matrix products in int8, a scale per column, and compute these in integers.
+
+    What stands on their left becomes uint8 with one scale, taken anew in every run (onnxruntime's dynamic
+    quantisation). Weights with a matrix per head stay float32: its kernel takes scales of a single matrix alone.
+    """
+    import tempfile
+
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    with tempfile.TemporaryDirectory() as folder:
+        given, folded, made = (Path(folder) / name for name in ("given.onnx", "folded.onnx", "made.onnx"))
+        onnx.save_model(model, str(given))
+        quant_pre_process(str(given), str(folded), skip_symbolic_shape=True)
+        quantize_dynamic(
+            str(folded),
+            str(made),
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            nodes_to_exclude=_products_per_head(onnx.load(str(folded))),
+        )
+        return onnx.load(str(made))
+
+
+def _products_per_head(model: onnx.ModelProto) -> list[str]:
+    stacked = {weight.name for weight in model.graph.initializer if len(weight.dims) > 2}
+    return [node.name for node in model.graph.node if stacked & set(node.input)]
 
 
 def _join(model: onnx.ModelProto) -> NodeProto:
