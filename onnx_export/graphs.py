@@ -15,10 +15,12 @@ probabilities, [heads x L, N], rather than the tokens, [N, C].
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
-from onnx_export.models.build import CirModel, ImageEncoder
+from onnx_export.models.build import CirModel, ImageEncoder, StageOneSimilarity
 from onnx_export.models.composer import Composer
 from onnx_export.models.text_encoder import Projections
 from onnx_export.models.triplet_reranker import DualAttention, TripletLayer, TripletReranker
@@ -120,8 +122,9 @@ class AbsorbedLayer(nn.Module):
 class RerankerGraph(nn.Module):
     """One query against K candidates in stored form, to ``scores`` [K]."""
 
-    def __init__(self, reranker: TripletReranker) -> None:
+    def __init__(self, reranker: TripletReranker, similarity: StageOneSimilarity | None = None) -> None:
         super().__init__()
+        self.similarity = similarity
         layers = list(reranker.text_encoder.encoder.layer)
         self.embeddings = reranker.text_encoder.embeddings
         self.layers = nn.ModuleList(
@@ -138,7 +141,9 @@ class RerankerGraph(nn.Module):
         for layer in self.layers:
             x0, x1 = layer(x0, x1, tokens, scales)
         scores: Tensor = self.cls_head(torch.cat((x0[:, 0], x1[:, 0]), dim=-1))[:, 0]
-        return scores
+        if self.similarity is None:
+            return scores
+        return scores + cast(Tensor, self.similarity(fusion_states, tokens[:, 0] * candidate_scales[:, :1]))
 
 
 def graph_modules(model: CirModel) -> dict[str, nn.Module]:
@@ -146,5 +151,5 @@ def graph_modules(model: CirModel) -> dict[str, nn.Module]:
     return {
         "image_encoder": ImageEncoderGraph(model.image_encoder).eval(),
         "composer": ComposerGraph(model.composer).eval(),
-        "reranker": RerankerGraph(model.reranker).eval(),
+        "reranker": RerankerGraph(model.reranker, model.similarity()).eval(),
     }

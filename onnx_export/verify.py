@@ -194,7 +194,7 @@ def _torch_scores(folder: ModelFolder, query: ComposedQuery, candidates: StoredT
 
     def score(part: Tensor) -> Tensor:
         k = len(part)
-        scores: Tensor = folder.model.reranker(
+        scores: Tensor = folder.model.score(
             ids.expand(k, -1), torch.ones_like(ids).expand(k, -1), states.expand(k, -1, -1), part
         )
         return scores

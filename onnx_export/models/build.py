@@ -26,6 +26,20 @@ class ImageEncoder(nn.Module):
         return tokens, functional.normalize(self.vision_proj(tokens[:, 0]), dim=-1)
 
 
+class StageOneSimilarity(nn.Module):
+    """Stage one's cosine, weighted, from what the re-ranker reads anyway: two small projections."""
+
+    def __init__(self, text_proj: nn.Linear, vision_proj: nn.Linear, weight: float) -> None:
+        super().__init__()
+        self.text_proj, self.vision_proj, self.weight = text_proj, vision_proj, weight
+
+    def forward(self, fusion_states: Tensor, class_tokens: Tensor) -> Tensor:
+        """Give float32 [P] for fusion states [1 or P, L, H] and the first token of each candidate, [P, C]."""
+        queries = functional.normalize(self.text_proj(fusion_states[:, 0]), dim=-1)
+        pictures = functional.normalize(self.vision_proj(class_tokens), dim=-1)
+        return self.weight * (queries * pictures).sum(-1)
+
+
 class CirModel(nn.Module):
     """Image encoder, composer and triplet re-ranker that belong together."""
 
@@ -35,6 +49,20 @@ class CirModel(nn.Module):
         self.image_encoder = ImageEncoder(sizes)
         self.composer = Composer(sizes)
         self.reranker = TripletReranker(sizes)
+
+    def score(
+        self, input_ids: Tensor, attention_mask: Tensor, fusion_states: Tensor, candidate_tokens: Tensor
+    ) -> Tensor:
+        """Give the final scores float32 [P]; arguments as :meth:`TripletReranker.forward`, with T = P."""
+        scores: Tensor = self.reranker(input_ids, attention_mask, fusion_states, candidate_tokens)
+        similarity = self.similarity()
+        return scores if similarity is None else scores + similarity(fusion_states, candidate_tokens[:, 0])
+
+    def similarity(self) -> StageOneSimilarity | None:
+        """Give what the final score adds to the re-ranker's; None for the paper's model."""
+        if not self.sizes.similarity_weight:
+            return None
+        return StageOneSimilarity(self.composer.text_proj, self.image_encoder.vision_proj, self.sizes.similarity_weight)
 
     @property
     def device(self) -> torch.device:

@@ -25,6 +25,7 @@ class ModelSizes:
         vocabulary: rows of the word embedding.
         max_positions: rows of the position embedding, hence the longest text in tokens.
         vector_size: dimensions D of the embedding that Qdrant searches.
+        similarity_weight: of stage one's cosine in the final score, beside the re-ranker's own; 0 is the paper's model.
         merge_layers_from: first re-ranker layer that merges its streams by a learnt projection; before it, the mean.
     """
 
@@ -42,6 +43,7 @@ class ModelSizes:
     max_positions: int
     vector_size: int
     merge_layers_from: int
+    similarity_weight: float = 0.0
 
     @property
     def token_rows(self) -> int:

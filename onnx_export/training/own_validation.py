@@ -44,7 +44,7 @@ class HeldOut:
             ids, mask, reference = self._inputs([triplet])
             states = self.model.composer(ids, mask, reference).fusion_states
             rows = self.candidates[number]
-            scores = self.model.reranker(
+            scores = self.model.score(
                 ids.expand(len(rows), -1),
                 mask.expand(len(rows), -1),
                 states.expand(len(rows), -1, -1),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from onnx_export.training.loop import train
 from onnx_export.training.pool import PICTURES_PER_GROUP, Pool, open_pool
 from onnx_export.training.pretrain import Pretraining, normalised_pixels
 from onnx_export.training.processes import describe_machine, processes
+from onnx_export.training.similarity import fit_similarity_weight, paired_scores
 from onnx_export.training.stages import StageOne, StageTwo, start_reranker_from_text_encoder
 from onnx_export.training.tokenizer import build_tokenizer
 from onnx_export.training.triplets import TripletSet, pool_triplets
@@ -34,6 +35,10 @@ Stage = Literal["pretrain", "stage-one", "stage-two"]
 
 STARTED_STAGES = ("pretrain", "grounding")
 """The stages that a run's start trains; the later ones begin with the grounded text encoder."""
+
+
+UNSEEN_SEED = 1_000
+"""How far from the recipe's seed that of the groups is which the weight of stage one's cosine is fitted on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,7 @@ class Recipe:
             stage one's best, pictures of the batch's other queries.
         accumulation: batches that every process takes per optimiser step, in all stages. A step then learns from
             batch x accumulation x processes; each batch finds its negatives in itself.
+        unseen_groups: groups, drawn for this alone, on which stage one's weight in the final score is fitted.
         start: the recipe of an earlier run, which is trained first, up to and with grounding; image encoder and
             grounding go on from its weights at a fresh learning rate, on its pool.
     """
@@ -79,17 +85,33 @@ class Recipe:
     stage_two_mined: int = 5
     stage_two_others: int = 1
     accumulation: int = 1
+    unseen_groups: int = 500
     start: Recipe | None = None
 
 
+BUNDLED = Recipe(
+    seed=2,
+    pretrain_steps=8_500,
+    pretrain_groups=16,
+    pretrain_rate=1.2e-3,
+    pretrain_pictures=3,
+    pretrain_shift=6,
+    grounding_steps=1_700,
+    stage_one_steps=2_000,
+    stage_two_steps=2_800,
+    start=Recipe(),
+)
+"""What the bundled model was made by: a first round of image encoder and grounding, then all four phases."""
+
+
 def read_recipe(path: Path | None) -> Recipe:
-    """Read a recipe from JSON; fields that are not given keep their defaults.
+    """Read a recipe from JSON; fields that are not given keep their defaults. Without a path it is ``BUNDLED``.
 
     Raises:
         TrainingError: the file cannot be read or has a field that no recipe has.
     """
     if path is None:
-        return Recipe()
+        return BUNDLED
     try:
         return _recipe(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
@@ -152,7 +174,7 @@ class Run:
         pool = self.pool()
         model = self.fresh_model().to(processes().device)
         pretraining, seconds["pretrain"] = self._pretrain(model, pool)
-        data = pool_triplets(pool, self._features(model, pool))
+        data = pool_triplets(pool, self._features_of(model, pool, self.folder))
         seconds["grounding"] = self._ground(model, pool, data)
         if last != "pretrain":
             grounded = {k: v.clone() for k, v in model.composer.text_encoder.state_dict().items()}
@@ -160,6 +182,7 @@ class Run:
             if last != "stage-one":
                 start_reranker_from_text_encoder(model, grounded)
                 seconds["stage-two"] = self._stage_two(model, data)
+                model.sizes = replace(model.sizes, similarity_weight=self._similarity_weight(model.eval()))
         self._save(model.eval(), seconds)
         return seconds
 
@@ -181,12 +204,12 @@ class Run:
         stage = Grounding(model, pool, data, self.tokenizer, seed=recipe.seed, groups_per_step=recipe.grounding_groups)
         return self._run("grounding", stage.modules, recipe.grounding_steps, recipe.grounding_rate, stage.step)
 
-    def _features(self, model: CirModel, pool: Pool) -> PictureFeatures:
+    def _features_of(self, model: CirModel, pool: Pool, folder: Path) -> PictureFeatures:
         def read(rows: slice) -> Tensor:
             return normalised_pixels(pool.pictures[rows], model.device)
 
         with processes().main_process_first():
-            return compute_features(model.eval(), read, len(pool.pictures), self.folder)
+            return compute_features(model.eval(), read, len(pool.pictures), folder)
 
     def _stage_one(self, model: CirModel, data: TripletSet, pretraining: Pretraining) -> int:
         recipe = self.recipe
@@ -214,6 +237,22 @@ class Run:
             others=recipe.stage_two_others,
         )
         return self._run("stage-two", stage.modules, recipe.stage_two_steps, recipe.stage_two_rate, stage.step)
+
+    def _similarity_weight(self, model: CirModel) -> float:
+        """Fit the weight of stage one's cosine on groups that are drawn for this alone."""
+        folder = self.folder / "unseen"
+        with processes().main_process_first():
+            pool = open_pool(
+                folder,
+                groups=self.recipe.unseen_groups,
+                size=CATALOG_SMALL.image_size,
+                seed=self.recipe.seed + UNSEEN_SEED,
+                workers=2,
+            )
+        features = self._features_of(model, pool, folder)
+        weight = fit_similarity_weight(*paired_scores(model, pool_triplets(pool, features), self.tokenizer))
+        logger.info("similarity: stage one's cosine has the weight %.1f in the final score", weight)
+        return weight
 
     def _run(self, name: str, modules: nn.ModuleDict, steps: int, rate: float, losses: BatchLosses) -> int:
         if self.start is not None and name in STARTED_STAGES:

@@ -31,6 +31,7 @@ TINY = Recipe(
     stage_one_batch=4,
     stage_two_steps=2,
     stage_two_batch=3,
+    unseen_groups=250,
 )
 
 
