@@ -67,9 +67,11 @@ def read_bundle_model(bundle: Bundle) -> ModelFolder:
         modules = cast("dict[GraphName, nn.Module]", graph_modules(model))
     if second is not None:
         modules["candidate_encoder"] = second
+    # before any weight is there: graphs may share layers
+    orders = {name: _call_order(name, module, bundle) for name, module in modules.items()}
     for name, module in modules.items():
         graph = read_graph(bundle.graph_path(name))
-        taken = _fill(module, _call_order(name, module, bundle), graph)
+        taken = _fill(module, orders[name], graph)
         if name == "reranker":
             _take_apart(model, graph, taken)
     provenance: JsonObject = {

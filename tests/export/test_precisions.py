@@ -69,9 +69,12 @@ def test_a_variant_changes_neither_the_fingerprint_nor_the_exact_scores(bundle: 
 def test_stored_tokens_go_into_the_integer_product_as_they_are(bundle: Bundle) -> None:
     graph = onnx.load(str(bundle.graph_path("reranker", "int8")), load_external_data=False).graph
     readers = {node.op_type for node in graph.node if "candidate_tokens" in node.input}
-    assert readers == {"MatMulInteger", "Transpose", "Shape"}
-    floats = {w.name for w in graph.initializer if w.data_type == TensorProto.FLOAT and len(w.dims) >= 2}
-    assert not [node for node in graph.node if node.op_type == "MatMul" and node.input[1] in floats]
+    # as floats they are read for stage one's cosine alone, which takes the first token
+    floats = {node.output[0] for node in graph.node if node.op_type == "Cast" and "candidate_tokens" in node.input}
+    assert readers - {"Cast"} == {"MatMulInteger", "Transpose", "Shape"}
+    assert {node.op_type for node in graph.node if floats & set(node.input)} <= {"Gather", "Slice"}
+    weights = {w.name for w in graph.initializer if w.data_type == TensorProto.FLOAT and len(w.dims) >= 2}
+    assert not [node for node in graph.node if node.op_type == "MatMul" and node.input[1] in weights]
 
 
 def test_integer_products_are_exact_where_everything_is_a_whole_number() -> None:

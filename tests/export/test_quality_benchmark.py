@@ -95,7 +95,7 @@ def test_a_run_writes_its_documents_and_goes_on_where_it_was(tmp_path: Path) -> 
     assert set(found) == {"main", "credibility", "agreement", "slices", "ablations", "precision"}
     assert found["ablations"]["data"]["queries"] == 4
     assert abs(found["precision"]["data"]["tokens_float32"]["R@10"]["difference"]["value"]) <= 25
-    assert len(list(scores.parent.glob("ablations/*.npy"))) == len(found["ablations"]["rows"]) - 2
+    assert len(list(scores.parent.glob("ablations/*.npy"))) == len(found["ablations"]["rows"]) - 3
     assert found["agreement"]["data"]["same_order"] == 4
     assert scores.stat().st_mtime_ns == written
     assert "--products 60 --queries 4 --only main" in (docs / "quality.md").read_text(encoding="utf-8")
@@ -125,8 +125,9 @@ def test_a_stream_put_to_its_mean_no_longer_tells_candidates_apart(tmp_path: Pat
     ).score(query, candidates)
 
     exact = Reranker.open(bundle, provider="cpu", threads=1).score(query, candidates)
-    assert np.allclose(exact, head, atol=1e-4)
-    assert np.allclose(alone, _scores_of_head(states["stream_0"], np.repeat(mean[None], 6, axis=0)), atol=1e-4)
+    without = _scores_of_head(states["stream_0"], np.repeat(mean[None], 6, axis=0))
+    # beside the head's score there is stage one's cosine, which no stream has a part in
+    assert np.allclose(alone - without, exact - head, atol=1e-3)
     assert not np.allclose(alone, exact, atol=1e-3)
 
 
