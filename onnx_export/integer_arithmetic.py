@@ -44,7 +44,7 @@ def with_integer_products(model: onnx.ModelProto) -> onnx.ModelProto:
     rewriting = _Rewriting.of(model)
     nodes: list[NodeProto] = []
     for node in model.graph.node:
-        nodes += rewriting.replace(node) if node.op_type == "MatMul" else [node]
+        nodes += rewriting.replace(node)
     return rewriting.rebuilt(nodes)
 
 
@@ -65,38 +65,47 @@ class _Rewriting:
     Attributes:
         model: the float graph.
         weights: constant values by name, transposed ones included.
-        tokens: names that stand for the stored tokens as float32, to the int8 value that takes their place.
+        tokens: names that stand for the stored tokens as float32.
+        columns: names that stand for their transpose; its int8 form is called the same with ``_int8``.
         quantised: float values that have a uint8 form, to the nodes' outputs (values, scale, zero point).
         constants: weights of the new graph.
     """
 
     model: onnx.ModelProto
     weights: dict[str, NDArray[np.float32]]
-    tokens: dict[str, str]
+    tokens: set[str]
+    columns: set[str]
     quantised: dict[str, tuple[str, str, str]] = field(default_factory=dict)
     constants: dict[str, TensorProto] = field(default_factory=dict)
 
     @classmethod
     def of(cls, model: onnx.ModelProto) -> _Rewriting:
         weights = {w.name: numpy_helper.to_array(w) for w in model.graph.initializer}
-        tokens: dict[str, str] = {}
+        tokens: set[str] = set()
+        columns: set[str] = set()
         for node in model.graph.node:
-            if node.op_type == "Transpose" and node.input[0] in weights:
-                weights[node.output[0]] = weights[node.input[0]].transpose(_permutation(node))
             if node.op_type == "Cast" and node.input[0] == STORED_TOKENS:
-                tokens[node.output[0]] = STORED_TOKENS
-        return cls(model, weights, tokens)
+                tokens.add(node.output[0])
+            elif node.op_type == "Transpose" and node.input[0] in weights:
+                weights[node.output[0]] = weights[node.input[0]].transpose(_permutation(node))
+            elif node.op_type == "Transpose" and node.input[0] in tokens:
+                columns.add(node.output[0])
+        return cls(model, weights, tokens, columns)
 
     def replace(self, node: NodeProto) -> list[NodeProto]:
-        """Give the nodes that take a product's place: the product itself where it is none of the three kinds."""
+        """Give the nodes that take a node's place: itself where it is none of the three kinds of product."""
+        if node.output[0] in self.columns:
+            columns = [f"{node.output[0]}_int8"]
+            return [node, helper.make_node("Transpose", [STORED_TOKENS], columns, perm=_permutation(node))]
+        if node.op_type != "MatMul":
+            return [node]
         left, right = node.input
         if right in self.weights and self.weights[right].ndim >= 2:
             return self._by_weights(node, left, right)
         if right in self.tokens:
-            return self._attention_by_tokens(node, left, self.tokens[right])
-        producer = next((n for n in self.model.graph.node if right in n.output), None)
-        if producer is not None and producer.op_type == "Transpose" and producer.input[0] in self.tokens:
-            return self._queries_by_tokens(node, left, producer)
+            return self._attention_by_tokens(node, left)
+        if right in self.columns:
+            return self._queries_by_tokens(node, left, f"{right}_int8")
         return [node]
 
     def _by_weights(self, node: NodeProto, left: str, right: str) -> list[NodeProto]:
@@ -114,30 +123,29 @@ class _Rewriting:
             helper.make_node("Mul", [f"{out}_sum", f"{out}_scale"], [out]),
         ]
 
-    def _queries_by_tokens(self, node: NodeProto, left: str, transpose: NodeProto) -> list[NodeProto]:
-        out, tokens = node.output[0], f"{transpose.output[0]}_int8"
+    def _queries_by_tokens(self, node: NodeProto, left: str, columns: str) -> list[NodeProto]:
+        out = node.output[0]
         nodes, (values, scale, zero) = self._quantise(left)
-        if tokens not in self.quantised:
-            self.quantised[tokens] = (tokens, "", "")
-            stored = self.tokens[transpose.input[0]]
-            nodes.append(helper.make_node("Transpose", [stored], [tokens], perm=_permutation(transpose)))
         return [
             *nodes,
-            helper.make_node("MatMulInteger", [values, tokens, zero], [f"{out}_int32"]),
+            helper.make_node("MatMulInteger", [values, columns, zero], [f"{out}_int32"]),
             helper.make_node("Cast", [f"{out}_int32"], [f"{out}_sum"], to=TensorProto.FLOAT),
             helper.make_node("Mul", [f"{out}_sum", scale], [out]),
         ]
 
-    def _attention_by_tokens(self, node: NodeProto, left: str, tokens: str) -> list[NodeProto]:
+    def _attention_by_tokens(self, node: NodeProto, left: str) -> list[NodeProto]:
         out = node.output[0]
         self._add("last_axis", np.array([-1], np.int64))
+        self._add("tiny", np.array(np.finfo(np.float32).tiny, np.float32))
         self._add("one_255th", np.array(1 / LARGEST_UINT8, np.float32))
         self._add("uint8_zero", np.array(0, np.uint8))
         return [
-            helper.make_node("ReduceMax", [left, "last_axis"], [f"{out}_largest"], keepdims=1),
+            helper.make_node("ReduceMax", [left, "last_axis"], [f"{out}_most"], keepdims=1),
+            # tokens of scale 0, as of nothing, are attended to with weight 0
+            helper.make_node("Max", [f"{out}_most", "tiny"], [f"{out}_largest"]),
             helper.make_node("Div", [left, f"{out}_largest"], [f"{out}_share"]),
             helper.make_node("QuantizeLinear", [f"{out}_share", "one_255th", "uint8_zero"], [f"{out}_uint8"]),
-            helper.make_node("MatMulInteger", [f"{out}_uint8", tokens], [f"{out}_int32"]),
+            helper.make_node("MatMulInteger", [f"{out}_uint8", STORED_TOKENS], [f"{out}_int32"]),
             helper.make_node("Cast", [f"{out}_int32"], [f"{out}_sum"], to=TensorProto.FLOAT),
             helper.make_node("Mul", [f"{out}_largest", "one_255th"], [f"{out}_scale"]),
             helper.make_node("Mul", [f"{out}_sum", f"{out}_scale"], [out]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,10 +13,11 @@ import onnx
 
 from onnx_export.errors import ExportError
 from onnx_export.integer_arithmetic import with_integer_products
-from qdrant_cir.bundle import Bundle, GraphVariant, load_bundle, sha256_of, write_manifest
+from qdrant_cir.bundle import Bundle, GraphVariant, ModelSizes, load_bundle, sha256_of, write_manifest
 from qdrant_cir.reranker import Reranker
+from qdrant_cir.sessions import open_session
 from qdrant_cir.token_codec import quantize
-from qdrant_cir.types import ComposedQuery, Float32, Precision
+from qdrant_cir.types import ComposedQuery, Precision, StoredTokens
 
 CHECKED_CANDIDATES, CHECKED_LENGTH = 32, 12
 
@@ -51,20 +52,29 @@ def add_precision(folder: Path, precision: Precision) -> AddedPrecision:
     if convert is None:
         raise ExportError(f"A bundle is {precision} as it is exported; add one of {', '.join(CONVERSIONS)}.")
     bundle = load_bundle(folder)
+    exact_graph = bundle.graph_path("reranker")
     file = f"onnx/reranker_{precision}.onnx"
-    converted = convert(onnx.load(str(bundle.graph_path("reranker"))))
     with tempfile.TemporaryDirectory(dir=folder, prefix=".add-precision-") as scratch:
         made = Path(scratch) / Path(file).name
+        converted = convert(onnx.load(str(exact_graph)))
         onnx.save_model(converted, str(made), save_as_external_data=True, location=f"{made.name}.data")
+        added = _compared(bundle, made, file)
+        _name_variant(bundle, precision, None)  # no manifest names files while they are replaced
         for path in Path(scratch).iterdir():
-            path.chmod(bundle.graph_path("reranker").stat().st_mode)  # onnx writes weights for the owner alone
+            path.chmod(exact_graph.stat().st_mode)  # onnx writes weights for the owner alone
             shutil.move(path, folder / "onnx" / path.name)
     files = {name: sha256_of(folder / name) for name in (file, f"{file}.data") if (folder / name).exists()}
+    _name_variant(bundle, precision, GraphVariant(file, files))
+    return added
+
+
+def _name_variant(bundle: Bundle, precision: Precision, variant: GraphVariant | None) -> None:
+    """Write the manifest with this variant, or without it."""
     entry = bundle.manifest.graphs["reranker"]
-    variants = {**entry.variants, precision: GraphVariant(file, files)}
+    others = {name: found for name, found in entry.variants.items() if name != precision}
+    variants = others if variant is None else {**others, precision: variant}
     graphs = {**bundle.manifest.graphs, "reranker": replace(entry, variants=variants)}
-    write_manifest(folder, replace(bundle.manifest, graphs=graphs))
-    return _compared(load_bundle(folder), precision, file)
+    write_manifest(bundle.folder, replace(bundle.manifest, graphs=graphs))
 
 
 def _with_half_floats(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -75,30 +85,33 @@ def _with_half_floats(model: onnx.ModelProto) -> onnx.ModelProto:
     return converted
 
 
-CONVERSIONS: Mapping[Precision, Callable[[onnx.ModelProto], onnx.ModelProto]] = {
+CONVERSIONS: dict[Precision, Callable[[onnx.ModelProto], onnx.ModelProto]] = {
     "int8": with_integer_products,
     "float16": _with_half_floats,
 }
 
 
-def _compared(bundle: Bundle, precision: Precision, file: str) -> AddedPrecision:
-    exact, fast = (_scores(bundle, which) for which in ("float32", precision))
+def _compared(bundle: Bundle, made: Path, file: str) -> AddedPrecision:
+    query, stored = _random_triplets(bundle.manifest.sizes)
+    exact, fast = (
+        Reranker(open_session(graph, provider="cpu")).score(query, stored)
+        for graph in (bundle.graph_path("reranker"), made)
+    )
     if not np.isfinite(fast).all():
         raise ExportError(
-            f"The {precision} re-ranker of {bundle.folder} gives scores that are no numbers; its activations do not "
-            "fit. Do not use it: export the bundle again."
+            f"{file} was not added to {bundle.folder}: its scores are no numbers, for the model's activations do not "
+            "fit this precision. Use the exact re-ranker."
         )
     differences = np.abs(fast - exact) / exact.std()
     return AddedPrecision(file, float(np.sqrt(np.mean(differences**2))), float(differences.max()))
 
 
-def _scores(bundle: Bundle, precision: Precision) -> Float32:
-    sizes, rng = bundle.manifest.sizes, np.random.default_rng(0)
+def _random_triplets(sizes: ModelSizes) -> tuple[ComposedQuery, StoredTokens]:
+    rng = np.random.default_rng(0)
     shape = (CHECKED_CANDIDATES, sizes.token_rows, sizes.token_dims)
     query = ComposedQuery(
         vector=np.zeros(sizes.vector_size, dtype=np.float32),
         input_ids=rng.integers(1, 100, CHECKED_LENGTH),
         fusion_states=rng.standard_normal((CHECKED_LENGTH, sizes.fusion_dims), dtype=np.float32),
     )
-    stored = quantize(rng.standard_normal(shape, dtype=np.float32), sizes.token_codec)
-    return Reranker.open(bundle, provider="cpu", precision=precision).score(query, stored)
+    return query, quantize(rng.standard_normal(shape, dtype=np.float32), sizes.token_codec)

@@ -45,10 +45,6 @@ def ablation_sections(bench: Bench) -> list[Section]:
     rows: list[tuple[str, ...]] = []
     data: JsonObject = {"queries": count}
     tables = [("stage_one", "nothing: stage one alone", bench.retrieved[:count])]
-    if weight := similarity_weight(bench):
-        alone = bench.answers.scores[:count, :RERANK_DEPTH] - weight * _cosines(bench, order)
-        table = score_rankings(rerank(order, alone, depth=order.shape[1]), truth)
-        tables.append(("without_cosine", "everything, its score without stage one's cosine", table))
     for ablation in _ablations(bench, count, order):
         kept = bench.kept / "ablations" / f"{ablation.name}.npy"
         scores = score_all(ablation.reranker, ablation.queries, order, bench.gallery, kept)
@@ -86,19 +82,6 @@ def ablation_sections(bench: Bench) -> list[Section]:
             data=data,
         )
     ]
-
-
-def similarity_weight(bench: Bench) -> float:
-    """Give the weight of stage one's cosine in the bundle's scores, which the exporter wrote down."""
-    sizes = bench.bundle.manifest.provenance.get("sizes")
-    weight = sizes.get("similarity_weight", 0.0) if isinstance(sizes, dict) else 0.0
-    return float(weight) if isinstance(weight, int | float) else 0.0
-
-
-def _cosines(bench: Bench, order: Int64) -> Float32:
-    """Give stage one's cosine of the first queries with their candidates [Q, K]."""
-    queries = bench.answers.queries[: len(order)]
-    return np.stack([bench.gallery.vectors[rows] @ q.vector for q, rows in zip(queries, order, strict=True)])
 
 
 def _ablations(bench: Bench, count: int, order: Int64) -> list[Ablation]:

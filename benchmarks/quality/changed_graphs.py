@@ -77,44 +77,6 @@ def with_codec(model: onnx.ModelProto, codec: TokenCodec) -> onnx.ModelProto:
     return model
 
 
-def with_half_floats(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Hold weights and compute in float16; where the processor has no such kernel, results are rounded to it."""
-    from onnxruntime.transformers.float16 import convert_float_to_float16
-
-    converted: onnx.ModelProto = convert_float_to_float16(model, keep_io_types=True)
-    return converted
-
-
-def with_int8_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Hold the weights of matrix products in int8, a scale per column, and compute these in integers.
-
-    What stands on their left becomes uint8 with one scale, taken anew in every run (onnxruntime's dynamic
-    quantisation). Weights with a matrix per head stay float32: its kernel takes scales of a single matrix alone.
-    """
-    import tempfile
-
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    with tempfile.TemporaryDirectory() as folder:
-        given, folded, made = (Path(folder) / name for name in ("given.onnx", "folded.onnx", "made.onnx"))
-        onnx.save_model(model, str(given))
-        quant_pre_process(str(given), str(folded), skip_symbolic_shape=True)
-        quantize_dynamic(
-            str(folded),
-            str(made),
-            per_channel=True,
-            weight_type=QuantType.QInt8,
-            nodes_to_exclude=_products_per_head(onnx.load(str(folded))),
-        )
-        return onnx.load(str(made))
-
-
-def _products_per_head(model: onnx.ModelProto) -> list[str]:
-    stacked = {weight.name for weight in model.graph.initializer if len(weight.dims) > 2}
-    return [node.name for node in model.graph.node if stacked & set(node.input)]
-
-
 def _join(model: onnx.ModelProto) -> NodeProto:
     """Find where both streams' first states come together, going up from the score."""
     makers = {name: node for node in model.graph.node for name in node.output}

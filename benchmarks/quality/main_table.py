@@ -37,7 +37,8 @@ _BAR_COLUMNS = {"R@1": R1, "R@100": R100}
 
 def main_sections(bench: Bench) -> list[Section]:
     """Measure stage one, both stages, the floors, and the agreement with the retriever."""
-    return [_stages(bench), _credibility(bench), _agreement(bench)]
+    weight = similarity_weight(bench)
+    return [_stages(bench), *([_parts(bench, weight)] if weight else []), _credibility(bench), _agreement(bench)]
 
 
 def _stages(bench: Bench) -> Section:
@@ -60,6 +61,39 @@ def _stages(bench: Bench) -> Section:
                 "gain": interval_json(row.gain),
             }
             for row in compared
+        },
+    )
+
+
+def similarity_weight(bench: Bench) -> float:
+    """Give the weight of stage one's cosine in the bundle's scores, which the exporter wrote down; 0 for none."""
+    sizes = bench.bundle.manifest.provenance.get("sizes")
+    weight = sizes.get("similarity_weight", 0.0) if isinstance(sizes, dict) else 0.0
+    return float(weight) if isinstance(weight, int | float) else 0.0
+
+
+def _parts(bench: Bench, weight: float) -> Section:
+    """Take the score apart: the same candidates in the order of the re-ranker's own part of it."""
+    answers = bench.answers
+    cosines = [bench.gallery.vectors[rows] @ q.vector for q, rows in zip(answers.queries, answers.order, strict=True)]
+    own = np.asarray(answers.scores - weight * np.stack(cosines), dtype=np.float32)
+    alone = rerank(answers.order, own, depth=RERANK_DEPTH)
+    tables = {
+        "stage one's cosine": bench.retrieved,
+        "the re-ranker alone": score_rankings(alone, bench.held_out.queries),
+        f"their sum, the cosine {weight:g} times": bench.reranked,
+    }
+    found = {name: intervals(table) for name, table in tables.items()}
+    columns = (R1, R10)
+    return Section(
+        name="parts",
+        title="What the score is made of",
+        command=bench.settings.command_of("main"),
+        columns=("order by", *(f"{METRICS[column].name}, %" for column in columns)),
+        rows=tuple((name, *(in_words(values[column]) for column in columns)) for name, values in found.items()),
+        data={
+            name: {METRICS[column].name: interval_json(values[column]) for column in columns}
+            for name, values in found.items()
         },
     )
 

@@ -9,7 +9,7 @@ from functools import partial
 from benchmarks.machine import LoadMeter, alternate, describe_machine, median_ratio
 from benchmarks.quality.answers import rerank, score_with
 from benchmarks.quality.bench import RERANK_DEPTH, Bench
-from benchmarks.quality.changed_graphs import open_changed, with_codec, with_half_floats, with_int8_weights
+from benchmarks.quality.changed_graphs import open_changed, with_codec
 from benchmarks.quality.figures import (
     R1,
     R10,
@@ -21,6 +21,7 @@ from benchmarks.quality.figures import (
     score_rankings,
 )
 from benchmarks.quality.sections import Section
+from onnx_export.precisions import CONVERSIONS
 from qdrant_cir.bundle import TokenCodec
 from qdrant_cir.reranker import Reranker
 from qdrant_cir.token_codec import quantize
@@ -82,9 +83,8 @@ def precision_sections(bench: Bench) -> list[Section]:
                 f"{min(_TIMED_QUERIES, len(bench.texts))} queries in turn; below 1 is faster. "
                 f"{describe_machine(bench.settings.threads, packages=('onnxruntime', 'numpy'))}; other processes took "
                 f"{load.cores_taken():.1f} cores meanwhile. float16 on a processor without such arithmetic is float32 "
-                "products of numbers rounded to it: its recall counts, its time does not. int8 weights and products "
-                "are onnxruntime's dynamic quantisation, a scale per column; products with a matrix per head stay "
-                "float32.",
+                "products of numbers rounded to it: its recall counts, its time does not. The graphs are those that "
+                "`python -m onnx_export add-precision` writes.",
             ),
             data={form.name: _data(compared[form.name], ratios[form.name]) for form in forms},
         )
@@ -117,23 +117,19 @@ def _data(compared: tuple[Compared, ...], ratio: float) -> JsonObject:
 
 
 def _forms(bench: Bench) -> list[Form]:
-    """The bundle's own variants, int8 and float16 made here, and the other codecs of stored tokens."""
+    """The re-ranker in every other precision, and in its own on the other codecs of stored tokens."""
     bundle, threads, graphs = bench.bundle, bench.settings.threads, bench.kept / "graphs"
     codec, stored = bundle.manifest.token_codec, bench.gallery.candidates
     forms = [
         Form(
-            f"bundle_{precision}",
-            f"the bundle's {precision} graph",
-            Reranker.open(bundle, provider="cpu", threads=threads, precision=precision),
+            precision,
+            f"{precision} arithmetic",
+            open_changed(bundle, convert, graphs / f"{precision}.onnx", threads=threads),
             stored,
         )
-        for precision in bundle.manifest.graphs["reranker"].variants
+        for precision, convert in CONVERSIONS.items()
+        if precision != "int8" or codec == "int8"
     ]
-    for name, title, change in (
-        ("int8_weights", "int8 weights and products", with_int8_weights),
-        ("float16", "float16 weights and arithmetic", with_half_floats),
-    ):
-        forms.append(Form(name, title, open_changed(bundle, change, graphs / f"{name}.onnx", threads=threads), stored))
     for other in _CODECS:
         if other != codec:
             reranker = open_changed(

@@ -49,7 +49,7 @@ class Section:
         return "\n".join(lines)
 
 
-ORDER = ("main", "credibility", "agreement", "k", "slices", "ablations", "precision")
+ORDER = ("main", "parts", "credibility", "agreement", "k", "slices", "ablations", "precision")
 
 
 def keep_section(folder: Path, section: Section) -> None:

@@ -25,8 +25,8 @@ class ModelSizes:
         vocabulary: rows of the word embedding.
         max_positions: rows of the position embedding, hence the longest text in tokens.
         vector_size: dimensions D of the embedding that Qdrant searches.
-        similarity_weight: of stage one's cosine in the final score, beside the re-ranker's own; 0 is the paper's model.
         merge_layers_from: first re-ranker layer that merges its streams by a learnt projection; before it, the mean.
+        similarity_weight: of stage one's cosine in the final score, beside the re-ranker's own; 0 is the paper's model.
     """
 
     image_size: int

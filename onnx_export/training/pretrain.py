@@ -85,7 +85,7 @@ class Pretraining:
         """Draw a batch from (seed, its number) and give its losses."""
         rng = np.random.default_rng((self.seed, batch))
         groups = rng.integers(len(self.pool.groups), size=self.groups_per_step)
-        if self.pictures_per_group == PICTURES_PER_GROUP:
+        if self.pictures_per_group == PICTURES_PER_GROUP:  # whole groups need no draw
             places = np.tile(np.arange(PICTURES_PER_GROUP), (len(groups), 1))
         else:
             places = np.stack([self._places(rng) for _ in groups])

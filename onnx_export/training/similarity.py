@@ -1,8 +1,9 @@
 """How much of stage one's cosine the final score holds, fitted on queries that no stage has seen.
 
 The re-ranker is trained without it, as in the paper. Both numbers know something that the other does not: the cosine is
-right on the product as a whole, the re-ranker on which part has what. On its training queries stage one is nearly
-always right, so a weight learnt there would leave nothing to the re-ranker; hence the fresh ones.
+right on the product as a whole, the re-ranker on which part has what. On its training queries stage one is right in
+more than 90 % at the end (``stage-one.log.jsonl``), far more than elsewhere, and a weight learnt there would trust it
+too much; hence the fresh ones.
 """
 
 from __future__ import annotations

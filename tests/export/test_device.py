@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch: pip install 'qdrant-cir[export]'")
 
+from tiny_sizes import SIZES as TINY_SIZES  # noqa: E402
 from torch.utils import backend_registration  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch.utils._pytree import tree_leaves, tree_map  # noqa: E402
 
-from onnx_export.models import CirModel, ModelSizes, build_model  # noqa: E402
+from onnx_export.models import CirModel, build_model  # noqa: E402
 from onnx_export.training import pool as pools  # noqa: E402
 from onnx_export.training.features import compute_features  # noqa: E402
 from onnx_export.training.grounding import Grounding  # noqa: E402
@@ -36,22 +38,7 @@ from onnx_export.training.triplets import TripletSet, pool_triplets  # noqa: E40
 
 ROOT = Path(__file__).parents[2]
 MAY_MIX = ("aten._to_copy", "aten.copy_", "aten.index.Tensor", "aten.index_put_", "aten._index_put_impl_")
-SIZES = ModelSizes(
-    image_size=32,
-    patch_size=16,
-    stem="convolutional",
-    image_width=16,
-    image_depth=1,
-    image_heads=2,
-    text_width=16,
-    text_depth=3,
-    text_heads=2,
-    feed_forward=32,
-    vocabulary=512,
-    max_positions=64,
-    vector_size=8,
-    merge_layers_from=1,
-)
+SIZES = replace(TINY_SIZES, stem="convolutional", text_depth=3)
 
 
 def elsewhere() -> torch.device:

@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
+from onnx_export import precisions
 from onnx_export.errors import ExportError
 from onnx_export.integer_arithmetic import with_integer_products
 from onnx_export.precisions import add_precision
@@ -21,7 +22,7 @@ from qdrant_cir.image_sources import ImageRecord
 from qdrant_cir.indexer import Indexer
 from qdrant_cir.reranker import Reranker
 from qdrant_cir.token_codec import quantize
-from qdrant_cir.types import ComposedQuery, Float32, Precision
+from qdrant_cir.types import ComposedQuery, Float32, Precision, StoredTokens
 
 QUERY_ROWS, TOKEN_ROWS, DIMS = 3, 5, 4
 
@@ -36,21 +37,38 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return load_bundle(folder)
 
 
-def scores(bundle: Bundle, precision: Precision) -> Float32:
-    """Score 64 random candidates."""
+def triplets(bundle: Bundle) -> tuple[ComposedQuery, StoredTokens]:
+    """A random query and 64 random candidates."""
     sizes, rng = bundle.manifest.sizes, np.random.default_rng(5)
     tokens = rng.standard_normal((64, sizes.token_rows, sizes.token_dims), dtype=np.float32)
     states = rng.standard_normal((9, sizes.fusion_dims), dtype=np.float32)
     query = ComposedQuery(np.zeros(sizes.vector_size, np.float32), rng.integers(5, 300, 9), states)
-    return Reranker.open(bundle, provider="cpu", precision=precision).score(query, quantize(tokens, "int8"))
+    return query, quantize(tokens, "int8")
+
+
+def scores(bundle: Bundle, precision: Precision) -> Float32:
+    return Reranker.open(bundle, provider="cpu", precision=precision).score(*triplets(bundle))
+
+
+def spread_of_the_head(bundle: Bundle) -> float:
+    """Standard deviation of the re-ranker's own part of the exact scores, which holds no cosine of stage one."""
+    model = onnx.load(str(bundle.graph_path("reranker")))
+    total = next(node for node in model.graph.node if "scores" in node.output)
+    assert total.op_type == "Add"
+    model.graph.output.append(helper.make_tensor_value_info(total.input[0], TensorProto.FLOAT, None))
+    query, stored = triplets(bundle)
+    given = {"input_ids": query.input_ids[None], "fusion_states": query.fusion_states[None]}
+    given |= {"candidate_tokens": stored.values, "candidate_scales": stored.scales}
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    return float(session.run([total.input[0]], given)[0].std())
 
 
 @pytest.mark.parametrize(("precision", "most"), [("int8", 0.25), ("float16", 0.02)])
-def test_other_arithmetic_moves_scores_by_a_fraction_of_their_spread(
+def test_other_arithmetic_moves_scores_by_a_fraction_of_the_rerankers_spread(
     bundle: Bundle, precision: Precision, most: float
 ) -> None:
     exact, fast = scores(bundle, "float32"), scores(bundle, precision)
-    moved = np.abs(fast - exact).max() / exact.std()
+    moved = np.sqrt(np.mean((fast - exact) ** 2)) / spread_of_the_head(bundle)
     assert 0 < moved < most
 
 
@@ -150,6 +168,30 @@ def test_the_answer_says_what_the_scores_were_computed_in(bundle: Bundle, tmp_pa
     exact, fast = ({c.image_id: c.rerank_score for c in a.candidates} for a in answers.values())
     assert exact.keys() == fast.keys()
     assert exact != fast
+
+
+def test_a_precision_that_gives_no_numbers_is_not_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def spoilt(model: onnx.ModelProto) -> onnx.ModelProto:
+        head = next(w for w in model.graph.initializer if w.name == "cls_head.2.bias")
+        head.CopyFrom(numpy_helper.from_array(np.full(2, np.nan, np.float32), head.name))
+        return model
+
+    folder = tmp_path / "bundle"
+    shutil.copytree(default_bundle_path(), folder)
+    monkeypatch.setitem(precisions.CONVERSIONS, "int8", spoilt)
+    with pytest.raises(ExportError, match="was not added"):
+        add_precision(folder, "int8")
+    assert not load_bundle(folder).manifest.graphs["reranker"].variants
+    assert sorted(p.name for p in folder.rglob("*")) == sorted(p.name for p in default_bundle_path().rglob("*"))
+
+
+def test_a_variant_is_replaced_by_one_of_the_same_precision(tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(default_bundle_path(), folder)
+    add_precision(folder, "int8")
+    first = load_bundle(folder).manifest
+    add_precision(folder, "int8")
+    assert load_bundle(folder).manifest == first
 
 
 def test_a_damaged_variant_is_refused_before_it_does_harm(bundle: Bundle, tmp_path: Path) -> None:

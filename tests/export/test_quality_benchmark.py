@@ -15,8 +15,6 @@ from benchmarks.quality.changed_graphs import (
     open_changed,
     with_codec,
     with_first_states,
-    with_half_floats,
-    with_int8_weights,
     without_stream,
     write_changed,
 )
@@ -92,10 +90,10 @@ def test_a_run_writes_its_documents_and_goes_on_where_it_was(tmp_path: Path) -> 
     main([*command, "--only", "slices,ablations,precision"])
 
     found = json.loads((out / "quality.json").read_text(encoding="utf-8"))
-    assert set(found) == {"main", "credibility", "agreement", "slices", "ablations", "precision"}
+    assert set(found) == {"main", "parts", "credibility", "agreement", "slices", "ablations", "precision"}
     assert found["ablations"]["data"]["queries"] == 4
     assert abs(found["precision"]["data"]["tokens_float32"]["R@10"]["difference"]["value"]) <= 25
-    assert len(list(scores.parent.glob("ablations/*.npy"))) == len(found["ablations"]["rows"]) - 3
+    assert len(list(scores.parent.glob("ablations/*.npy"))) == len(found["ablations"]["rows"]) - 2
     assert found["agreement"]["data"]["same_order"] == 4
     assert scores.stat().st_mtime_ns == written
     assert "--products 60 --queries 4 --only main" in (docs / "quality.md").read_text(encoding="utf-8")
@@ -131,13 +129,10 @@ def test_a_stream_put_to_its_mean_no_longer_tells_candidates_apart(tmp_path: Pat
     assert not np.allclose(alone, exact, atol=1e-3)
 
 
-def test_narrower_numbers_give_nearly_the_same_scores(tmp_path: Path) -> None:
+def test_float_tokens_give_the_scores_of_the_bundles_own(tmp_path: Path) -> None:
     bundle = load_bundle()
     query, candidates = _some_triplets(count=8)
     exact = Reranker.open(bundle, provider="cpu", threads=1).score(query, candidates)
-
-    halves = open_changed(bundle, with_half_floats, tmp_path / "half.onnx", threads=1).score(query, candidates)
-    whole = open_changed(bundle, with_int8_weights, tmp_path / "int8.onnx", threads=1).score(query, candidates)
     read = StoredTokens(
         values=(candidates.values * candidates.scales[..., None]).astype(np.float32),
         scales=np.ones_like(candidates.scales),
@@ -147,5 +142,3 @@ def test_narrower_numbers_give_nearly_the_same_scores(tmp_path: Path) -> None:
     ).score(query, read)
 
     assert np.abs(of_floats - exact).max() < 1e-4 * exact.std() + 1e-5
-    assert 0 < np.abs(halves - exact).max() < 0.05 * exact.std()
-    assert 0 < np.sqrt(np.mean((whole - exact) ** 2)) < 0.3 * exact.std()

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +16,11 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs torch: pip install 'qdrant-cir[export]'")
 pytest.importorskip("accelerate", reason="needs accelerate: pip install 'qdrant-cir[export]'")
 
+from tiny_sizes import SIZES  # noqa: E402
+
 from onnx_export.errors import TrainingError  # noqa: E402
 from onnx_export.model_folder import ModelFolder, load_model_folder, save_model_folder  # noqa: E402
-from onnx_export.models import ModelSizes, build_model  # noqa: E402
+from onnx_export.models import build_model  # noqa: E402
 from onnx_export.training.loop import train  # noqa: E402
 from onnx_export.training.own_data import read_own_data  # noqa: E402
 from onnx_export.training.own_training import OwnRun, read_own_recipe  # noqa: E402
@@ -30,22 +33,6 @@ from qdrant_cir.catalog.files import write_catalog  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 STEPS = 5
-SIZES = ModelSizes(
-    image_size=32,
-    patch_size=16,
-    stem="patch",
-    image_width=16,
-    image_depth=1,
-    image_heads=2,
-    text_width=16,
-    text_depth=2,
-    text_heads=2,
-    feed_forward=32,
-    vocabulary=512,
-    max_positions=64,
-    vector_size=8,
-    merge_layers_from=1,
-)
 
 
 def toy_weights(folder: Path, *, accumulation: int, rows: int = 8, has_odd_bias: bool = True) -> dict[str, list[float]]:
@@ -102,6 +89,16 @@ def test_two_batches_of_eight_teach_what_one_of_sixteen_does(tmp_path: Path) -> 
     assert halves["weight.weight"] == pytest.approx(whole["weight.weight"], abs=1e-6)
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As each of two processes has: bfloat16 products round by how they are shared out."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_fine_tuning_in_two_processes_gives_the_model_of_one_that_accumulates_two_batches(tmp_path: Path) -> None:
     write_catalog(sample_catalog(5, products=120, queries=12), tmp_path / "shop", size=32)
     start = tmp_path / "start"
@@ -112,7 +109,6 @@ def test_fine_tuning_in_two_processes_gives_the_model_of_one_that_accumulates_tw
     command = f"-m onnx_export train own --data own --root shop --start {start} --run two --recipe {recipe}"
     launch(tmp_path, *command.split())
     alone = replace(read_own_recipe(recipe), accumulation=2)
-    torch.set_num_threads(1)  # as each of the two has: bfloat16 products round by how they are shared out
     run = OwnRun(tmp_path / "one", alone, start=start, data=read_own_data("own", tmp_path / "shop"))
     one, two = (load_model_folder(folder).model.state_dict() for folder in (run.train(), tmp_path / "two" / "model"))
     assert any(not torch.equal(value, two[name]) for name, value in build_model(SIZES, seed=3).state_dict().items())
