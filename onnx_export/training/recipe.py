@@ -37,8 +37,8 @@ STARTED_STAGES = ("pretrain", "grounding")
 """The stages that a run's start trains; the later ones begin with the grounded text encoder."""
 
 
-UNSEEN_SEED = 1_000
-"""How far from the recipe's seed that of the groups is which the weight of stage one's cosine is fitted on."""
+FRESH_SEED, UNSEEN_SEED = 1, 1_000
+"""How far from the recipe's seed those of the groups are that no stage before has learnt from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,9 @@ class Recipe:
         stage_one_negatives: pictures of the whole pool that stage one ranks beside those of the batch.
         stage_two_near, stage_two_mined, stage_two_others: wrong candidates per query: near-duplicates of its own,
             stage one's best, pictures of the batch's other queries.
+        fresh_groups, fresh_steps: groups that are drawn for stage two alone, and the steps for which it goes on with
+            them, at a fresh learning rate. Stage one has not learnt them, so its fusion states and its cosines are
+            there as they are on new queries; the re-ranker learns there with the cosine beside its score, too.
         accumulation: batches that every process takes per optimiser step, in all stages. A step then learns from
             batch x accumulation x processes; each batch finds its negatives in itself.
         unseen_groups: groups, drawn for this alone, on which stage one's weight in the final score is fitted.
@@ -84,6 +87,8 @@ class Recipe:
     stage_two_near: int = 3
     stage_two_mined: int = 5
     stage_two_others: int = 1
+    fresh_groups: int = 0
+    fresh_steps: int = 0
     accumulation: int = 1
     unseen_groups: int = 500
     start: Recipe | None = None
@@ -181,8 +186,7 @@ class Run:
             seconds["stage-one"] = self._stage_one(model, data, pretraining)
             if last != "stage-one":
                 start_reranker_from_text_encoder(model, grounded)
-                seconds["stage-two"] = self._stage_two(model, data)
-                model.sizes = replace(model.sizes, similarity_weight=self._similarity_weight(model.eval()))
+                seconds |= self._rerank(model, data)
         self._save(model.eval(), seconds)
         return seconds
 
@@ -224,9 +228,26 @@ class Run:
         stage.read_with(pretraining.attributes, pretraining.heads.whole)
         return self._run("stage-one", stage.modules, recipe.stage_one_steps, recipe.stage_one_rate, stage.step)
 
-    def _stage_two(self, model: CirModel, data: TripletSet) -> int:
+    def _rerank(self, model: CirModel, data: TripletSet) -> JsonObject:
+        """Train the re-ranker on the pool, then on groups that stage one has not learnt; fit the cosine's weight."""
         recipe = self.recipe
-        stage = StageTwo(
+        rate, learnt = recipe.stage_two_rate, self._stage_two(model, data)
+        seconds: JsonObject = {
+            "stage-two": self._run("stage-two", learnt.modules, recipe.stage_two_steps, rate, learnt.step)
+        }
+        self._fit_similarity(model)
+        if recipe.fresh_steps:
+            drawn = self._drawn("fresh", recipe.fresh_groups, recipe.seed + FRESH_SEED, model)
+            fresh = self._stage_two(model, drawn)
+            fresh.modules.load_state_dict(learnt.modules.state_dict())
+            name = "stage-two-fresh"
+            seconds[name] = self._run(name, fresh.modules, recipe.fresh_steps, rate, fresh.step)
+            self._fit_similarity(model)
+        return seconds
+
+    def _stage_two(self, model: CirModel, data: TripletSet) -> StageTwo:
+        recipe = self.recipe
+        return StageTwo(
             model,
             data,
             self.tokenizer,
@@ -235,24 +256,23 @@ class Run:
             near=recipe.stage_two_near,
             mined=recipe.stage_two_mined,
             others=recipe.stage_two_others,
+            similarity_weight=model.sizes.similarity_weight,
         )
-        return self._run("stage-two", stage.modules, recipe.stage_two_steps, recipe.stage_two_rate, stage.step)
 
-    def _similarity_weight(self, model: CirModel) -> float:
-        """Fit the weight of stage one's cosine on groups that are drawn for this alone."""
-        folder = self.folder / "unseen"
+    def _drawn(self, name: str, groups: int, seed: int, model: CirModel) -> TripletSet:
+        """Draw groups into a folder of their own, and encode them."""
+        folder = self.folder / name
         with processes().main_process_first():
-            pool = open_pool(
-                folder,
-                groups=self.recipe.unseen_groups,
-                size=CATALOG_SMALL.image_size,
-                seed=self.recipe.seed + UNSEEN_SEED,
-                workers=2,
-            )
-        features = self._features_of(model, pool, folder)
-        weight = fit_similarity_weight(*paired_scores(model, pool_triplets(pool, features), self.tokenizer))
+            workers = len(os.sched_getaffinity(0))
+            pool = open_pool(folder, groups=groups, size=CATALOG_SMALL.image_size, seed=seed, workers=workers)
+        return pool_triplets(pool, self._features_of(model, pool, folder))
+
+    def _fit_similarity(self, model: CirModel) -> None:
+        """Fit the weight of stage one's cosine on groups that are drawn for this alone."""
+        data = self._drawn("unseen", self.recipe.unseen_groups, self.recipe.seed + UNSEEN_SEED, model.eval())
+        weight = fit_similarity_weight(*paired_scores(model, data, self.tokenizer))
         logger.info("similarity: stage one's cosine has the weight %.1f in the final score", weight)
-        return weight
+        model.sizes = replace(model.sizes, similarity_weight=weight)
 
     def _run(self, name: str, modules: nn.ModuleDict, steps: int, rate: float, losses: BatchLosses) -> int:
         if self.start is not None and name in STARTED_STAGES:

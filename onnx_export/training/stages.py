@@ -92,6 +92,9 @@ class StageTwo:
 
     Wrong are the pictures known to be near (``near``), some that stage one ranks high (``mined``, drawn from its best
     ``MINED_DEPTH`` with chances falling as the inverse of the rank), and targets of other queries (``others``).
+
+    With a ``similarity_weight`` there is a second loss of the same form, for the sum of the score and so many times
+    stage one's cosine. It is of use on triplets that stage one has not learnt: there the cosine's mistakes show.
     """
 
     def __init__(
@@ -105,10 +108,12 @@ class StageTwo:
         near: int,
         mined: int,
         others: int,
+        similarity_weight: float = 0.0,
     ) -> None:
         self.model, self.data, self.tokenizer, self.device = model, data, tokenizer, model.device
         self.seed, self.batch = seed, min(batch, len(data.triplets))
         self.near, self.mined, self.others = near, mined, others
+        self.similarity_weight = similarity_weight
         self.modules = nn.ModuleDict({"reranker": model.reranker})
         self.codes: Tensor | None = None
         if data.attributes is not None:
@@ -140,10 +145,10 @@ class StageTwo:
             torch.from_numpy(places.ravel()).to(self.device),
         )
         scores = self.model.reranker.cls_head(features)[:, 0].view(candidates.shape)
-        losses = {
-            "loss": functional.cross_entropy(scores, scores.new_zeros(len(triplets), dtype=torch.int64)),
-            "_accuracy": (scores.argmax(1) == 0).float().mean(),
-        }
+        losses = _target_first(scores, "")
+        if self.similarity_weight > 0:
+            cosines = similarity.gather(1, torch.from_numpy(candidates).to(self.device))
+            losses |= _target_first(scores + self.similarity_weight * cosines, "summed_")
         if self.codes is not None:
             losses |= self._mismatch(features, self.codes[candidates].to(self.device))
         return losses
@@ -172,6 +177,15 @@ class StageTwo:
         wanted = self.near + self.mined + self.others - len(near) - len(mined)
         other = rng.choice(elsewhere, wanted, replace=len(elsewhere) < wanted)
         return np.concatenate(([rng.choice(triplet.targets)], near, mined, other)).astype(np.int64)
+
+
+def _target_first(scores: Tensor, prefix: str) -> dict[str, Tensor]:
+    """Loss and accuracy of scores [B, W] whose right candidate is in column 0."""
+    targets = torch.zeros(len(scores), dtype=torch.int64, device=scores.device)
+    return {
+        f"{prefix}loss": functional.cross_entropy(scores, targets),
+        f"_{prefix}accuracy": (scores.argmax(1) == 0).float().mean(),
+    }
 
 
 def start_reranker_from_text_encoder(model: CirModel, grounded: dict[str, Tensor]) -> None:

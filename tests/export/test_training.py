@@ -31,6 +31,8 @@ TINY = Recipe(
     stage_one_batch=4,
     stage_two_steps=2,
     stage_two_batch=3,
+    fresh_groups=250,
+    fresh_steps=2,
     unseen_groups=250,
 )
 
@@ -148,7 +150,8 @@ def test_the_recipes_seed_decides_every_fresh_weight(tmp_path: Path) -> None:
 def test_all_stages_run_from_nothing_to_a_model_folder_and_are_not_repeated(tmp_path: Path) -> None:
     Run(tmp_path, TINY).train()
     folder = load_model_folder(tmp_path / "model")
-    assert set(folder.provenance["wall_seconds"]) == {"pretrain", "grounding", "stage-one", "stage-two"}
+    stages = ["pretrain", "grounding", "stage-one", "stage-two", "stage-two-fresh"]
+    assert list(folder.provenance["wall_seconds"]) == stages
     weights = (tmp_path / "model" / "model.safetensors").read_bytes()
     Run(tmp_path, TINY).train()
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == weights

@@ -31,6 +31,23 @@ def test_the_first_candidate_is_a_target_and_no_other_shows_its_scene() -> None:
         assert not {2, 3} & set(rows[1:].tolist())
 
 
+def test_a_weight_of_the_cosine_adds_a_loss_of_the_sum_that_a_large_one_decides() -> None:
+    data, model = two_queries(), build_model(CATALOG_SMALL).eval()
+
+    def losses(weight: float) -> dict[str, torch.Tensor]:
+        near = {"near": 1, "mined": 3, "others": 1}
+        stage = StageTwo(model, data, build_tokenizer(), seed=1, batch=2, similarity_weight=weight, **near)
+        with torch.no_grad():
+            return stage.step(0)
+
+    without, small, large = losses(0.0), losses(1e-6), losses(1e6)
+    assert "summed_loss" not in without
+    assert small["loss"] == large["loss"] == without["loss"]
+    assert torch.isclose(small["summed_loss"], small["loss"], atol=1e-4)
+    # A million times the cosine: right where the target's cosine is the largest, and as wrong as the margin elsewhere.
+    assert (large["summed_loss"] > 1e3) == (large["_summed_accuracy"] < 1)
+
+
 def test_an_attribute_that_a_picture_lacks_has_no_value() -> None:
     keys, codes = attribute_codes([{"body.color": "red"}, {"body.color": "blue", "hem.color": "red"}])
     assert keys == ["body.color", "hem.color"]
