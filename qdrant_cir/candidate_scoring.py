@@ -12,7 +12,7 @@ from qdrant_cir.bundle import Bundle
 from qdrant_cir.effort import StopRule
 from qdrant_cir.errors import TokensError
 from qdrant_cir.gallery_points import HitTokens
-from qdrant_cir.reranker import Reranker
+from qdrant_cir.reranker import DEFAULT_CHUNK, Reranker
 from qdrant_cir.sessions import ExecutionProvider, available_threads, open_graph
 from qdrant_cir.token_codec import decode_tokens
 from qdrant_cir.types import ComposedQuery, Float32, Precision, RerankMode, StoredTokens
@@ -21,6 +21,9 @@ __all__ = ["NO_SCORES", "CandidateScorer", "CandidateScores", "RerankScores", "r
 
 _LEAST_SHARE = 4
 """Candidates that a thread is woken for: what a run costs before its first candidate is worth two more."""
+
+_GPU_CHUNK = 100
+"""Candidates per run on a GPU, which wants many at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +72,9 @@ class CandidateScorer:
         session = open_graph(bundle, "reranker", provider=provider, threads=1, precision=precision)
         self.precision = precision
         self._sizes = bundle.manifest.sizes
-        self._reranker = Reranker(session)
-        # a GPU wants candidates in one run
-        self._threads = 1 if session.provider == "cuda" else threads or available_threads()
+        is_on_gpu = session.provider == "cuda"
+        self._reranker = Reranker(session, chunk=_GPU_CHUNK if is_on_gpu else DEFAULT_CHUNK)
+        self._threads = 1 if is_on_gpu else threads or available_threads()
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="qdrant-cir-rerank")
 
     def score(self, query: ComposedQuery, candidates: Sequence[HitTokens]) -> CandidateScores:

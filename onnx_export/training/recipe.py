@@ -104,9 +104,11 @@ BUNDLED = Recipe(
     grounding_steps=1_700,
     stage_one_steps=2_000,
     stage_two_steps=2_800,
+    fresh_groups=24_000,
+    fresh_steps=4_200,
     start=Recipe(),
 )
-"""What the bundled model was made by: a first round of image encoder and grounding, then all four phases."""
+"""What the bundled model was made by: a first round of image encoder and grounding, then all phases."""
 
 
 def read_recipe(path: Path | None) -> Recipe:
