@@ -1,6 +1,7 @@
 """Resident memory while many queries re-rank 200 candidates each.
 
     .venv/bin/python -m benchmarks.memory [--bundle DIR] [--queries 1000] [--shrinks-arena]
+    .venv/bin/python -m benchmarks.memory --full-size --queries 40   # the paper's sizes, random weights, int8 tokens
 
 Texts of 4 to 30 tokens in a fixed random order, for runs that differ in size are what makes an allocator grow,
 over drawn tokens in the bundle's stored form, with as many threads as a search uses. Prints the level before the
@@ -12,9 +13,11 @@ from __future__ import annotations
 
 import argparse
 import gc
+import multiprocessing
+import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +25,7 @@ import numpy as np
 from benchmarks.machine import LoadMeter, describe_machine
 from qdrant_cir.bundle import ModelSizes, default_bundle_path, load_bundle
 from qdrant_cir.reranker import Reranker
-from qdrant_cir.sessions import available_threads, open_graph
+from qdrant_cir.sessions import Session, available_threads, open_graph, open_session
 from qdrant_cir.token_codec import quantize
 from qdrant_cir.types import ComposedQuery, StoredTokens
 
@@ -37,11 +40,16 @@ def main() -> None:
     parser.add_argument("-K", "--candidates", type=int, default=200)
     parser.add_argument("--threads", type=int, default=available_threads())
     parser.add_argument("--shrinks-arena", action="store_true")
+    parser.add_argument("--full-size", action="store_true", help="not a bundle but the paper's sizes; needs torch")
     arguments = parser.parse_args()
-    bundle = load_bundle(arguments.bundle)
-    session = open_graph(bundle, "reranker", provider="cpu", threads=1, shrinks_arena=arguments.shrinks_arena)
+    if arguments.full_size:
+        session, sizes = open_full_size(shrinks_arena=arguments.shrinks_arena)
+    else:
+        bundle = load_bundle(arguments.bundle)
+        session = open_graph(bundle, "reranker", provider="cpu", threads=1, shrinks_arena=arguments.shrinks_arena)
+        sizes = bundle.manifest.sizes
     random = np.random.default_rng(0)
-    ask = asker(Reranker(session), bundle.manifest.sizes, arguments.candidates, arguments.threads, random)
+    ask = asker(Reranker(session), sizes, arguments.candidates, arguments.threads, random)
     lengths = random.integers(*LENGTHS, arguments.queries).tolist()
     print(describe_machine(arguments.threads, packages=("onnxruntime",)))
     load = LoadMeter()
@@ -60,6 +68,24 @@ def main() -> None:
         f"the last; the second half added {max(levels[half:]) - max(levels[:half]):+.1f} MB to the highest; "
         f"{1000 * seconds / len(levels):.0f} ms/query; other processes kept {load.cores_taken():.1f} cores busy"
     )
+
+
+def open_full_size(*, shrinks_arena: bool) -> tuple[Session, ModelSizes]:
+    """Export a re-ranker of the paper's sizes and load it; what the export took is not in this process."""
+    with tempfile.TemporaryDirectory() as folder:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor:
+            path, sizes = executor.submit(export_full_size, Path(folder)).result()
+        return open_session(path, provider="cpu", threads=1, shrinks_arena=shrinks_arena), sizes
+
+
+def export_full_size(folder: Path) -> tuple[Path, ModelSizes]:
+    """Export a re-ranker with random weights that reads int8 tokens."""
+    from benchmarks.rerank import export_reranker
+    from onnx_export.export import runtime_sizes
+    from onnx_export.models import BLIP_BASE, build_model
+
+    model = build_model(BLIP_BASE)
+    return export_reranker(model, "int8", folder), runtime_sizes(model, "int8")
 
 
 def asker(
