@@ -12,6 +12,7 @@ import benchmarks.quality as package
 from benchmarks.quality.ablations import ablation_sections
 from benchmarks.quality.bench import Bench, Settings
 from benchmarks.quality.catalogue import draw_held_out
+from benchmarks.quality.controls import control_sections
 from benchmarks.quality.depth import depth_sections
 from benchmarks.quality.main_table import main_sections
 from benchmarks.quality.precision import precision_sections
@@ -25,7 +26,10 @@ PARTS: Mapping[str, Callable[[Bench], list[Section]]] = {
     "slices": slice_sections,
     "ablations": ablation_sections,
     "precision": precision_sections,
+    "controls": control_sections,
 }
+TRAINED_APART = "controls"
+"""The part that is measured only when asked for: it needs ``--controls``."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -36,6 +40,8 @@ def main(arguments: list[str] | None = None) -> None:
     if not asked.out.parent.exists() or set(names) - set(PARTS):
         parser.error(f"--only takes {', '.join(PARTS)} with commas between; --out needs a folder to be in.")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if TRAINED_APART in names and asked.controls is None:
+        parser.error("the part controls needs --controls FOLDER, as python -m benchmarks.controls made it.")
     bundle = load_bundle(asked.bundle)
     folder = asked.out / f"catalogue_{asked.products}_{asked.queries}_{asked.seed}"
     held_out = draw_held_out(folder, products=asked.products, queries=asked.queries, seed=asked.seed)
@@ -61,7 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--products", type=int, default=10_000)
     parser.add_argument("--queries", type=int, default=2_000)
     parser.add_argument("--seed", type=int, default=77)
-    parser.add_argument("--only", default=",".join(PARTS), help="parts to measure, with commas between; all by default")
+    usual = ",".join(name for name in PARTS if name != TRAINED_APART)
+    parser.add_argument("--only", default=usual, help="parts to measure, with commas between; all but controls")
+    parser.add_argument("--controls", type=Path, help="for the part of that name: a folder of benchmarks.controls")
     parser.add_argument("--ablation-queries", type=int, default=400, help="the first ones; each ablation costs a pass")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--docs", type=Path, help="also write quality.md and its plot into this folder")
@@ -81,6 +89,7 @@ def _settings(asked: argparse.Namespace, parser: argparse.ArgumentParser, catalo
         threads=asked.threads,
         command=shlex.join(words),
         ablation_queries=asked.ablation_queries,
+        controls=asked.controls,
     )
 
 

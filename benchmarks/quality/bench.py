@@ -32,6 +32,7 @@ class Settings:
         threads: of the graphs.
         command: repeats this benchmark, without ``--only``.
         ablation_queries: queries that the ablations re-rank, the first ones.
+        controls: folder of trained controls; None for none.
     """
 
     out: Path
@@ -39,6 +40,7 @@ class Settings:
     threads: int
     command: str
     ablation_queries: int = 400
+    controls: Path | None = None
 
     def command_of(self, part: str) -> str:
         """Give the command that makes one part."""

@@ -49,7 +49,7 @@ class Section:
         return "\n".join(lines)
 
 
-ORDER = ("main", "parts", "credibility", "agreement", "k", "slices", "ablations", "precision")
+ORDER = ("main", "parts", "credibility", "agreement", "k", "slices", "ablations", "precision", "controls")
 
 
 def keep_section(folder: Path, section: Section) -> None:

@@ -52,7 +52,7 @@ class StageOne:
     def step(self, batch: int) -> dict[str, Tensor]:
         """Draw a batch from (seed, its number) and give its losses."""
         rng = np.random.default_rng((self.seed, 1, batch))
-        triplets, texts = _draw(self.data.triplets, self.batch, rng)
+        triplets, texts = draw_triplets(self.data.triplets, self.batch, rng)
         reference = self._references(triplets, texts, rng)
         ids, mask = encode_texts(self.tokenizer, texts, device=self.device)
         states = self.model.composer.text_encoder(ids, mask, reference)
@@ -126,7 +126,7 @@ class StageTwo:
     def step(self, batch: int) -> dict[str, Tensor]:
         """Draw a batch from (seed, its number) and give its losses."""
         rng = np.random.default_rng((self.seed, 2, batch))
-        triplets, texts = _draw(self.data.triplets, self.batch, rng)
+        triplets, texts = draw_triplets(self.data.triplets, self.batch, rng)
         ids, mask = encode_texts(self.tokenizer, texts, device=self.device)
         reference = self.data.features.tokens_of(np.array([t.reference for t in triplets]))
         with torch.no_grad():
@@ -207,7 +207,7 @@ def start_reranker_from_text_encoder(model: CirModel, grounded: dict[str, Tensor
                 merge.weight.copy_(torch.cat((torch.eye(width), torch.eye(width)), dim=1) / 2)
 
 
-def _draw(triplets: Sequence[Triplet], count: int, rng: np.random.Generator) -> tuple[list[Triplet], list[str]]:
+def draw_triplets(triplets: Sequence[Triplet], count: int, rng: np.random.Generator) -> tuple[list[Triplet], list[str]]:
     """Draw ``count`` triplets and a text of each, all of similar length, so that little of the batch is padding."""
     numbers = rng.choice(len(triplets), min(LENGTH_GROUPS * count, len(triplets)), replace=False)
     drawn = [(triplets[number], _pick(triplets[number].texts, rng)) for number in numbers.tolist()]

@@ -1,0 +1,9 @@
+"""Two ways to rank without a re-ranker, trained on the same frozen features: what its gain is measured against.
+
+    python -m benchmarks.controls --run RUN --out CONTROLS                         # trains both
+    python -m benchmarks.quality --out OUT --only controls --controls CONTROLS     # measures them
+
+``single_vector`` is one vector of 1,024 numbers per picture and query; ``late_interaction`` sums, over the words of a
+query, the best cosine among a picture's tokens (MaxSim). Both start from the run's grounded text encoder, as its own
+stages do, and read nothing of a picture but its frozen tokens. A stopped training goes on where it was.
+"""

@@ -1,0 +1,143 @@
+"""Training of the controls, as stage one is trained: softmax over pictures of the batch and others of the pool."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from benchmarks.controls.heads import VECTOR_SIZE, SingleVector, build_control, head_of
+from onnx_export.models import CATALOG_SMALL
+from onnx_export.training.attributes import AttributeVocabulary, head_name, read_attributes
+from onnx_export.training.features import PictureFeatures
+from onnx_export.training.loop import train
+from onnx_export.training.pool import Pool, open_pool
+from onnx_export.training.pretrain import encode_texts, positives_loss
+from onnx_export.training.processes import processes
+from onnx_export.training.recipe import Recipe, read_recipe
+from onnx_export.training.stages import draw_triplets
+from onnx_export.training.tokenizer import build_tokenizer
+from onnx_export.training.triplets import TripletSet, pool_triplets
+from onnx_export.training.updates import Schedule
+
+PROBE = "features.npz"
+"""Some pictures of the run with their vectors, by which a measurement knows the encoder again."""
+
+_PROBED = 8
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSize:
+    """Queries of a step, and pictures of the whole pool that are ranked beside the batch's own."""
+
+    queries: int
+    others: int
+
+
+BATCHES = {"single_vector": BatchSize(64, 1024), "late_interaction": BatchSize(32, 512)}
+
+
+class ControlTraining:
+    """The losses of one step of a control.
+
+    As in the run's own stages, a query's first state must also tell the attributes of the target; so must the single
+    vector of a picture tell its own, as the vectors of the run were taught.
+    """
+
+    def __init__(self, kind: str, data: TripletSet, tokenizer: Tokenizer, *, seed: int, batch: BatchSize) -> None:
+        self.data, self.tokenizer, self.seed, self.device = data, tokenizer, seed, data.features.vectors.device
+        self.queries, self.others = min(batch.queries, len(data.triplets)), batch.others
+        self.modules = build_control(kind, seed=seed)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07) if kind == "single_vector" else math.log(5)))
+        self.modules["temperature"] = nn.ParameterList([self.log_scale])
+        self.vocabulary = AttributeVocabulary(data.attributes or ())
+        widths = {"query_attributes": CATALOG_SMALL.text_width}
+        if kind == "single_vector":
+            widths["picture_attributes"] = VECTOR_SIZE
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for name, width in widths.items():
+                self.modules[name] = nn.ModuleDict(
+                    {head_name(key): nn.Linear(width, len(values)) for key, values in self.vocabulary.values.items()}
+                )
+        self.modules.to(self.device)
+
+    def start_from(self, grounding: Path) -> None:
+        """Load the text encoder of a grounding checkpoint."""
+        weights = torch.load(grounding, map_location="cpu", weights_only=True)["modules"]
+        prefix = "composer.text_encoder."
+        started = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+        self.modules["text_encoder"].load_state_dict(started)
+
+    def step(self, batch: int) -> dict[str, Tensor]:
+        """Draw a batch from (seed, its number) and give its losses."""
+        rng, features, head = np.random.default_rng((self.seed, 4, batch)), self.data.features, head_of(self.modules)
+        triplets, texts = draw_triplets(self.data.triplets, self.queries, rng)
+        ids, mask = encode_texts(self.tokenizer, texts, device=self.device)
+        references = features.tokens_of(np.array([triplet.reference for triplet in triplets]))
+        states = self.modules["text_encoder"](ids, mask, references)
+        own = np.unique([row for triplet in triplets for row in (*triplet.targets, *triplet.near)])
+        others = rng.integers(len(self.data.scenes), size=min(self.others, len(self.data.scenes)))
+        rows = np.concatenate((own, np.setdiff1d(others, own)))
+        pictures, queries = head.pictures(features.tokens_of(rows)), head.queries(states, mask)
+        with torch.autocast(self.device.type, enabled=False):
+            scores = self.log_scale.exp().clamp(max=100) * head.scores(queries, pictures)
+        positives = torch.from_numpy(np.stack([self.data.are_right(triplet, rows) for triplet in triplets])).to(
+            self.device
+        )
+        best = scores.argmax(1)
+        losses = {
+            "loss": positives_loss(scores, positives),
+            "_accuracy": positives.gather(1, best[:, None]).float().mean(),
+        }
+        if self.data.attributes is not None:
+            wanted = [self.data.attributes[triplet.targets[0]] for triplet in triplets]
+            losses["attributes"] = self._read("query_attributes", states[:, 0], wanted)
+            if isinstance(head, SingleVector):
+                shown = [self.data.attributes[row] for row in own.tolist()]
+                scaled = math.sqrt(VECTOR_SIZE) * pictures[: len(own)]
+                losses["picture_attributes"] = self._read("picture_attributes", scaled, shown)
+        return losses
+
+    def _read(self, name: str, embedding: Tensor, wanted: Sequence[Mapping[str, str]]) -> Tensor:
+        return read_attributes(cast(nn.ModuleDict, self.modules[name]), self.vocabulary, embedding, wanted)
+
+
+def train_controls(run_folder: Path, out: Path, *, steps: int | None) -> None:
+    """Train what is not yet trained of both controls into ``<kind>.ckpt``.
+
+    Args:
+        run_folder: of a training run that has finished grounding; it is only read.
+        out: made when missing.
+        steps: of each control; as many as the run's stage one by default.
+    """
+    recipe, device = read_recipe(run_folder / "recipe.json"), processes().device
+    pool, vectors = _pool(run_folder, recipe), np.load(run_folder / "vectors.npy")
+    tokens = np.load(run_folder / "tokens.npy", mmap_mode="r")
+    blank = torch.zeros(tokens.shape[1:])  # no query of these goes without a reference
+    data = pool_triplets(pool, PictureFeatures(tokens, torch.from_numpy(vectors).to(device), blank))
+    out.mkdir(parents=True, exist_ok=True)
+    np.savez(out / PROBE, pictures=pool.pictures[:_PROBED], vectors=vectors[:_PROBED])
+    (out / "controls.json").write_text(json.dumps({"steps": steps}) + "\n", encoding="utf-8")
+    for kind, batch in BATCHES.items():
+        control = ControlTraining(kind, data, build_tokenizer(), seed=recipe.seed, batch=batch)
+        control.start_from(run_folder / "grounding.ckpt")
+        control.modules.train()
+        schedule = Schedule(steps or recipe.stage_one_steps, recipe.stage_one_rate)
+        train(kind, run_folder=out, modules=control.modules, schedule=schedule, batch_losses=control.step)
+
+
+def _pool(run_folder: Path, recipe: Recipe) -> Pool:
+    """Open the pool of a run, which is that of the run it started from."""
+    if recipe.start is not None:
+        return _pool(run_folder / "start", recipe.start)
+    size = CATALOG_SMALL.image_size
+    return open_pool(run_folder / "pool", groups=recipe.groups, size=size, seed=recipe.seed, workers=1)

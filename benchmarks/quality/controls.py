@@ -1,0 +1,133 @@
+"""The gain over what needs no re-ranker: one long vector, and late interaction, on the same frozen features."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from benchmarks.quality.answers import rerank
+from benchmarks.quality.bench import RERANK_DEPTH, Bench
+from benchmarks.quality.figures import (
+    R1,
+    R10,
+    compare,
+    gain_in_words,
+    in_words,
+    interval_json,
+    intervals,
+    score_rankings,
+)
+from benchmarks.quality.sections import Section
+from qdrant_cir.errors import InputError
+from qdrant_cir.preprocess import preprocess
+from qdrant_cir.types import Float32, JsonObject
+
+_TITLES = {"single_vector": "one vector of 1,024", "late_interaction": "MaxSim over tokens"}
+_LEAST_COSINE = 0.99
+
+
+def control_sections(bench: Bench) -> list[Section]:
+    """Rank with each control over the whole gallery, and within stage one's first candidates.
+
+    Raises:
+        InputError: no controls were given, or they were trained on features of another encoder.
+    """
+    folder = bench.settings.controls
+    if folder is None:
+        raise InputError("No controls were given. Give --controls FOLDER, as python -m benchmarks.controls made it.")
+    _check_features(bench, folder)
+    depth = min(RERANK_DEPTH, bench.answers.order.shape[1])
+    tables = {"stage one": bench.retrieved}
+    for kind, title in _TITLES.items():
+        over, within = _rankings(bench, folder, kind, depth)
+        tables[f"{title}, whole gallery"], tables[f"{title}, re-ranks {depth}"] = over, within
+    rows = [_row(bench, title, table) for title, table in tables.items()]
+    own = intervals(bench.reranked)
+    rows.append((f"the re-ranker, K = {RERANK_DEPTH}", in_words(own[R1]), "", "", in_words(own[R10]), ""))
+    best = max(list(tables)[1:], key=lambda title: float(tables[title][:, R1].mean()))
+    gain = compare(tables[best], bench.reranked)
+    return [
+        Section(
+            name="controls",
+            title="The gain over the best control",
+            command=f"python -m benchmarks.controls --run RUN --out CONTROLS{_steps_option(folder)}\n"
+            f"{bench.settings.command_of('controls')} --controls CONTROLS",
+            columns=("ranked by", "R@1", "over stage one", "re-ranker gains", "R@10", "re-ranker gains"),
+            rows=tuple(rows),
+            notes=(
+                f"The best control is {best}; the re-ranker is {gain_in_words(gain[R1].gain)} points of R@1 and "
+                f"{gain_in_words(gain[R10].gain)} of R@10 above it, paired. Controls see the frozen tokens that both "
+                "stages see, start from the same grounded text encoder, and are trained with the batch's "
+                "near-duplicates and random pictures as negatives.",
+            ),
+            data={title: _data(bench, table) for title, table in tables.items()},
+        )
+    ]
+
+
+def _row(bench: Bench, title: str, table: NDArray[np.float64]) -> tuple[str, ...]:
+    over_stage_one, behind = compare(bench.retrieved, table), compare(table, bench.reranked)
+    return (
+        title,
+        in_words(behind[R1].before),
+        gain_in_words(over_stage_one[R1].gain) if table is not bench.retrieved else "",
+        gain_in_words(behind[R1].gain),
+        in_words(behind[R10].before),
+        gain_in_words(behind[R10].gain),
+    )
+
+
+def _data(bench: Bench, table: NDArray[np.float64]) -> JsonObject:
+    over_stage_one, behind = compare(bench.retrieved, table), compare(table, bench.reranked)
+    return {
+        behind[column].name: {
+            "value": interval_json(behind[column].before),
+            "over_stage_one": interval_json(over_stage_one[column].gain),
+            "reranker_gains": interval_json(behind[column].gain),
+        }
+        for column in (R1, R10)
+    }
+
+
+def _rankings(bench: Bench, folder: Path, kind: str, depth: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Score what a control finds in the whole gallery, and what it makes of stage one's candidates."""
+    order = bench.answers.order
+    scores = _scores(bench, folder, kind)
+    whole = np.argsort(-scores, axis=1, kind="stable")[:, : order.shape[1]]
+    within = rerank(order, np.take_along_axis(scores, order[:, :depth], axis=1), depth=depth)
+    return score_rankings(whole, bench.held_out.queries), score_rankings(within, bench.held_out.queries)
+
+
+def _scores(bench: Bench, folder: Path, kind: str) -> Float32:
+    # imported here, for the rest of the benchmark needs no torch
+    import torch
+
+    from benchmarks.controls.ranking import load_control, score_gallery
+
+    torch.set_num_threads(bench.settings.threads)
+    gallery = bench.gallery
+    return score_gallery(load_control(folder, kind), kind, gallery.tokens, gallery.reference_tokens, bench.texts)
+
+
+def _check_features(bench: Bench, folder: Path) -> None:
+    probe = np.load(folder / "features.npz")
+    spec = bench.bundle.manifest.preprocessing
+    ours = bench.encoder.encode(
+        np.stack([preprocess(Image.fromarray(picture), spec) for picture in probe["pictures"]])
+    ).vectors
+    cosine = float((ours * probe["vectors"]).sum(axis=1).min())
+    if cosine < _LEAST_COSINE:
+        raise InputError(
+            f"{folder} was trained on features of another image encoder than the bundle's: vectors of the same picture "
+            f"have a cosine of {cosine:.3f}. Train controls on the run that the bundle was exported from."
+        )
+
+
+def _steps_option(folder: Path) -> str:
+    """Say how many steps the controls were trained for, where that was not the run's own number."""
+    steps = json.loads((folder / "controls.json").read_text(encoding="utf-8"))["steps"]
+    return "" if steps is None else f" --steps {steps}"

@@ -1,0 +1,117 @@
+"""The controls compare as they say, are trained from a run, and are measured on the benchmark's catalogue."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+torch = pytest.importorskip("torch", reason="needs torch: pip install 'qdrant-cir[export]'")
+
+from benchmarks.controls.__main__ import main as train_main  # noqa: E402
+from benchmarks.controls.heads import KINDS, LateInteraction, build_control, head_of  # noqa: E402
+from benchmarks.controls.training import BatchSize, ControlTraining  # noqa: E402
+from benchmarks.quality.__main__ import main as quality_main  # noqa: E402
+from onnx_export.models import CATALOG_SMALL  # noqa: E402
+from onnx_export.training.features import PictureFeatures  # noqa: E402
+from onnx_export.training.recipe import Recipe, Run  # noqa: E402
+from onnx_export.training.tokenizer import build_tokenizer  # noqa: E402
+from onnx_export.training.triplets import Triplet, TripletSet  # noqa: E402
+from qdrant_cir.bundle import load_bundle  # noqa: E402
+from qdrant_cir.errors import InputError  # noqa: E402
+from qdrant_cir.image_encoder import ImageEncoder  # noqa: E402
+from qdrant_cir.preprocess import preprocess  # noqa: E402
+
+
+def random_triplets(count: int) -> TripletSet:
+    """Triplets of four random pictures each: reference, target, two near-duplicates."""
+    rng = np.random.default_rng(0)
+    shape = (4 * count, CATALOG_SMALL.token_rows, CATALOG_SMALL.image_width)
+    tokens = rng.standard_normal(shape).astype(np.float16)
+    features = PictureFeatures(tokens, torch.zeros(4 * count, CATALOG_SMALL.vector_size), torch.zeros(shape[1:]))
+    triplets = [
+        Triplet(row, (row + 1,), (row, row + 2, row + 3), ("the collar is red",)) for row in range(0, 4 * count, 4)
+    ]
+    attributes = [{"collar.color": ("red", "blue")[row % 2]} for row in range(4 * count)]
+    return TripletSet(triplets, features, np.arange(4 * count), attributes)
+
+
+def test_maxsim_sums_over_words_the_best_cosine_among_tokens() -> None:
+    queries = torch.tensor([[[1.0, 0.0], [0.6, 0.8], [0.0, 0.0]]])  # the third is padding
+    pictures = torch.tensor([[[1.0, 0.0], [0.0, 1.0]], [[-1.0, 0.0], [0.6, 0.8]]])
+
+    scores = LateInteraction(CATALOG_SMALL).scores(queries, pictures)
+
+    assert np.allclose(scores, [[1.0 + 0.8, 0.6 + 1.0]])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_padding_changes_no_score(kind: str) -> None:
+    head = head_of(build_control(kind, seed=0).eval())
+    states, tokens = torch.randn(1, 3, CATALOG_SMALL.text_width), torch.randn(2, 65, CATALOG_SMALL.image_width)
+    padded = torch.cat((states, torch.randn(1, 2, CATALOG_SMALL.text_width)), dim=1)
+
+    short = head.scores(head.queries(states, torch.ones(1, 3)), head.pictures(tokens))
+    long = head.scores(head.queries(padded, torch.tensor([[1, 1, 1, 0, 0]])), head.pictures(tokens))
+
+    assert torch.allclose(short, long, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_control_learns_some_triplets_by_heart(kind: str) -> None:
+    data = random_triplets(4)
+    control = ControlTraining(kind, data, build_tokenizer(), seed=0, batch=BatchSize(4, 16))
+    optimiser = torch.optim.AdamW(control.modules.parameters(), lr=2e-3)
+
+    first = control.step(0)
+    for step in range(12):
+        optimiser.zero_grad()
+        torch.stack([value for name, value in control.step(step).items() if not name.startswith("_")]).sum().backward()
+        optimiser.step()
+
+    assert control.step(0)["loss"] < 0.7 * first["loss"]
+
+
+def test_controls_are_measured_on_the_catalogue(tmp_path: Path) -> None:
+    folder, out = tmp_path / "controls", tmp_path / "out"
+    folder.mkdir()
+    for kind in KINDS:
+        torch.save({"modules": build_control(kind, seed=0).state_dict()}, folder / f"{kind}.ckpt")
+    bundle = load_bundle()
+    pictures = np.random.default_rng(0).integers(256, size=(2, 128, 128, 3), dtype=np.uint8)
+    pixels = np.stack([preprocess(Image.fromarray(picture), bundle.manifest.preprocessing) for picture in pictures])
+    vectors = ImageEncoder.open(bundle, provider="cpu", threads=1).encode(pixels).vectors
+    np.savez(folder / "features.npz", pictures=pictures, vectors=vectors)
+    (folder / "controls.json").write_text('{"steps": 7}', encoding="utf-8")
+    asked = ["--out", str(out), "--products", "60", "--queries", "4", "--threads", "1", "--only", "controls"]
+
+    quality_main([*asked, "--controls", str(folder)])
+
+    found = json.loads((out / "quality.json").read_text(encoding="utf-8"))["controls"]
+    assert len(found["rows"]) == 6
+    assert found["data"]["stage one"]["R@1"]["over_stage_one"]["value"] == 0
+    assert "--run RUN --out CONTROLS --steps 7" in found["command"]
+    np.savez(folder / "features.npz", pictures=pictures, vectors=-vectors)
+    with pytest.raises(InputError, match="another image encoder"):
+        quality_main([*asked, "--controls", str(folder)])
+
+
+def test_controls_are_trained_from_a_run_and_go_on_where_they_were(tmp_path: Path) -> None:
+    recipe = Recipe(groups=250, pretrain_steps=2, pretrain_groups=2, grounding_steps=2, grounding_groups=2)
+    run, out = Run(tmp_path / "run", recipe), tmp_path / "controls"
+    run.train("pretrain")
+    command = ["--run", str(run.folder), "--out", str(out), "--steps", "2"]
+
+    train_main(command)
+    trained = {kind: torch.load(out / f"{kind}.ckpt", weights_only=True)["modules"] for kind in KINDS}
+    train_main(command)
+
+    for kind, weights in trained.items():
+        again = torch.load(out / f"{kind}.ckpt", weights_only=True)["modules"]
+        assert all(torch.equal(again[name], value) for name, value in weights.items())
+    grounded = torch.load(run.folder / "grounding.ckpt", weights_only=True)["modules"]
+    name = "text_encoder.embeddings.word_embeddings.weight"
+    assert torch.allclose(trained["single_vector"][name], grounded[f"composer.{name}"], atol=0.05)
