@@ -8,7 +8,9 @@
 Plain PyTorch is ``onnx_export/models/triplet_reranker.py``, the paper's own form, on all K candidates in one batch of
 float32 tokens. Ours is the exported graph through ``qdrant_cir.reranker.Reranker``: reading float32 tokens, reading
 int8 tokens with their scales, and the latter with integer products (``onnx_export/integer_arithmetic.py``). torch is
-given the same tokens, so the first two must give its scores; the last is close to them.
+given the same tokens, so the first two must give its scores; the third is close to them. The last two read compressed
+tokens, 97 rows of 240 dimensions for 577 of 768 (23.9 KB), of a random projection: they say what the form costs in
+time, and `python -m benchmarks.quality --only compression` what it costs in recall.
 Weights are random. Runs alternate; times are medians, ratios medians over paired runs; ``others`` is how many cores
 other processes kept busy meanwhile, and should be near 0.
 """
@@ -16,11 +18,13 @@ other processes kept busy meanwhile, and should be near 0.
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -37,19 +41,23 @@ from benchmarks.machine import (
 )
 from benchmarks.rerank_work import plain_macs, served_macs
 from onnx_export.export import export_graph, runtime_sizes
-from onnx_export.graphs import graph_modules
+from onnx_export.graphs import RerankerGraph, graph_modules
 from onnx_export.integer_arithmetic import with_integer_products
 from onnx_export.models import BLIP_BASE, CATALOG_SMALL, CirModel, ModelSizes, build_model
-from qdrant_cir.bundle import TokenCodec
+from qdrant_cir.bundle import CompressionSizes, TokenCodec
 from qdrant_cir.reranker import DEFAULT_CHUNK, Reranker
 from qdrant_cir.sessions import open_session
 from qdrant_cir.token_codec import quantize
+from qdrant_cir.token_compression import TokenProjection
 from qdrant_cir.types import ComposedQuery, Float32, StoredTokens
 
 SIZES = {"full": BLIP_BASE, "small": CATALOG_SMALL}
 QUICK_CANDIDATES = {"full": [10], "small": [50, 100]}
 CODECS: tuple[TokenCodec, ...] = ("float32", "int8")
 INTEGER = "int8 products"
+COMPRESSED, COMPRESSED_INTEGER = "compressed", "compressed int8"
+ROWS_SHARE, DIMS_SHARE = 1 / 6, 5 / 16
+"""The default of `python -m onnx_export fit-codec`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +65,7 @@ class Graph:
     """An exported re-ranker and the form of tokens that it reads."""
 
     path: Path
-    codec: TokenCodec
+    form: TokenCodec | Literal["compressed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +81,20 @@ class Row:
     gflops: float
     share_of_ceiling: float
     peak_megabytes: float
-    difference: float
-    order_identical: bool
+    difference: float | None
+    order_identical: bool | None
     others: float
 
     def __str__(self) -> str:
+        compared = "other tokens"
+        if self.difference is not None:
+            order = "identical" if self.order_identical else "DIFFERS"
+            compared = f"difference {self.difference:.1e}  order {order}"
         return (
-            f"K={self.candidates:<4} L={self.length:<3} {self.form:<13} {self.seconds * 1e3:9.1f} ms "
+            f"K={self.candidates:<4} L={self.length:<3} {self.form:<15} {self.seconds * 1e3:9.1f} ms "
             f"{self.seconds * 1e3 / self.candidates:8.3f} ms/candidate  {self.ratio:5.2f}x  {self.gflops:6.1f} GFLOP/s "
             f"({self.share_of_ceiling:4.0%} of GEMM)  peak +{self.peak_megabytes:6.0f} MB  "
-            f"difference {self.difference:.1e}  order {'identical' if self.order_identical else 'DIFFERS'}  "
-            f"others {self.others:.1f}"
+            f"{compared}  others {self.others:.1f}"
         )
 
 
@@ -92,7 +103,7 @@ class Candidates:
     """One query and K candidates: as the graphs read them, and as plain torch does."""
 
     query: ComposedQuery
-    stored: dict[TokenCodec, StoredTokens]
+    stored: dict[str, StoredTokens]
     tokens: torch.Tensor
 
 
@@ -116,8 +127,10 @@ def main() -> None:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = (arguments.graphs or Path(scratch)) / arguments.size
-        graphs = {codec: Graph(export_reranker(model, codec, folder), codec) for codec in CODECS}
+        graphs: dict[str, Graph] = {codec: Graph(export_reranker(model, codec, folder), codec) for codec in CODECS}
         graphs[INTEGER] = Graph(integer_reranker(graphs["int8"].path), "int8")
+        graphs[COMPRESSED] = Graph(export_compressed(model, folder), "compressed")
+        graphs[COMPRESSED_INTEGER] = Graph(integer_reranker(graphs[COMPRESSED].path), "compressed")
         for count in arguments.candidates or QUICK_CANDIDATES[arguments.size]:
             for length in arguments.length:
                 given = draw_candidates(model.sizes, count, length)
@@ -142,6 +155,26 @@ def export_reranker(model: CirModel, codec: TokenCodec, folder: Path) -> Path:
     return graph
 
 
+def export_compressed(model: CirModel, folder: Path) -> Path:
+    """Export the re-ranker for compressed tokens of a random projection, unless it lies there already."""
+    graph = folder / "compressed" / "onnx" / "reranker.onnx"
+    if not graph.exists():
+        graph.parent.mkdir(parents=True, exist_ok=True)
+        rows, dims = compressed_shape(model.sizes)
+        up = np.linalg.qr(np.random.default_rng(0).standard_normal((model.sizes.image_width, dims)))[0].T
+        up = np.ascontiguousarray(up, dtype=np.float32)
+        projection = TokenProjection(np.zeros(up.shape[1], dtype=np.float32), up.T.copy(), up)
+        module = RerankerGraph(model.reranker, model.similarity(), projection).eval()
+        sizes = replace(runtime_sizes(model, "int8"), compression=CompressionSizes(rows, dims, 1))
+        export_graph("reranker", module, folder / "compressed", sizes)
+    return graph
+
+
+def compressed_shape(sizes: ModelSizes) -> tuple[int, int]:
+    """Give rows and dimensions of compressed tokens."""
+    return math.ceil(sizes.token_rows * ROWS_SHARE), int(sizes.image_width * DIMS_SHARE)
+
+
 def integer_reranker(graph: Path) -> Path:
     """Write the graph with integer products beside its own, unless it lies there already."""
     made = graph.with_name("reranker_int8.onnx")
@@ -162,7 +195,15 @@ def draw_candidates(sizes: ModelSizes, count: int, length: int) -> Candidates:
     drawn = rng.standard_normal((count, sizes.token_rows, sizes.image_width), dtype=np.float32)
     small = quantize(drawn, "int8")
     tokens: Float32 = small.values.astype(np.float32) * small.scales[..., None]
-    return Candidates(query, {"int8": small, "float32": quantize(tokens, "float32")}, torch.from_numpy(tokens))
+    rows, dims = compressed_shape(sizes)
+    compressed = quantize(rng.standard_normal((count, rows, dims), dtype=np.float32), "int8")
+    weights = np.full((count, rows), sizes.token_rows / rows, dtype=np.float32)
+    stored = {
+        "int8": small,
+        "float32": quantize(tokens, "float32"),
+        "compressed": replace(compressed, weights=weights),
+    }
+    return Candidates(query, stored, torch.from_numpy(tokens))
 
 
 Form = tuple[Callable[[], Float32], int]
@@ -182,7 +223,7 @@ def comparison_forms(model: CirModel, graphs: Mapping[str, Graph], given: Candid
 
     forms: dict[str, Form] = {"torch": (plain, count)}
     for name, graph in graphs.items():
-        forms[name] = (scoring(graph.path, given, graph.codec, DEFAULT_CHUNK, threads), DEFAULT_CHUNK)
+        forms[name] = (scoring(graph.path, given, graph.form, DEFAULT_CHUNK, threads), DEFAULT_CHUNK)
     return forms
 
 
@@ -191,10 +232,10 @@ def chunk_forms(graph: Path, given: Candidates, chunks: list[int], threads: int)
     return {f"chunk {c}": (scoring(graph, given, "int8", c, threads), c) for c in chunks}
 
 
-def scoring(graph: Path, given: Candidates, codec: TokenCodec, chunk: int, threads: int) -> Callable[[], Float32]:
+def scoring(graph: Path, given: Candidates, form: str, chunk: int, threads: int) -> Callable[[], Float32]:
     """Open a re-ranker, so that its memory is its own, and bind it to its query and candidates."""
     reranker = Reranker(open_session(graph, provider="cpu", threads=threads), chunk=chunk)
-    return lambda: reranker.score(given.query, given.stored[codec])
+    return lambda: reranker.score(given.query, given.stored[form])
 
 
 def measure(sizes: ModelSizes, given: Candidates, forms: dict[str, Form], ceiling: float, rounds: int) -> list[Row]:
@@ -209,8 +250,13 @@ def measure(sizes: ModelSizes, given: Candidates, forms: dict[str, Form], ceilin
     rows = []
     for name, (_, chunk) in forms.items():
         median = statistics.median(seconds[name])
-        macs = plain_macs(sizes, length) * count if name == "torch" else served_macs(sizes, length, count, chunk)
+        is_compressed = name in (COMPRESSED, COMPRESSED_INTEGER)
+        stored = compressed_shape(sizes) if is_compressed else None
+        macs = plain_macs(sizes, length) * count
+        if name != "torch":
+            macs = served_macs(sizes, length, count, chunk, stored=stored)
         gflops = 2 * macs / median / 1e9
+        equal_order = bool(np.array_equal(np.argsort(-scores[name]), np.argsort(-scores[first])))
         rows.append(
             Row(
                 form=name,
@@ -222,8 +268,8 @@ def measure(sizes: ModelSizes, given: Candidates, forms: dict[str, Form], ceilin
                 gflops=gflops,
                 share_of_ceiling=gflops / ceiling,
                 peak_megabytes=once[name].peak_megabytes,
-                difference=float(np.abs(scores[name] - scores[first]).max()),
-                order_identical=bool(np.array_equal(np.argsort(-scores[name]), np.argsort(-scores[first]))),
+                difference=None if is_compressed else float(np.abs(scores[name] - scores[first]).max()),
+                order_identical=None if is_compressed else equal_order,
                 others=others,
             )
         )

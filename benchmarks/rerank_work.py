@@ -15,13 +15,17 @@ def plain_macs(sizes: ModelSizes, length: int) -> float:
     return sizes.text_depth * 2 * (own + cross + feed_forward) + merges + 2 * width**2 + 2 * width
 
 
-def served_macs(sizes: ModelSizes, length: int, candidates: int, chunk: int) -> float:
+def served_macs(
+    sizes: ModelSizes, length: int, candidates: int, chunk: int, *, stored: tuple[int, int] | None = None
+) -> float:
     """Multiply-adds for K candidates in the exported graph, run ``chunk`` at a time.
 
     The key and value projections are absorbed, the last layer is computed for its first row, and the first
-    self-attention with the first absorbed queries once per run.
+    self-attention with the first absorbed queries once per run. ``stored`` are rows and dimensions of compressed
+    tokens; without it all are read.
     """
-    width, rows, dims, heads = sizes.text_width, sizes.token_rows, sizes.image_width, sizes.text_heads
+    width, heads = sizes.text_width, sizes.text_heads
+    rows, dims = (sizes.token_rows, sizes.image_width) if stored is None else stored
     total = 0.0
     runs = -(-candidates // chunk)
     for layer in range(sizes.text_depth):

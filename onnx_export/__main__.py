@@ -89,6 +89,33 @@ def add_precision_command(
     )
 
 
+@app.command("fit-codec")
+def fit_codec_command(
+    bundle: Annotated[Path, typer.Argument(help="A bundle that stores all tokens.")],
+    gallery: Annotated[Path, typer.Option(help="Pictures like the gallery's: a folder, or a manifest as for index.")],
+    out: Annotated[Path, typer.Option(help="Bundle to write.")],
+    rows: Annotated[int | None, typer.Option(help="Rows to store; a sixth of the tokens without it.")] = None,
+    dims: Annotated[int | None, typer.Option(help="Dimensions to store; 5/16 of them without it.")] = None,
+    pictures: Annotated[int, typer.Option(min=1, help="Pictures to look at, spread over the gallery.")] = 500,
+) -> None:
+    """Make a bundle that stores candidate tokens compressed, fitted on pictures of a gallery."""
+    from onnx_export.codec import fit_codec
+    from qdrant_cir.image_sources import read_images
+
+    found = list(read_images(gallery))
+    chosen = found[:: max(1, len(found) // pictures)][:pictures]
+    with typer.progressbar(length=len(chosen), label="encoding pictures") as bar:
+        fit = fit_codec(bundle, chosen, out, rows=rows, dims=dims, encoded=bar.update)
+    for name, reason in fit.skipped.items():
+        typer.echo(f"skipped {name}: {reason}", err=True)
+    typer.echo(
+        f"wrote {out}: {fit.rows} rows of {fit.dims} dimensions, {fit.bytes_after / 1000:.1f} KB per image instead of "
+        f"{fit.bytes_before / 1000:.1f}; version {fit.version}, fitted on {fit.pictures} pictures\n"
+        f"lost of what the score reads of tokens: {fit.lost:.1%}; scores of the graph and of torch agree to "
+        f"{fit.difference:.1e}\nIndex the gallery again with it: qdrant-cir index ... --bundle {out}"
+    )
+
+
 @app.command("record")
 def record_command(
     bundle: Annotated[Path, typer.Argument(help="The bundle that was evaluated.")],

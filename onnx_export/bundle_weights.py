@@ -60,6 +60,10 @@ def read_bundle_model(bundle: Bundle) -> ModelFolder:
         CheckpointError: the graphs are not as ``python -m onnx_export export`` writes them (another tool, quantised
             weights, another preprocessing), or the model that was read does not give what the bundle gives.
     """
+    if bundle.manifest.compression is not None:
+        raise CheckpointError(
+            f"{_refusal(bundle.folder)}: its tokens are compressed. Give the bundle that it was fitted from."
+        )
     sizes = _sizes_of(bundle)
     with torch.device("meta"):
         model = CirModel(sizes).eval()

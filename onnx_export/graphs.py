@@ -11,6 +11,10 @@ The re-ranker is rewritten so that a candidate's tokens are never projected (PAP
 
 Stored tokens come as they are (int8 with a scale per token, or float): the scales multiply the attention scores and
 probabilities, [heads x L, N], rather than the tokens, [N, C].
+
+Compressed tokens (``qdrant_cir/token_compression.py``) are read in their small form. With ``e = mean + z up``, ``up``
+joins the absorbed weights; the mean adds the same number to a whole softmax row, which cancels, and one bias to the
+values. A row that stands for several tokens has the logarithm of their number added to its scores.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from onnx_export.models.build import CirModel, ImageEncoder, StageOneSimilarity
 from onnx_export.models.composer import Composer
 from onnx_export.models.text_encoder import Projections
 from onnx_export.models.triplet_reranker import DualAttention, TripletLayer, TripletReranker
+from qdrant_cir.token_compression import TokenProjection
 
 
 class ImageEncoderGraph(nn.Module):
@@ -59,7 +64,7 @@ class AbsorbedCrossAttention(nn.Module):
     product for the scores and one for the mixing.
     """
 
-    def __init__(self, cross: DualAttention) -> None:
+    def __init__(self, cross: DualAttention, projection: TokenProjection | None) -> None:
         super().__init__()
         self.output = cross.output
         self.heads = cross.self0.heads
@@ -68,9 +73,15 @@ class AbsorbedCrossAttention(nn.Module):
         self.keys: Tensor
         self.values: Tensor
         self.value_bias: Tensor
-        self.register_buffer("keys", torch.cat([self._keys(s) for s in streams]))
-        self.register_buffer("values", torch.cat([self._values(s) for s in streams]))
-        self.register_buffer("value_bias", torch.stack([s.value.bias.detach() for s in streams]))
+        keys, values = torch.cat([self._keys(s) for s in streams]), torch.cat([self._values(s) for s in streams])
+        value_bias = torch.stack([s.value.bias.detach() for s in streams])
+        if projection is not None:
+            mean, up = torch.from_numpy(projection.mean), torch.from_numpy(projection.up)
+            value_bias = value_bias + torch.matmul(mean, values).view_as(value_bias)
+            keys, values = torch.matmul(keys, up.T), torch.matmul(up, values)
+        self.register_buffer("keys", keys)
+        self.register_buffer("values", values)
+        self.register_buffer("value_bias", value_bias)
 
     def _keys(self, projections: Projections) -> Tensor:
         """Key weights as [heads, H / heads, C], the softmax scale folded in."""
@@ -85,11 +96,14 @@ class AbsorbedCrossAttention(nn.Module):
     def _split(self, states: Tensor) -> Tensor:
         return torch.unflatten(states, -1, (self.heads, -1)).transpose(1, 2)
 
-    def forward(self, x0: Tensor, x1: Tensor, tokens: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
-        """Attend from streams [1 or K, L, H] to tokens float32 [K, N, C] with scales [K, 1, N]."""
+    def forward(
+        self, x0: Tensor, x1: Tensor, tokens: Tensor, scales: Tensor, log_weights: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Attend from streams [1 or K, L, H] to tokens float32 [K, N, C] with scales and log-weights [K, 1, N]."""
         heads = torch.cat((self._split(self.query0(x0)), self._split(self.query1(x1))), dim=1)
         queries = torch.matmul(heads, self.keys).flatten(1, 2)
-        attention = torch.softmax(torch.matmul(queries, tokens.transpose(1, 2)) * scales, dim=-1)
+        similarities = torch.matmul(queries, tokens.transpose(1, 2)) * scales
+        attention = torch.softmax(similarities if log_weights is None else similarities + log_weights, dim=-1)
         mixed = torch.unflatten(torch.matmul(attention * scales, tokens), 1, (2 * self.heads, -1))
         heads = torch.matmul(mixed, self.values).transpose(1, 2)
         merged = self.output.merge(
@@ -102,48 +116,73 @@ class AbsorbedCrossAttention(nn.Module):
 class AbsorbedLayer(nn.Module):
     """One layer of the re-ranker; ``last`` computes the first row only."""
 
-    def __init__(self, layer: TripletLayer, *, last: bool) -> None:
+    def __init__(self, layer: TripletLayer, projection: TokenProjection | None, *, last: bool) -> None:
         super().__init__()
         self.attention = layer.attention
-        self.cross = AbsorbedCrossAttention(layer.crossattention)
+        self.cross = AbsorbedCrossAttention(layer.crossattention, projection)
         self.intermediate, self.output = layer.intermediate, layer.output
         self.last = last
 
-    def forward(self, x0: Tensor, x1: Tensor, tokens: Tensor, scales: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x0: Tensor, x1: Tensor, tokens: Tensor, scales: Tensor, log_weights: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Transform streams [1 or K, L, H] to [K, L, H], or [K, 1, H] in the last layer."""
         rows0, rows1 = (x0[:, :1], x1[:, :1]) if self.last else (x0, x1)
         own = self.attention.output
         rows0 = own.LayerNormA(own.dense0(self.attention.self0(rows0, x0)) + rows0)
         rows1 = own.LayerNormB(own.dense1(self.attention.self1(rows1, x1)) + rows1)
-        rows0, rows1 = self.cross(rows0, rows1, tokens, scales)
+        rows0, rows1 = self.cross(rows0, rows1, tokens, scales, log_weights)
         return self.output(self.intermediate(rows0), rows0), self.output(self.intermediate(rows1), rows1)
 
 
 class RerankerGraph(nn.Module):
-    """One query against K candidates in stored form, to ``scores`` [K]."""
+    """One query against K candidates in stored form, to ``scores`` [K]; with a projection, in its compressed form."""
 
-    def __init__(self, reranker: TripletReranker, similarity: StageOneSimilarity | None = None) -> None:
+    def __init__(
+        self,
+        reranker: TripletReranker,
+        similarity: StageOneSimilarity | None = None,
+        projection: TokenProjection | None = None,
+    ) -> None:
         super().__init__()
         self.similarity = similarity
         layers = list(reranker.text_encoder.encoder.layer)
         self.embeddings = reranker.text_encoder.embeddings
         self.layers = nn.ModuleList(
-            AbsorbedLayer(layer, last=layer is layers[-1]) for layer in layers if isinstance(layer, TripletLayer)
+            AbsorbedLayer(layer, projection, last=layer is layers[-1])
+            for layer in layers
+            if isinstance(layer, TripletLayer)
         )
         self.cls_head = reranker.cls_head
+        self.mean: Tensor | None
+        self.up: Tensor | None
+        self.register_buffer("mean", None if projection is None else torch.from_numpy(projection.mean))
+        self.register_buffer("up", None if projection is None else torch.from_numpy(projection.up))
 
     def forward(
-        self, input_ids: Tensor, fusion_states: Tensor, candidate_tokens: Tensor, candidate_scales: Tensor
+        self,
+        input_ids: Tensor,
+        fusion_states: Tensor,
+        candidate_tokens: Tensor,
+        candidate_scales: Tensor,
+        candidate_weights: Tensor | None = None,
     ) -> Tensor:
-        """Score int64 [1, L] and float32 [1, L, H] against [K, N, C] with float32 [K, N]."""
+        """Score int64 [1, L] and float32 [1, L, H] against [K, N, C] with float32 [K, N].
+
+        Compressed tokens are [K, M, R] with scales and weights [K, M].
+        """
         tokens, scales = candidate_tokens.to(torch.float32), candidate_scales[:, None, :]
+        log_weights = None if candidate_weights is None else torch.log(candidate_weights)[:, None, :]
         x0, x1 = fusion_states, self.embeddings(input_ids)
         for layer in self.layers:
-            x0, x1 = layer(x0, x1, tokens, scales)
+            x0, x1 = layer(x0, x1, tokens, scales, log_weights)
         scores: Tensor = self.cls_head(torch.cat((x0[:, 0], x1[:, 0]), dim=-1))[:, 0]
         if self.similarity is None:
             return scores
-        return scores + cast(Tensor, self.similarity(fusion_states, tokens[:, 0] * candidate_scales[:, :1]))
+        class_tokens = tokens[:, 0] * candidate_scales[:, :1]
+        if self.mean is not None and self.up is not None:
+            class_tokens = self.mean + class_tokens @ self.up
+        return scores + cast(Tensor, self.similarity(fusion_states, class_tokens))
 
 
 def graph_modules(model: CirModel) -> dict[str, nn.Module]:

@@ -108,10 +108,14 @@ def _compared(bundle: Bundle, made: Path, file: str) -> AddedPrecision:
 
 def _random_triplets(sizes: ModelSizes) -> tuple[ComposedQuery, StoredTokens]:
     rng = np.random.default_rng(0)
-    shape = (CHECKED_CANDIDATES, sizes.token_rows, sizes.token_dims)
+    shape = (CHECKED_CANDIDATES, sizes.stored_rows, sizes.stored_dims)
     query = ComposedQuery(
         vector=np.zeros(sizes.vector_size, dtype=np.float32),
         input_ids=rng.integers(1, 100, CHECKED_LENGTH),
         fusion_states=rng.standard_normal((CHECKED_LENGTH, sizes.fusion_dims), dtype=np.float32),
     )
-    return query, quantize(rng.standard_normal(shape, dtype=np.float32), sizes.token_codec)
+    stored = quantize(rng.standard_normal(shape, dtype=np.float32), sizes.token_codec)
+    if sizes.compression is None:
+        return query, stored
+    weights = np.full(shape[:2], sizes.token_rows / sizes.stored_rows, dtype=np.float32)
+    return query, replace(stored, weights=weights)

@@ -178,7 +178,7 @@ def _compare_reranker(
         for count in counts:
             candidates = StoredTokens(stored.values[:count], stored.scales[:count])
             scores = reranker.score(query, candidates)
-            expected = _torch_scores(folder, query, candidates)
+            expected = torch_scores(folder, query, candidates)
             what = f"scores at K={count}, {len(query.input_ids)} text tokens"
             worst = max(worst, _difference(what, expected, scores, tolerance))
             _check_order(what, expected.numpy(), scores, tolerance)
@@ -186,7 +186,7 @@ def _compare_reranker(
     return worst, orders
 
 
-def _torch_scores(folder: ModelFolder, query: ComposedQuery, candidates: StoredTokens) -> Tensor:
+def torch_scores(folder: ModelFolder, query: ComposedQuery, candidates: StoredTokens) -> Tensor:
     """Score by the paper's form, candidate by candidate in small groups to bound memory."""
     tokens = torch.from_numpy(candidates.values.astype(np.float32) * candidates.scales[..., None])
     ids = torch.from_numpy(query.input_ids)[None]

@@ -6,7 +6,7 @@ import hashlib
 import json
 import mmap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path, PurePosixPath
 
@@ -14,6 +14,7 @@ from qdrant_cir.errors import BundleError
 from qdrant_cir.graph_contracts import (
     GRAPH_CONTRACTS,
     REQUIRED_GRAPHS,
+    CompressionSizes,
     GraphContract,
     GraphName,
     ModelSizes,
@@ -24,6 +25,7 @@ from qdrant_cir.graph_contracts import (
 from qdrant_cir.manifest import (
     FORMAT_VERSION,
     MANIFEST_FILE,
+    Compression,
     GraphEntry,
     GraphVariant,
     Manifest,
@@ -31,7 +33,7 @@ from qdrant_cir.manifest import (
     TokenizerSpec,
     parse_manifest,
 )
-from qdrant_cir.types import Precision
+from qdrant_cir.types import JsonObject, Precision
 
 __all__ = [
     "FORMAT_VERSION",
@@ -39,6 +41,8 @@ __all__ = [
     "MANIFEST_FILE",
     "REQUIRED_GRAPHS",
     "Bundle",
+    "Compression",
+    "CompressionSizes",
     "GraphContract",
     "GraphEntry",
     "GraphName",
@@ -55,6 +59,7 @@ __all__ = [
     "load_bundle",
     "parse_manifest",
     "sha256_of",
+    "sorted_digests",
     "write_manifest",
 ]
 
@@ -69,7 +74,7 @@ class Bundle:
         folder: where it lies.
         manifest: what it says.
         fingerprint: 64 hex digits over everything that changes what is stored or scored: equal fingerprints
-            may share a collection. Name, licence and provenance are not part of it.
+            compute the same. Name, licence and provenance are not part of it.
     """
 
     folder: Path
@@ -94,6 +99,17 @@ class Bundle:
         return self.folder / entry.variants[precision].file
 
     @property
+    def gallery_fingerprint(self) -> str:
+        """The fingerprint that a collection remembers: equal ones may share it, for their vectors are the same.
+
+        It is that of the bundle without compression. Which form each image's tokens are in stands with the tokens.
+        """
+        packed = self.manifest.compression
+        if packed is None:
+            return self.fingerprint
+        return _fingerprint(replace(self.manifest, compression=None), reranker=packed.exact_reranker)
+
+    @property
     def has_candidate_encoder(self) -> bool:
         """Whether stage two reads candidates through an image encoder of its own."""
         return "candidate_encoder" in self.manifest.graphs
@@ -113,6 +129,11 @@ def sha256_of(path: Path) -> str:
     """Hash a file without reading it whole; 64 lower-case hex digits. Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sorted_digests(entry: GraphEntry) -> str:
+    """Name the content of a graph: the digests of its files, sorted, with spaces between."""
+    return " ".join(sorted(entry.files.values()))
 
 
 def graph_entry(folder: Path, name: GraphName, files: Sequence[str], sizes: ModelSizes) -> GraphEntry:
@@ -172,6 +193,8 @@ def load_bundle(path: str | PathLike[str] | None = None) -> Bundle:
                 _check_file(folder, file, sha256)
             _check_weights_listed(folder, graph)
     _check_file(folder, manifest.tokenizer.file, manifest.tokenizer.sha256)
+    if manifest.compression is not None:
+        _check_file(folder, manifest.compression.file, manifest.compression.sha256)
     return Bundle(folder=folder, manifest=manifest, fingerprint=_fingerprint(manifest))
 
 
@@ -240,9 +263,11 @@ def _check_weights_listed(folder: Path, entry: GraphEntry | GraphVariant) -> Non
             place = graph.find(_LOCATION, start)
 
 
-def _fingerprint(manifest: Manifest) -> str:
+def _fingerprint(manifest: Manifest, *, reranker: str | None = None) -> str:
+    """Hash what changes what is stored or scored; ``reranker`` are other digests to count for that graph."""
     said = manifest.to_object()
-    said["graphs"] = {name: " ".join(sorted(entry.files.values())) for name, entry in manifest.graphs.items()}
+    digests: JsonObject = {name: sorted_digests(entry) for name, entry in manifest.graphs.items()}
+    said["graphs"] = digests if reranker is None else {**digests, "reranker": reranker}
     said["tokenizer"] = {
         "sha256": manifest.tokenizer.sha256,
         "max_length": manifest.tokenizer.max_length,

@@ -14,7 +14,7 @@ from qdrant_cir.errors import TokensError
 from qdrant_cir.gallery_points import HitTokens
 from qdrant_cir.reranker import DEFAULT_CHUNK, Reranker
 from qdrant_cir.sessions import ExecutionProvider, available_threads, open_graph
-from qdrant_cir.token_codec import decode_tokens
+from qdrant_cir.token_form import TokenForm
 from qdrant_cir.types import ComposedQuery, Float32, Precision, RerankMode, StoredTokens
 
 __all__ = ["NO_SCORES", "CandidateScorer", "CandidateScores", "RerankScores", "rerank"]
@@ -71,7 +71,8 @@ class CandidateScorer:
         """Load the graph; the rest as :func:`qdrant_cir.sessions.open_graph`."""
         session = open_graph(bundle, "reranker", provider=provider, threads=1, precision=precision)
         self.precision = precision
-        self._sizes = bundle.manifest.sizes
+        self._form = TokenForm(bundle)
+        self.full_mode: RerankMode = "compressed" if self._form.version else "exact"
         is_on_gpu = session.provider == "cuda"
         self._reranker = Reranker(session, chunk=_GPU_CHUNK if is_on_gpu else DEFAULT_CHUNK)
         self._threads = 1 if is_on_gpu else threads or available_threads()
@@ -81,27 +82,27 @@ class CandidateScorer:
         """Score the candidates whose tokens can be read; errors as :meth:`Reranker.score`."""
         problems = {tokens.image_id: str(tokens.problem) for tokens in candidates if tokens.data is None}
         readable = {tokens.image_id: tokens.data for tokens in candidates if tokens.data is not None}
+        for image_id in [image_id for image_id, data in readable.items() if self._form.is_outdated(data)]:
+            problems[image_id] = "outdated"
+            del readable[image_id]
         try:
-            stored = decode_tokens(list(readable.values()), self._sizes)
+            stored = self._form.decode(list(readable.values()))
         except TokensError:
             # one of them is bad: find it, so that the others count
             for image_id, data in list(readable.items()):
                 try:
-                    decode_tokens([data], self._sizes)
+                    self._form.decode([data])
                 except TokensError:
                     problems[image_id] = "damaged"
                     del readable[image_id]
-            stored = decode_tokens(list(readable.values()), self._sizes)
+            stored = self._form.decode(list(readable.values()))
         scores = [score for part in self._score_shares(query, stored) for score in part.tolist()]
         return CandidateScores(dict(zip(readable, scores, strict=True)), problems)
 
     def _score_shares(self, query: ComposedQuery, stored: StoredTokens) -> list[Float32]:
         count = len(stored.values)
         size = max(_LEAST_SHARE, ceil(count / self._threads))
-        shares = [
-            StoredTokens(stored.values[start : start + size], stored.scales[start : start + size])
-            for start in range(0, count, size)
-        ]
+        shares = [_share(stored, slice(start, start + size)) for start in range(0, count, size)]
         return list(self._pool.map(lambda share: self._reranker.score(query, share), shares))
 
 
@@ -136,4 +137,9 @@ def rerank(
         by_id |= found.by_id
         problems |= found.problems
         steps.append(list(found.by_id.values()))
-    return RerankScores(by_id, problems, "exact")
+    return RerankScores(by_id, problems, scorer.full_mode)
+
+
+def _share(stored: StoredTokens, part: slice) -> StoredTokens:
+    weights = None if stored.weights is None else stored.weights[part]
+    return StoredTokens(stored.values[part], stored.scales[part], weights)

@@ -17,6 +17,8 @@ from qdrant_cir.collection_schema import (
     SAMPLE,
     GallerySpec,
     check_pair,
+    compressed_as,
+    compressed_but,
     field_names,
     gallery_names,
     gallery_specs,
@@ -35,6 +37,7 @@ from qdrant_cir.gallery_points import (
     StoredImage,
     TokensProblem,
     batches_by_bytes,
+    compression_of_record,
     gallery_hit,
     gallery_point,
     known_image,
@@ -81,6 +84,7 @@ class CollectionInfo:
         bundle_name: of that bundle.
         token_bytes: mean bytes of tokens per image, of a sample; None for an empty collection.
         fields: the user's payload fields, of a sample, sorted.
+        compressions: exact numbers of images by the version of the compression that their tokens are in; 0 for none.
     """
 
     name: str
@@ -90,6 +94,7 @@ class CollectionInfo:
     bundle_name: str
     token_bytes: int | None
     fields: tuple[str, ...]
+    compressions: Mapping[int, int]
 
 
 def list_collections(store: Store) -> list[str]:
@@ -213,16 +218,21 @@ class Collection:
     def known(self, image_ids: Sequence[str]) -> dict[str, KnownImage]:
         """Give what stands under ids: those images of which both halves are there and of one picture.
 
-        What is missing here needs to be written (again); so an interrupted write heals at the next one.
+        Both must name the same version of the compression too. What is missing here needs to be written (again); so
+        an interrupted write heals at the next one.
         """
         ids = [point_id_of(image_id) for image_id in dict.fromkeys(image_ids)]
         if not ids:
             return {}
         gallery = self._store.fetch(self._name, ids, with_vectors=False)
         tokens = self._store.fetch(self._tokens_name, ids, with_vectors=False, fields=(RESERVED,))
-        digests = {record.point_id: sha256_of_record(record) for record in tokens}
+        written = {record.point_id: (sha256_of_record(record), compression_of_record(record)) for record in tokens}
         images = [known_image(record) for record in gallery]
-        return {image.image_id: image for image in images if digests.get(point_id_of(image.image_id)) == image.sha256}
+        return {
+            image.image_id: image
+            for image in images
+            if written.get(point_id_of(image.image_id)) == (image.sha256, image.compression)
+        }
 
     def query(self, vector: Float32, *, limit: int, filter: Filter | None) -> list[GalleryHit]:
         """Give the images nearest to a vector float32 [D], best first.
@@ -287,6 +297,18 @@ class Collection:
         """Count images exactly. Raises InputError for a filter that cannot be evaluated."""
         return self._store.count(self._name, filter)
 
+    def compressions(self) -> dict[int, int]:
+        """Count images by the version of the compression that their tokens are in, 0 for none; exact.
+
+        Looks at every image once per version that there is.
+        """
+        images, counts = self.count(None), dict[int, int]()
+        while sample := self._store.scroll(self._name, filter=compressed_but(counts), limit=1, after=None):
+            version = compression_of_record(sample[0])
+            counts[version] = self.count(compressed_as(version))
+        exact = images - sum(counts.values())
+        return {0: exact, **counts} if exact else counts
+
     def info(self) -> CollectionInfo:
         """Describe the gallery."""
         sample = self._store.scroll(self._name, filter=None, limit=SAMPLE, after=None)
@@ -300,6 +322,7 @@ class Collection:
             bundle_name=self._spec.bundle_name,
             token_bytes=sum(sizes) // len(sizes) if sizes else None,
             fields=field_names(sample),
+            compressions=self.compressions(),
         )
 
     def optimize(self) -> None:

@@ -14,6 +14,7 @@ from qdrant_cir.stores.protocol import Hit, Record, StoredPoint
 from qdrant_cir.types import Float32, JsonObject, JsonValue
 
 __all__ = [
+    "COMPRESSION",
     "RESERVED",
     "GalleryHit",
     "HitTokens",
@@ -22,6 +23,7 @@ __all__ = [
     "StoredImage",
     "TokensProblem",
     "batches_by_bytes",
+    "compression_of_record",
     "gallery_hit",
     "gallery_point",
     "known_image",
@@ -36,11 +38,15 @@ __all__ = [
 RESERVED = "_cir"
 """The one payload field that is ours."""
 
+COMPRESSION = f"{RESERVED}.compression"
+"""Where both halves of an image say which version of the compression its tokens are in; absent for none."""
+
 _TOKENS = "tokens"
 _NAMESPACE = UUID("7a1f6a52-31c0-5c0f-9f0e-2b6f8e1d4c37")
 
-TokensProblem: TypeAlias = Literal["missing", "stale", "damaged"]
-"""Why an image cannot be re-ranked: no tokens, tokens of another picture, or unreadable ones."""
+TokensProblem: TypeAlias = Literal["missing", "stale", "damaged", "outdated"]
+"""Why an image cannot be re-ranked: no tokens, tokens of another picture, unreadable ones, or such as another fitting
+of the compression wrote."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,7 @@ class IndexedImage:
         vector: float32 [D].
         tokens: as the token codec wrote them.
         payload: the user's fields; none is called ``_cir``.
+        compression: version of the compression that the tokens are in; 0 for none.
     """
 
     image_id: str
@@ -62,6 +69,7 @@ class IndexedImage:
     vector: Float32
     tokens: bytes
     payload: Mapping[str, JsonValue]
+    compression: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +85,16 @@ class GalleryHit:
 
 @dataclass(frozen=True, slots=True)
 class KnownImage:
-    """What stands in the collection under an id; ``payload`` holds the user's fields alone."""
+    """What stands in the collection under an id.
+
+    ``payload`` holds the user's fields alone; ``compression`` is the version that the tokens are in, 0 for none.
+    """
 
     image_id: str
     source: str | None
     sha256: str
     payload: JsonObject
+    compression: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +131,7 @@ def point_id_of(image_id: str) -> UUID:
 
 def gallery_point(image: IndexedImage, fingerprint: str) -> StoredPoint:
     """Give the searchable half of an image. Raises InputError for a payload with a field named ``_cir``."""
-    reserved = _reserved(image.image_id, image.sha256, fingerprint)
+    reserved = _reserved(image, fingerprint)
     return _labelled_point(image.image_id, reserved, source=image.source, payload=image.payload, vector=image.vector)
 
 
@@ -133,7 +145,7 @@ def relabelled_point(
 def tokens_point(image: IndexedImage, fingerprint: str) -> StoredPoint:
     """Give the half of an image that is fetched by id alone."""
     payload: JsonObject = {
-        RESERVED: _reserved(image.image_id, image.sha256, fingerprint),
+        RESERVED: _reserved(image, fingerprint),
         _TOKENS: base64.b64encode(image.tokens).decode("ascii"),
     }
     return StoredPoint(point_id_of(image.image_id), None, payload)
@@ -154,12 +166,18 @@ def known_image(record: Record) -> KnownImage:
         source=source if isinstance(source, str) else None,
         sha256=str(reserved["sha256"]),
         payload={key: value for key, value in record.payload.items() if key != RESERVED},
+        compression=_compression_in(reserved),
     )
 
 
 def sha256_of_record(record: Record) -> str:
     """Give the digest of the picture that either half of an image was made from. Raises CollectionError."""
     return str(_reserved_of(record)["sha256"])
+
+
+def compression_of_record(record: Record) -> int:
+    """Give the version of the compression that either half of an image names, 0 for none. Raises CollectionError."""
+    return _compression_in(_reserved_of(record))
 
 
 def pair_tokens(images: Iterable[GalleryHit | KnownImage], records: Sequence[Record]) -> list[HitTokens]:
@@ -211,8 +229,14 @@ def _tokens_of(image: GalleryHit | KnownImage, record: Record | None) -> HitToke
     return HitTokens(image.image_id, data or None, None if data else "damaged")
 
 
-def _reserved(image_id: str, sha256: str, fingerprint: str) -> JsonObject:
-    return {"id": image_id, "sha256": sha256, "bundle": fingerprint}
+def _reserved(image: IndexedImage, fingerprint: str) -> JsonObject:
+    ours: JsonObject = {"id": image.image_id, "sha256": image.sha256, "bundle": fingerprint}
+    return {**ours, "compression": image.compression} if image.compression else ours
+
+
+def _compression_in(reserved: JsonObject) -> int:
+    version = reserved.get("compression", 0)
+    return version if isinstance(version, int) else 0
 
 
 def _labelled_point(

@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 __all__ = [
     "GRAPH_CONTRACTS",
     "REQUIRED_GRAPHS",
+    "CompressionSizes",
     "GraphContract",
     "GraphName",
     "ModelSizes",
@@ -77,8 +78,8 @@ GRAPH_CONTRACTS: Mapping[GraphName, GraphContract] = MappingProxyType(
             inputs=(
                 TensorSpec("input_ids", "int64", (1, "length")),
                 TensorSpec("fusion_states", "float32", (1, "length", "H")),
-                TensorSpec("candidate_tokens", "codec", ("candidates", "N", "C")),
-                TensorSpec("candidate_scales", "float32", ("candidates", "N")),
+                TensorSpec("candidate_tokens", "codec", ("candidates", "M", "R")),
+                TensorSpec("candidate_scales", "float32", ("candidates", "M")),
             ),
             outputs=(TensorSpec("scores", "float32", ("candidates",)),),
         ),
@@ -89,6 +90,24 @@ GRAPH_CONTRACTS: Mapping[GraphName, GraphContract] = MappingProxyType(
     }
 )
 """Names, element types and axes of the graphs. Lower-case axes are dynamic."""
+
+_CANDIDATE_WEIGHTS = TensorSpec("candidate_weights", "float32", ("candidates", "M"))
+"""The re-ranker's last input where tokens are compressed: how many tokens a row stands for."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompressionSizes:
+    """The compressed form of one image's tokens.
+
+    Attributes:
+        rows: M, rows that are stored, the class token included.
+        dims: R, dimensions of one row.
+        version: which fitting of the projection, from 1 to 65535; stored tokens carry it.
+    """
+
+    rows: int
+    dims: int
+    version: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +121,7 @@ class ModelSizes:
         vector_size: D, dimensions of what Qdrant searches.
         fusion_dims: H, dimensions of one fusion state.
         token_codec: the form in which candidate tokens are stored and read by the re-ranker.
+        compression: fewer rows and dimensions that they are stored in; None where all are stored.
     """
 
     image_size: int
@@ -110,6 +130,17 @@ class ModelSizes:
     vector_size: int
     fusion_dims: int
     token_codec: TokenCodec
+    compression: CompressionSizes | None = None
+
+    @property
+    def stored_rows(self) -> int:
+        """M, rows that are stored of an image."""
+        return self.token_rows if self.compression is None else self.compression.rows
+
+    @property
+    def stored_dims(self) -> int:
+        """R, dimensions of a stored row."""
+        return self.token_dims if self.compression is None else self.compression.dims
 
 
 def contract_tensors(name: GraphName, sizes: ModelSizes) -> GraphContract:
@@ -118,6 +149,8 @@ def contract_tensors(name: GraphName, sizes: ModelSizes) -> GraphContract:
         "S": sizes.image_size,
         "N": sizes.token_rows,
         "C": sizes.token_dims,
+        "M": sizes.stored_rows,
+        "R": sizes.stored_dims,
         "D": sizes.vector_size,
         "H": sizes.fusion_dims,
     }
@@ -133,4 +166,5 @@ def contract_tensors(name: GraphName, sizes: ModelSizes) -> GraphContract:
         )
 
     contract = GRAPH_CONTRACTS[name]
-    return GraphContract(inputs=fill(contract.inputs), outputs=fill(contract.outputs))
+    weights = () if name != "reranker" or sizes.compression is None else (_CANDIDATE_WEIGHTS,)
+    return GraphContract(inputs=fill((*contract.inputs, *weights)), outputs=fill(contract.outputs))

@@ -35,7 +35,7 @@ from qdrant_cir.image_sources import ImageRecord, RejectedRow
 from qdrant_cir.index_report import FailedImage, IndexProgress, IndexReport, Outcome, Tally
 from qdrant_cir.sessions import ExecutionProvider, available_threads
 from qdrant_cir.stores import Store, StoreLike, is_folder, open_store
-from qdrant_cir.token_codec import encode_tokens
+from qdrant_cir.token_form import TokenForm
 from qdrant_cir.types import EncodedImages, Encoder
 
 __all__ = ["FailedImage", "IndexProgress", "IndexReport", "Indexer"]
@@ -200,6 +200,7 @@ class _Pipeline:
         self._collection = collection
         self._encoder = encoder
         self._bundle = bundle
+        self._form = TokenForm(bundle)
         self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="cir-decode")
         self._batches = ThreadPoolExecutor(_BATCHES_AHEAD, thread_name_prefix="cir-batch")
         self._store = ThreadPoolExecutor(1, thread_name_prefix="cir-store")
@@ -261,7 +262,7 @@ class _Pipeline:
         moved: list[HashedImage] = []
         for image in images:
             record, stored = image.record, known.get(image.record.image_id)
-            if stored is None or stored.sha256 != image.sha256:
+            if stored is None or (stored.sha256, stored.compression) != (image.sha256, self._form.version):
                 changed.append(image)
             elif (stored.source, canonical_json(stored.payload)) != (
                 record.source,
@@ -289,7 +290,7 @@ class _Pipeline:
                 failed.append(FailedImage(record.image_id, "The encoder gave a vector that is not finite."))
                 continue
             try:
-                stored = encode_tokens(tokens, self._bundle.manifest.token_codec)
+                stored = self._form.encode(tokens)
             except TokensError as error:
                 failed.append(FailedImage(record.image_id, str(error)))
                 continue
@@ -301,6 +302,7 @@ class _Pipeline:
                     vector=vector,
                     tokens=stored,
                     payload=record.payload,
+                    compression=self._form.version,
                 )
             )
         self._collection.write(ready)

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TypeVar, cast, get_args
 
 from qdrant_cir.errors import BundleError
-from qdrant_cir.graph_contracts import REQUIRED_GRAPHS, GraphName, ModelSizes, TensorSpec, TokenCodec
+from qdrant_cir.graph_contracts import (
+    REQUIRED_GRAPHS,
+    CompressionSizes,
+    GraphName,
+    ModelSizes,
+    TensorSpec,
+    TokenCodec,
+)
 from qdrant_cir.types import JsonObject, JsonValue, Precision
 
 __all__ = [
     "FORMAT_VERSION",
     "MANIFEST_FILE",
+    "Compression",
     "GraphEntry",
     "GraphVariant",
     "Manifest",
@@ -24,6 +32,7 @@ __all__ = [
 
 MANIFEST_FILE = "cir_config.json"
 FORMAT_VERSION = 1
+_LAST_VERSION = 2**16 - 1
 
 _Json = TypeVar("_Json", bound="str | int | float | list[JsonValue] | JsonObject")
 
@@ -95,6 +104,28 @@ class GraphEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class Compression:
+    """How candidate tokens are made smaller before they are stored (``python -m onnx_export fit-codec``).
+
+    Attributes:
+        rows: M, as :class:`CompressionSizes` says.
+        dims: R, likewise.
+        version: likewise.
+        file: path of the projection inside the bundle: an npz of ``mean`` [C], ``down`` [C, R] and ``up`` [R, C].
+        sha256: of that file.
+        exact_reranker: digests of the re-ranker's files in the bundle that it was fitted for, sorted, with spaces
+            between. Both bundles may share a collection, for their vectors are the same.
+    """
+
+    rows: int
+    dims: int
+    version: int
+    file: str
+    sha256: str
+    exact_reranker: str
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """What ``cir_config.json`` holds; see :class:`ModelSizes` for the sizes."""
 
@@ -109,10 +140,12 @@ class Manifest:
     fusion_dims: int
     token_codec: TokenCodec
     provenance: JsonObject
+    compression: Compression | None = None
 
     @property
     def sizes(self) -> ModelSizes:
         """The sizes that the graph contracts are filled in with."""
+        packed = self.compression
         return ModelSizes(
             image_size=self.preprocessing.size,
             token_rows=self.token_rows,
@@ -120,6 +153,7 @@ class Manifest:
             vector_size=self.vector_size,
             fusion_dims=self.fusion_dims,
             token_codec=self.token_codec,
+            compression=None if packed is None else CompressionSizes(packed.rows, packed.dims, packed.version),
         )
 
     def to_object(self) -> JsonObject:
@@ -160,6 +194,7 @@ class Manifest:
             "token_dims": self.token_dims,
             "fusion_dims": self.fusion_dims,
             "token_codec": self.token_codec,
+            **({} if self.compression is None else {"compression": asdict(self.compression)}),
             "provenance": self.provenance,
         }
 
@@ -219,6 +254,22 @@ def parse_manifest(text: str) -> Manifest:
         fusion_dims=_size(root, "fusion_dims", ""),
         token_codec=cast("TokenCodec", codec),
         provenance=_field(root, "provenance", dict, ""),
+        compression=_parse_compression(_field(root, "compression", dict, "")) if "compression" in root else None,
+    )
+
+
+def _parse_compression(source: JsonObject) -> Compression:
+    where = "compression."
+    version = _size(source, "version", where)
+    if version > _LAST_VERSION:
+        raise BundleError(f"{MANIFEST_FILE}: compression.version is {version}; the last one is {_LAST_VERSION}.")
+    return Compression(
+        rows=_size(source, "rows", where),
+        dims=_size(source, "dims", where),
+        version=version,
+        file=_field(source, "file", str, where),
+        sha256=_field(source, "sha256", str, where),
+        exact_reranker=_field(source, "exact_reranker", str, where),
     )
 
 

@@ -20,7 +20,7 @@ from qdrant_cir.image_sources import ImageRecord
 from qdrant_cir.preprocess import blank_pixels, load_image, preprocess
 from qdrant_cir.sessions import ExecutionProvider
 from qdrant_cir.text_tokenizer import TextTokenizer
-from qdrant_cir.token_codec import decode_tokens
+from qdrant_cir.token_form import TokenForm
 from qdrant_cir.types import (
     ComposedQuery,
     Float32,
@@ -81,6 +81,7 @@ class QueryModel:
         self._composer = Composer.open(bundle, provider=provider, threads=threads)
         self._scorer = CandidateScorer(bundle, provider=provider, threads=threads, precision=precision)
         self._tokenizer = TextTokenizer(bundle)
+        self._form = TokenForm(bundle)
 
     @property
     def precision(self) -> Precision:
@@ -164,8 +165,8 @@ class QueryModel:
                 f"The stored tokens of the reference {image_id!r} are {stored.tokens.problem}. Index it "
                 "again, or give the picture itself."
             )
-        tokens = decode_tokens([stored.tokens.data], sizes)
-        return _Reference(stored.vector, tokens.values[0].astype(np.float32) * tokens.scales[0, :, None])
+        tokens = self._form.restore(self._form.decode([stored.tokens.data]))
+        return _Reference(stored.vector, tokens[0])
 
     def _notes(self, query: Query) -> tuple[str, ...]:
         text = query.modification_text.strip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qdrant_cir.bundle import Bundle
 from qdrant_cir.errors import InputError, TokensError
@@ -70,13 +71,13 @@ class Reranker:
         fusion_states = query.fusion_states[None]
         for start in range(0, count, self._chunk):
             part = slice(start, start + self._chunk)
-            outputs = self._session.run(
-                {
-                    "input_ids": input_ids,
-                    "fusion_states": fusion_states,
-                    "candidate_tokens": candidates.values[part],
-                    "candidate_scales": candidates.scales[part],
-                }
-            )
-            scores[part] = outputs["scores"]
+            inputs: dict[str, NDArray[np.generic]] = {
+                "input_ids": input_ids,
+                "fusion_states": fusion_states,
+                "candidate_tokens": candidates.values[part],
+                "candidate_scales": candidates.scales[part],
+            }
+            if candidates.weights is not None:
+                inputs["candidate_weights"] = candidates.weights[part]
+            scores[part] = self._session.run(inputs)["scores"]
         return scores

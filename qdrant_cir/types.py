@@ -84,12 +84,14 @@ class StoredTokens:
     """Candidate tokens in the form in which they are stored and the re-ranker graph reads them.
 
     Attributes:
-        values: int8, float16 or float32 [K, N, C].
+        values: int8, float16 or float32 [K, N, C]; [K, M, R] where the bundle compresses tokens.
         scales: float32 [K, N]; ``values * scales[..., None]`` gives the tokens back. Ones for float forms.
+        weights: float32 [K, M], how many tokens a row stands for; None where tokens are not compressed.
     """
 
     values: NDArray[np.int8] | NDArray[np.float16] | NDArray[np.float32]
     scales: Float32
+    weights: Float32 | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +133,10 @@ Precision: TypeAlias = Literal["float32", "float16", "int8"]
 """The arithmetic that stage two is computed in: ``float32`` is exact; a bundle may hold graphs of the others, whose
 scores are close to its own."""
 
-RerankMode: TypeAlias = Literal["none", "exact", "adaptive", "budget"]
-"""``exact`` scored every candidate as the bundle says; ``adaptive`` ended when the first places were settled, and
-``budget`` when the time was over; ``none`` is stage one alone."""
+RerankMode: TypeAlias = Literal["none", "exact", "compressed", "adaptive", "budget"]
+"""``exact`` scored every candidate from all its tokens, ``compressed`` from the fewer rows and dimensions that the
+bundle stores; ``adaptive`` ended when the first places were settled, and ``budget`` when the time was over; ``none`` is
+stage one alone."""
 
 
 @dataclass(frozen=True, slots=True)

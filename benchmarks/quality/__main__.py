@@ -12,6 +12,7 @@ import benchmarks.quality as package
 from benchmarks.quality.ablations import ablation_sections
 from benchmarks.quality.bench import Bench, Settings
 from benchmarks.quality.catalogue import draw_held_out
+from benchmarks.quality.compression import compression_sections
 from benchmarks.quality.controls import control_sections
 from benchmarks.quality.depth import depth_sections
 from benchmarks.quality.main_table import main_sections
@@ -26,6 +27,7 @@ PARTS: Mapping[str, Callable[[Bench], list[Section]]] = {
     "slices": slice_sections,
     "ablations": ablation_sections,
     "precision": precision_sections,
+    "compression": compression_sections,
     "controls": control_sections,
 }
 TRAINED_APART = "controls"

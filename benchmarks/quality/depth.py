@@ -12,12 +12,13 @@ import numpy as np
 from benchmarks.machine import LoadMeter, describe_machine
 from benchmarks.quality.answers import retrieve
 from benchmarks.quality.bench import Bench
-from benchmarks.quality.depth_plot import DepthPoint, draw_depths
 from benchmarks.quality.figures import R1, R10, compare, gain_in_words, in_words, interval_json, intervals
 from benchmarks.quality.progress import Progress
-from benchmarks.quality.sections import PLOT, Section
+from benchmarks.quality.recall_plot import RecallPoint, draw_recalls
+from benchmarks.quality.sections import Section
 
 DEPTHS = (0, 10, 20, 50, 100, 200)
+PICTURE = "rerank_depth.png"
 _TIMED_QUERIES = 50
 
 
@@ -36,10 +37,14 @@ def depth_sections(bench: Bench) -> list[Section]:
     tables = {depth: bench.reranked_at(depth) for depth in depths}
     found = {depth: intervals(tables[depth]) for depth in depths}
     gains = {depth: compare(bench.retrieved, tables[depth])[R1].gain for depth in depths}
-    points = [DepthPoint(depth, found[depth][R1], found[depth][R10], timed.milliseconds[depth]) for depth in depths]
+    names = ["stage one" if depth == 0 else f"K={depth}" for depth in depths]
+    points = [
+        RecallPoint(name, found[depth][R1], found[depth][R10], timed.milliseconds[depth])
+        for name, depth in zip(names, depths, strict=True)
+    ]
     (bench.settings.out / "images").mkdir(parents=True, exist_ok=True)
     title = f"Re-ranking K candidates: {len(bench.held_out.pictures)} pictures, {len(bench.held_out.queries)} queries"
-    draw_depths(points, title=title).save(bench.settings.out / "images" / PLOT)
+    draw_recalls(points, title=title, cost="milliseconds per query").save(bench.settings.out / "images" / PICTURE)
     return [
         Section(
             name="k",
@@ -48,13 +53,13 @@ def depth_sections(bench: Bench) -> list[Section]:
             columns=("K", "R@1, %", "R@10, %", "gain of R@1", "ms per query"),
             rows=tuple(
                 (
-                    f"{point.depth}" if point.depth else "stage one",
+                    point.name.removeprefix("K="),
                     in_words(point.first),
                     in_words(point.tenth),
-                    gain_in_words(gains[point.depth]) if point.depth else "",
-                    f"{point.milliseconds:.0f}",
+                    gain_in_words(gains[depth]) if depth else "",
+                    f"{point.cost:.0f}",
                 )
-                for point in points
+                for depth, point in zip(depths, points, strict=True)
             ),
             notes=(
                 f"Milliseconds: median of {min(_TIMED_QUERIES, len(bench.texts))} queries, one at a time, from the "
@@ -62,14 +67,14 @@ def depth_sections(bench: Bench) -> list[Section]:
                 f"from a store. {describe_machine(bench.settings.threads, packages=('onnxruntime', 'numpy'))}; other "
                 f"processes took {timed.others:.1f} cores meanwhile.",
             ),
-            picture=PLOT,
+            picture=PICTURE,
             data={
-                f"{point.depth}": {
+                f"{depth}": {
                     "R@1": interval_json(point.first),
                     "R@10": interval_json(point.tenth),
-                    "milliseconds": point.milliseconds,
+                    "milliseconds": point.cost,
                 }
-                for point in points
+                for depth, point in zip(depths, points, strict=True)
             },
         )
     ]

@@ -57,12 +57,12 @@ def precision_sections(bench: Bench) -> list[Section]:
     codec = bench.bundle.manifest.token_codec
     own = Form("own", f"the bundle: float32 arithmetic, {codec} tokens", bench.reranker, bench.gallery.candidates)
     forms = _forms(bench)
-    compared = {form.name: _compared(bench, form, order) for form in forms}
+    compared = {form.name: recall_of(bench, form, order, "precision") for form in forms}
     load = LoadMeter()
-    ratios = _ratios(bench, [own, *forms], order)
+    ratios = time_ratios(bench, [own, *forms], order)
     first, tenth = compared[forms[0].name][R1], compared[forms[0].name][R10]
     rows: list[tuple[str, ...]] = [(own.title, in_words(first.before), "", in_words(tenth.before), "", "1.00", "")]
-    rows += [_row(form, compared[form.name], ratios[form.name]) for form in forms]
+    rows += [form_row(form, compared[form.name], ratios[form.name]) for form in forms]
     return [
         Section(
             name="precision",
@@ -86,12 +86,13 @@ def precision_sections(bench: Bench) -> list[Section]:
                 "products of numbers rounded to it: its recall counts, its time does not. The graphs are those that "
                 "`python -m onnx_export add-precision` writes.",
             ),
-            data={form.name: _data(compared[form.name], ratios[form.name]) for form in forms},
+            data={form.name: form_data(compared[form.name], ratios[form.name]) for form in forms},
         )
     ]
 
 
-def _row(form: Form, compared: tuple[Compared, ...], ratio: float) -> tuple[str, ...]:
+def form_row(form: Form, compared: tuple[Compared, ...], ratio: float) -> tuple[str, ...]:
+    """Give the cells of one form."""
     first, tenth = compared[R1], compared[R10]
     holds = max(abs(first.gain.value), abs(tenth.gain.value)) <= MOST_POINTS
     return (
@@ -105,7 +106,8 @@ def _row(form: Form, compared: tuple[Compared, ...], ratio: float) -> tuple[str,
     )
 
 
-def _data(compared: tuple[Compared, ...], ratio: float) -> JsonObject:
+def form_data(compared: tuple[Compared, ...], ratio: float) -> JsonObject:
+    """Give the same as JSON."""
     recall: JsonObject = {
         compared[column].name: {
             "value": interval_json(compared[column].after),
@@ -146,8 +148,9 @@ def _in_codec(tokens: Float32, codec: TokenCodec) -> Callable[[Int64], StoredTok
     return lambda rows: quantize(tokens[rows], codec)
 
 
-def _compared(bench: Bench, form: Form, order: Int64) -> tuple[Compared, ...]:
-    kept = bench.kept / "precision" / f"{form.name}.npy"
+def recall_of(bench: Bench, form: Form, order: Int64, folder: str) -> tuple[Compared, ...]:
+    """Re-rank every query's candidates [Q, K] in a form, against the bundle's own; scores are kept in a folder."""
+    kept = bench.kept / folder / f"{form.name}.npy"
     scores = score_with(
         lambda query, rows: form.reranker.score(query, form.candidates(rows)), bench.answers.queries, order, kept
     )
@@ -155,7 +158,7 @@ def _compared(bench: Bench, form: Form, order: Int64) -> tuple[Compared, ...]:
     return compare(bench.reranked, score_rankings(final, bench.held_out.queries))
 
 
-def _ratios(bench: Bench, forms: list[Form], order: Int64) -> dict[str, float]:
+def time_ratios(bench: Bench, forms: list[Form], order: Int64) -> dict[str, float]:
     """Time of each form as a share of the first one's, on tokens that are read before."""
     seconds: dict[str, list[float]] = {form.name: [] for form in forms}
     for place in range(min(_TIMED_QUERIES, len(order))):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from qdrant_cir.types import JsonObject
 
-DOCUMENT, DATA, PLOT = "quality.md", "quality.json", "rerank_depth.png"
+DOCUMENT, DATA = "quality.md", "quality.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,18 @@ class Section:
         return "\n".join(lines)
 
 
-ORDER = ("main", "parts", "credibility", "agreement", "k", "slices", "ablations", "precision", "controls")
+ORDER = (
+    "main",
+    "parts",
+    "credibility",
+    "agreement",
+    "k",
+    "slices",
+    "ablations",
+    "precision",
+    "compression",
+    "controls",
+)
 
 
 def keep_section(folder: Path, section: Section) -> None:
@@ -65,7 +76,7 @@ def write_documents(folder: Path, out: Path, introduction: Sequence[str], docs: 
         folder: where sections are kept.
         out: where the documents are written.
         introduction: sentences that head the Markdown.
-        docs: a documentation folder that gets the Markdown and, under ``images``, the plot; None for none.
+        docs: a documentation folder that gets the Markdown and, under ``images``, the plots; None for none.
     """
     read = [json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in _kept(folder)]
     sections = [_parse(value) for value in read]
@@ -75,8 +86,8 @@ def write_documents(folder: Path, out: Path, introduction: Sequence[str], docs: 
     if docs is not None:
         (docs / "images").mkdir(parents=True, exist_ok=True)
         shutil.copy(out / DOCUMENT, docs / DOCUMENT)
-        if (out / "images" / PLOT).exists():
-            shutil.copy(out / "images" / PLOT, docs / "images" / PLOT)
+        for picture in {section.picture for section in sections} - {""}:
+            shutil.copy(out / "images" / picture, docs / "images" / picture)
 
 
 def _kept(folder: Path) -> list[str]:

@@ -90,7 +90,8 @@ def evaluate(
     results = []
     for part in benchmark.parts:
         collection, gallery = _gallery_of(benchmark, part, store, encoder, bundle, settings)
-        results.append(_run_part(benchmark, part, gallery, Retriever(collection, model), out, settings))
+        retriever = Retriever(collection, model)
+        results.append(_run_part(benchmark, part, gallery, retriever, out, settings, fingerprint=bundle.fingerprint))
     report = build_report(benchmark, results, _describe(bundle, settings.rerank_depth, encoder.provider))
     return Evaluation(report, tuple(write_report(benchmark, results, report, out)))
 
@@ -102,11 +103,13 @@ def _run_part(
     retriever: Retriever,
     out: Path,
     settings: EvaluationSettings,
+    *,
+    fingerprint: str,
 ) -> PartResult:
     """Run what can be run, and only then look at what is right."""
     affected = find_affected(part, benchmark.truth_of(part), gallery.present)
     cannot_run = {query.query_id for query in affected if not query.can_run}
-    header = _header(benchmark, part, gallery, retriever.collection.spec.fingerprint, settings)
+    header = _header(benchmark, part, gallery, fingerprint, settings)
     records = complete_run(
         retriever,
         [query for query in part.queries if query.query_id not in cannot_run],

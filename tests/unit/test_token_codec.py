@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import struct
+import zlib
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
 import pytest
 
-from qdrant_cir.bundle import ModelSizes, TokenCodec
+from qdrant_cir.bundle import CompressionSizes, ModelSizes, TokenCodec
 from qdrant_cir.errors import TokensError
-from qdrant_cir.token_codec import decode_tokens, encode_tokens, quantize
+from qdrant_cir.token_codec import (
+    compression_version,
+    decode_tokens,
+    encode_merged_tokens,
+    encode_tokens,
+    quantize,
+)
+from qdrant_cir.token_compression import MergedTokens
 from qdrant_cir.types import Float32, StoredTokens
 
 CODECS: tuple[TokenCodec, ...] = get_args(TokenCodec)
@@ -101,7 +110,7 @@ def test_a_flipped_bit_is_noticed_wherever_it_is(place: int) -> None:
         (lambda data: data[:-1], "hold 59 bytes of values; expected 60"),
         (lambda data: data + b"\0", "hold 61 bytes of values; expected 60"),
         (lambda data: b"PNG!" + data[4:], "these are no tokens of ours"),
-        (lambda data: data[:4] + b"\2" + data[5:], r"have version 2; this version of qdrant-cir reads 1"),
+        (lambda data: data[:4] + b"\3" + data[5:], "have version 3; this version of qdrant-cir reads 1 and 2"),
         (lambda data: data[:5] + b"\x09" + data[6:], r"are unknown type 9 \[5, 8\]; the bundle reads int8"),
         (lambda data: data[:-1] + bytes([data[-1] ^ 255]), "are damaged: CRC32"),
     ],
@@ -129,3 +138,55 @@ def test_values_that_are_not_finite_are_never_stored(codec: TokenCodec, value: f
 def test_values_beyond_float16_are_refused_not_made_infinite() -> None:
     with pytest.raises(TokensError, match="reach 70000, but float16 ends at 65504"):
         encode_tokens(np.full((5, 8), 70000, np.float32), "float16")
+
+
+def merged(rows: int = 3, dims: int = 4) -> MergedTokens:
+    weights = np.array([[1, 300, 65535]], np.float32)[:, :rows]
+    return MergedTokens(np.random.default_rng(3).normal(size=(1, rows, dims)).astype(np.float32), weights)
+
+
+def compressed_sizes(codec: TokenCodec, version: int = 7) -> ModelSizes:
+    return replace(sizes(codec), compression=CompressionSizes(rows=3, dims=4, version=version))
+
+
+def test_the_format_of_version_two_stays_what_it_is() -> None:
+    payload = struct.pack("<fH3b", 1.0, 300, 127, -127, 0)
+    one = MergedTokens(np.array([[[127.0, -127.0, 0.0]]], np.float32), np.array([[300]], np.float32))
+    assert encode_merged_tokens(one, "int8", 7) == (
+        b"CIRT" + bytes([2, 1, 7, 0]) + struct.pack("<III", 1, 3, zlib.crc32(payload)) + payload
+    )
+
+
+@pytest.mark.parametrize(("codec", "expected"), [("int8", 50), ("float16", 50), ("float32", 74)])
+def test_merged_tokens_come_back_with_their_weights(codec: TokenCodec, expected: int) -> None:
+    # 20 header, 3 * 2 weights; int8: 3 * 4 scales + 12 values, which is 20 + M * (R + 6); float16: 12 * 2
+    data = encode_merged_tokens(merged(), codec, 7)
+    assert len(data) == expected
+    assert compression_version(data) == 7
+    decoded = decode_tokens([data, data], compressed_sizes(codec))
+    stored = quantize(merged().tokens, codec)
+    np.testing.assert_array_equal(decoded.values[1], stored.values[0])
+    np.testing.assert_array_equal(decoded.scales[1], stored.scales[0])
+    assert decoded.weights is not None
+    np.testing.assert_array_equal(decoded.weights, merged().weights.repeat(2, axis=0))
+
+
+@pytest.mark.parametrize("place", range(50))
+def test_a_flipped_bit_of_merged_tokens_is_noticed_wherever_it_is(place: int) -> None:
+    bad = bytearray(encode_merged_tokens(merged(), "int8", 7))
+    bad[place] ^= 1
+    with pytest.raises(TokensError, match="stored tokens at place 0"):
+        decode_tokens([bytes(bad)], compressed_sizes("int8"))
+
+
+def test_forms_are_told_apart_and_the_message_names_the_command() -> None:
+    exact = encode_tokens(random_tokens(1)[0], "int8")
+    compressed = encode_merged_tokens(merged(), "int8", 7)
+    assert compression_version(exact) == 0
+    assert compression_version(b"CIRT") is None
+    with pytest.raises(TokensError, match=r"are not compressed; the bundle reads .* version 7 .*`qdrant-cir index`"):
+        decode_tokens([exact], compressed_sizes("int8"))
+    with pytest.raises(TokensError, match=r"of version 7 of the compression; the bundle reads .* not compressed"):
+        decode_tokens([compressed], sizes("int8"))
+    with pytest.raises(TokensError, match=r"of version 7 of the compression; the bundle reads .* version 8"):
+        decode_tokens([compressed], compressed_sizes("int8", version=8))

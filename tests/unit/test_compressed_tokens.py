@@ -1,0 +1,196 @@
+"""Compressed tokens from end to end: written by the indexer, read by both stages, told apart by version.
+
+The compressed tiny model stores three rows of two dimensions: red and green of a colour, blue is lost. A picture of one
+colour has five equal tokens, so that merging loses nothing.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qdrant_cir.bundle import Bundle, Compression, graph_entry, load_bundle, sha256_of, sorted_digests, write_manifest
+from qdrant_cir.cli.upkeep import token_forms
+from qdrant_cir.collection import Collection
+from qdrant_cir.errors import BundleError, CollectionMismatchError, TokensError
+from qdrant_cir.image_encoder import ImageEncoder
+from qdrant_cir.image_sources import ImageRecord
+from qdrant_cir.index_report import IndexReport
+from qdrant_cir.indexer import Indexer
+from qdrant_cir.query_model import QueryModel
+from qdrant_cir.retriever import Retriever
+from qdrant_cir.stores import EdgeStore
+from qdrant_cir.token_compression import TokenProjection, write_projection
+from qdrant_cir.token_form import TokenForm
+from qdrant_cir.types import GalleryImage, Query, SearchResult
+
+WriteImages = Callable[[Path, Mapping[str, tuple[int, int, int]]], list[Path]]
+
+RED_AND_GREEN = np.array([[1, 0], [0, 1], [0, 0]], np.float32)
+
+# The mean of the five tokens that the rows stand for, brought back to three dimensions, times the first fusion state.
+RERANKER = """
+<ir_version: 8, opset_import: ["": 17]>
+reranker (int64[1,length] input_ids, float[1,length,3] fusion_states, int8[candidates,3,2] candidate_tokens,
+          float[candidates,3] candidate_scales, float[candidates,3] candidate_weights) => (float[candidates] scores)
+<int64 first = {0}, int64[1] one = {1}, int64[1] last = {-1}, int64[1] flat = {-1}, float fifth = {0.2},
+ float[2,3] up = {1, 0, 0, 0, 1, 0}> {
+    values = Cast <to = 1> (candidate_tokens)
+    factors = Mul (candidate_scales, candidate_weights)
+    columns = Unsqueeze (factors, last)
+    rows = Mul (values, columns)
+    total = ReduceSum <keepdims = 0> (rows, one)
+    small_mean = Mul (total, fifth)
+    mean = MatMul (small_mean, up)
+    state = Gather <axis = 1> (fusion_states, first)
+    column = Transpose <perm = [1, 0]> (state)
+    products = MatMul (mean, column)
+    scores = Reshape (products, flat)
+}
+"""
+
+
+def compressed(bundle: Path, out: Path, version: int = 1) -> Bundle:
+    onnx = pytest.importorskip("onnx.parser", reason="needs torch: pip install 'qdrant-cir[export]'")
+    exact = load_bundle(bundle).manifest
+    folder = Path(shutil.copytree(bundle, out))
+    (folder / "onnx" / "reranker.onnx").write_bytes(onnx.parse_model(RERANKER).SerializeToString())
+    projection = TokenProjection(np.zeros(3, np.float32), RED_AND_GREEN, RED_AND_GREEN.T.copy())
+    write_projection(folder / "projection.npz", projection)
+    compression = Compression(
+        rows=3,
+        dims=2,
+        version=version,
+        file="projection.npz",
+        sha256=sha256_of(folder / "projection.npz"),
+        exact_reranker=sorted_digests(exact.graphs["reranker"]),
+    )
+    manifest = replace(exact, compression=compression)
+    entry = graph_entry(folder, "reranker", ["onnx/reranker.onnx"], manifest.sizes)
+    write_manifest(folder, replace(manifest, graphs={**manifest.graphs, "reranker": entry}))
+    return load_bundle(folder)
+
+
+@pytest.fixture
+def bundle(tiny_bundle: Path, tmp_path: Path) -> Bundle:
+    return compressed(tiny_bundle, tmp_path / "compressed")
+
+
+@pytest.fixture
+def pictures(tmp_path: Path, write_solid_images: WriteImages) -> list[Path]:
+    colours = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
+    return write_solid_images(tmp_path / "pictures", colours)
+
+
+def index(store: EdgeStore, bundle: Bundle, pictures: list[Path]) -> IndexReport:
+    collection = Collection.create(store, "colours", bundle)
+    records = [ImageRecord(path.stem, str(path), payload={}, source=str(path)) for path in pictures]
+    return Indexer(collection, ImageEncoder.open(bundle, provider="cpu", threads=1), bundle).index(records)
+
+
+def search(store: EdgeStore, bundle: Bundle, reference: Path | GalleryImage) -> SearchResult:
+    retriever = Retriever(Collection.open(store, "colours", bundle), QueryModel(bundle, provider="cpu", threads=1))
+    return retriever.search(Query(reference, "make it green"))
+
+
+def scores(result: SearchResult) -> dict[str, float | None]:
+    return {candidate.image_id: candidate.rerank_score for candidate in result.candidates}
+
+
+# red + green's word = (1, -1, -1) + (-3, 3, -3) = (-2, 2, -4), of length sqrt(24); products with red and green alone
+EXPECTED = {"green": 4 / 24**0.5, "blue": 0.0, "red": -4 / 24**0.5}
+
+
+def test_search_reads_what_the_indexer_compressed(bundle: Bundle, pictures: list[Path], tmp_path: Path) -> None:
+    with EdgeStore(tmp_path / "store") as store:
+        assert index(store, bundle, pictures).indexed == 3
+        result = search(store, bundle, pictures[0])
+        info = Collection.open(store, "colours").info()
+    assert scores(result) == pytest.approx(EXPECTED, abs=1e-5)
+    assert [candidate.image_id for candidate in result.candidates] == ["green", "blue", "red"]
+    assert (result.rerank_mode, result.notes) == ("compressed", ())
+    assert info.token_bytes == 20 + 3 * (2 + 6)
+    assert info.compressions == {1: 3}
+    assert token_forms(info) == "compressed v1"
+
+
+def test_a_reference_in_the_collection_is_brought_back_to_all_its_tokens(
+    bundle: Bundle, pictures: list[Path], tmp_path: Path
+) -> None:
+    with EdgeStore(tmp_path / "store") as store:
+        index(store, bundle, pictures)
+        result = search(store, bundle, GalleryImage("red"))
+    # without its blue, red is (1, -1, 0): the query (-2, 2, -3) of length sqrt(17), green is (-1, 1, -1) / sqrt(3)
+    green = next(candidate for candidate in result.candidates if candidate.image_id == "green")
+    assert green.retrieval_score == pytest.approx(7 / 51**0.5, abs=1e-5)
+
+
+def test_a_collection_of_exact_tokens_is_read_at_once_and_replaced_by_indexing_again(
+    bundle: Bundle, tiny_bundle: Path, pictures: list[Path], tmp_path: Path
+) -> None:
+    exact = load_bundle(tiny_bundle)
+    assert bundle.gallery_fingerprint == exact.fingerprint == exact.gallery_fingerprint != bundle.fingerprint
+    with EdgeStore(tmp_path / "store") as store:
+        index(store, exact, pictures)
+        assert scores(search(store, bundle, pictures[0])) == pytest.approx(EXPECTED, abs=1e-5)
+        assert index(store, bundle, pictures[:2]).indexed == 2
+        info = Collection.open(store, "colours").info()
+        assert info.compressions == {0: 1, 1: 2}
+        assert token_forms(info) == "all: 1, compressed v1: 2"
+        assert scores(search(store, bundle, pictures[0])) == pytest.approx(EXPECTED, abs=1e-5)
+        assert index(store, bundle, pictures).unchanged == 2
+
+
+def test_tokens_of_an_earlier_fitting_are_named_and_replaced_by_indexing_again(
+    bundle: Bundle, tiny_bundle: Path, pictures: list[Path], tmp_path: Path
+) -> None:
+    second = compressed(tiny_bundle, tmp_path / "second", version=2)
+    with EdgeStore(tmp_path / "store") as store:
+        index(store, bundle, pictures)
+        assert index(store, second, pictures[:1]).indexed == 1
+        result = search(store, second, pictures[0])
+        assert (result.scored, result.candidates[0].image_id) == (1, "red")
+        assert result.notes[0].startswith("2 candidates have tokens of another version of the compression")
+        assert "`qdrant-cir index`" in result.notes[0]
+        with pytest.raises(TokensError, match=r"of version 1 of the compression; the bundle reads .*version 2.*index"):
+            search(store, second, GalleryImage("green"))
+        assert index(store, second, pictures).indexed == 2
+        assert Collection.open(store, "colours").compressions() == {2: 3}
+        assert scores(search(store, second, pictures[0])) == pytest.approx(EXPECTED, abs=1e-5)
+
+
+def test_another_reranker_makes_another_gallery(
+    bundle: Bundle, pictures: list[Path], tmp_path: Path, tiny_bundle: Path
+) -> None:
+    manifest = bundle.manifest
+    assert manifest.compression is not None
+    other = replace(bundle, manifest=replace(manifest, compression=replace(manifest.compression, exact_reranker="0")))
+    with EdgeStore(tmp_path / "store") as store:
+        index(store, load_bundle(tiny_bundle), pictures)
+        with pytest.raises(CollectionMismatchError):
+            Collection.open(store, "colours", other)
+
+
+def test_what_the_form_restores_is_what_it_was_given_where_nothing_is_lost(bundle: Bundle) -> None:
+    tokens = np.array([[1, -1, 0], [0.5, 1, 0], [0.5, 1, 0], [-1, 0, 0], [-1, 0, 0]], np.float32)
+    form = TokenForm(bundle)
+    restored = form.restore(form.decode([form.encode(tokens)]))
+    assert restored.shape == (1, 5, 3)
+    np.testing.assert_allclose(restored[0], tokens, atol=0.5 / 127)
+
+
+def test_a_changed_or_wrong_projection_is_refused(bundle: Bundle) -> None:
+    path = bundle.folder / "projection.npz"
+    write_projection(path, TokenProjection(np.zeros(4, np.float32), RED_AND_GREEN, RED_AND_GREEN.T.copy()))
+    with pytest.raises(BundleError, match=r"projection\.npz is not the file"):
+        load_bundle(bundle.folder)
+    with pytest.raises(BundleError, match=r"mean is float32 \[4\]; expected float32 \[3\]"):
+        TokenForm(bundle)
+    path.write_bytes(b"PK")
+    with pytest.raises(BundleError, match="is no projection"):
+        TokenForm(bundle)
