@@ -1,17 +1,23 @@
 """How much of the encoder's own speed is left when pictures are read, decoded, encoded and stored.
 
-    python benchmarks/indexing.py --images DIR [--bundle DIR] [--batch-size 8 32 128]
+    python -m benchmarks.indexing --images DIR [--bundle DIR] [--batch-size 8 32 128]
+    python -m benchmarks.indexing --images DIR --precisions [--full-size]
 
 For each batch size, in one process and in turn: the encoder alone over pixels that are ready, then an
 indexing run of the same pictures into a fresh Qdrant Edge store, then the encoder alone again. Prints the
 machine, images per second of both, their ratio, and the ratio to what the cores allow: decoding needs the
 same cores as encoding, so one image takes at least the sum of both times.
+
+``--precisions`` compares the encoder alone in float32 and in int8 instead, in turn on the same pixels; with
+``--full-size`` one of the paper's sizes and random weights.
 """
 
 from __future__ import annotations
 
 import argparse
 import platform
+import shutil
+import statistics
 import tempfile
 import time
 from itertools import islice
@@ -19,7 +25,8 @@ from pathlib import Path
 
 import numpy as np
 
-from qdrant_cir.bundle import default_bundle_path, load_bundle
+from benchmarks.machine import LoadMeter, alternate, describe_machine, median_ratio, processor_name
+from qdrant_cir.bundle import Bundle, default_bundle_path, load_bundle
 from qdrant_cir.collection import Collection
 from qdrant_cir.image_encoder import ImageEncoder
 from qdrant_cir.image_sources import read_folder
@@ -37,14 +44,20 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, default=default_bundle_path())
     parser.add_argument("--batch-size", type=int, nargs="+", default=[8, 32, 128])
     parser.add_argument("--limit", type=int, default=600, help="pictures at most")
+    parser.add_argument("--precisions", action="store_true", help="compare float32 with int8")
+    parser.add_argument("--full-size", action="store_true", help="with --precisions: the paper's sizes")
     arguments = parser.parse_args()
+    if arguments.precisions:
+        with tempfile.TemporaryDirectory() as folder:
+            compare_precisions(with_int8_encoder(arguments, Path(folder) / "bundle"), arguments.images)
+        return
     bundle = load_bundle(arguments.bundle)
     encoder = ImageEncoder.open(bundle, provider="cpu")
     records = list(islice(read_folder(arguments.images), arguments.limit))
     start = time.perf_counter()
     pixels = [preprocess(load_image(record.image), bundle.manifest.preprocessing) for record in records]
     decoding = len(records) / (time.perf_counter() - start)
-    print(f"{platform.machine()}, {processor()}, {available_threads()} cores used")
+    print(f"{platform.machine()}, {processor_name()}, {available_threads()} cores used")
     print(f"{len(records)} pictures of {arguments.images}; bundle {bundle.manifest.name}")
     print(f"read and decoded by one thread: {decoding:.1f} images/s")
     for batch_size in arguments.batch_size:
@@ -66,6 +79,43 @@ def main() -> None:
         )
 
 
+def with_int8_encoder(arguments: argparse.Namespace, folder: Path) -> Bundle:
+    """Copy the bundle, or make one of the paper's sizes, and add the encoder in int8."""
+    from onnx_export.export import BundleDescription, export_bundle
+    from onnx_export.models import BLIP_BASE, build_model
+    from onnx_export.precisions import add_precision
+    from onnx_export.training.tokenizer import build_tokenizer
+
+    if arguments.full_size:
+        described = BundleDescription("random weights", "Apache-2.0", {})
+        export_bundle(build_model(BLIP_BASE), build_tokenizer(), folder, codec="int8", description=described)
+    else:
+        shutil.copytree(arguments.bundle, folder)
+    added = add_precision(folder, "int8", "image_encoder")
+    print(f"tokens of drawn products differ by {added.deviation:.1%} of their standard deviation")
+    return load_bundle(folder)
+
+
+def compare_precisions(bundle: Bundle, images: Path) -> None:
+    """Encode the same pictures in turn, in both precisions."""
+    batch = 4 if bundle.manifest.preprocessing.size > 200 else 32
+    records = list(islice(read_folder(images), batch))
+    pixels = np.stack([preprocess(load_image(record.image), bundle.manifest.preprocessing) for record in records])
+    exact = ImageEncoder.open(bundle, provider="cpu")
+    fast = ImageEncoder.open(bundle, provider="cpu", precision="int8")
+    cosines = (exact.encode(pixels).vectors * fast.encode(pixels).vectors).sum(1)
+    runs = {"float32": lambda: exact.encode(pixels), "int8": lambda: fast.encode(pixels)}
+    load = LoadMeter()
+    seconds = alternate(runs, rounds=15, seconds_at_most=90)
+    print(describe_machine(available_threads(), packages=("onnxruntime",)))
+    for name, taken in seconds.items():
+        print(
+            f"{name:8} {len(pixels) / statistics.median(taken):8.2f} images/s  "
+            f"{median_ratio(seconds['float32'], taken):5.2f}x"
+        )
+    print(f"least cosine of a vector {cosines.min():.4f}; other processes took {load.cores_taken():.1f} cores")
+
+
 def encoder_rate(encoder: ImageEncoder, pixels: list[Float32], batch_size: int) -> float:
     """Measure images per second of the encoder by itself, stacking included."""
     encoder.encode(np.stack(pixels[:batch_size]))
@@ -73,15 +123,6 @@ def encoder_rate(encoder: ImageEncoder, pixels: list[Float32], batch_size: int) 
     for first in range(0, len(pixels), batch_size):
         encoder.encode(np.stack(pixels[first : first + batch_size]))
     return len(pixels) / (time.perf_counter() - start)
-
-
-def processor() -> str:
-    """Name the processor as the kernel does, where it does."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 if __name__ == "__main__":

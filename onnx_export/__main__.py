@@ -78,14 +78,18 @@ def verify_command(
 def add_precision_command(
     bundle: Annotated[Path, typer.Argument(help="The bundle to add to.")],
     precision: Annotated[Literal["int8", "float16"], typer.Option(help="int8 for CPUs, float16 for GPUs.")] = "int8",
+    graph: Annotated[
+        Literal["reranker", "image_encoder", "candidate_encoder"], typer.Option(help="Which graph to add once more.")
+    ] = "reranker",
 ) -> None:
-    """Add a faster re-ranker to a bundle; its scores are close to the exact one's, which stays the default."""
+    """Add a faster re-ranker or image encoder to a bundle, close to the exact one, which stays the default."""
     from onnx_export.precisions import add_precision
 
-    added = add_precision(bundle, precision)
+    added = add_precision(bundle, precision, graph)
+    what = "on random tokens scores" if graph == "reranker" else "on drawn products tokens"
     typer.echo(
-        f"wrote {bundle / added.file}; on random tokens scores differ by {added.deviation:.1%} of their standard "
-        f"deviation, at most {added.largest:.1%}. Use it with precision={precision!r}."
+        f"wrote {bundle / added.file}; {what} differ by {added.deviation:.1%} of their standard deviation, at most "
+        f"{added.largest:.1%}. Use it with precision={precision!r}."
     )
 
 

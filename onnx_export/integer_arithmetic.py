@@ -1,4 +1,4 @@
-"""The re-ranker's matrix products in 8-bit integers (DESIGN: "Speed").
+"""Matrix products of the re-ranker and of the image encoder in 8-bit integers.
 
 Three kinds of product carry the work, and each is replaced by ``MatMulInteger``, which the CPU computes with its 8-bit
 dot products:
@@ -29,16 +29,17 @@ LARGEST_INT8, LARGEST_UINT8 = 127, 255
 
 
 def with_integer_products(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Give a copy of a re-ranker whose large matrix products are integer.
+    """Give a copy of a graph whose large matrix products are integer.
 
     Args:
-        model: the ``reranker`` graph of a bundle whose tokens are stored as int8, external weights loaded.
+        model: an image encoder of a bundle, or the re-ranker of one whose tokens are stored as int8, external weights
+            loaded.
 
     Returns:
         The graph with the same inputs and outputs.
 
     Raises:
-        ExportError: the graph does not read int8 tokens.
+        ExportError: the graph reads stored tokens that are not int8.
     """
     _check_codec(model)
     rewriting = _Rewriting.of(model)
@@ -50,8 +51,8 @@ def with_integer_products(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _check_codec(model: onnx.ModelProto) -> None:
     types = {value.name: value.type.tensor_type.elem_type for value in model.graph.input}
-    if types.get(STORED_TOKENS) != TensorProto.INT8:
-        found = TensorProto.DataType.Name(types.get(STORED_TOKENS, TensorProto.UNDEFINED))
+    if types.get(STORED_TOKENS, TensorProto.INT8) != TensorProto.INT8:
+        found = TensorProto.DataType.Name(types[STORED_TOKENS])
         raise ExportError(
             f"Integer products need a re-ranker that reads int8 tokens; {STORED_TOKENS} is {found} in this graph. "
             "Export the bundle with --codec int8."

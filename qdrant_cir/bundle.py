@@ -94,7 +94,7 @@ class Bundle:
             raise BundleError(
                 f"The bundle {self.folder} has no {precision} {name}; it has "
                 f"{', '.join(('float32', *entry.variants))}. Add one with "
-                f"`python -m onnx_export add-precision {self.folder} --precision {precision}`."
+                f"`python -m onnx_export add-precision {self.folder} --precision {precision} --graph {name}`."
             )
         return self.folder / entry.variants[precision].file
 

@@ -19,6 +19,7 @@ from qdrant_cir.collection_schema import (
     check_pair,
     compressed_as,
     compressed_but,
+    encoded_approximately,
     field_names,
     gallery_names,
     gallery_specs,
@@ -85,6 +86,7 @@ class CollectionInfo:
         token_bytes: mean bytes of tokens per image, of a sample; None for an empty collection.
         fields: the user's payload fields, of a sample, sorted.
         compressions: exact numbers of images by the version of the compression that their tokens are in; 0 for none.
+        approximate: exact number of images whose encoder computed in another precision than float32.
     """
 
     name: str
@@ -95,6 +97,7 @@ class CollectionInfo:
     token_bytes: int | None
     fields: tuple[str, ...]
     compressions: Mapping[int, int]
+    approximate: int
 
 
 def list_collections(store: Store) -> list[str]:
@@ -323,6 +326,7 @@ class Collection:
             token_bytes=sum(sizes) // len(sizes) if sizes else None,
             fields=field_names(sample),
             compressions=self.compressions(),
+            approximate=self.count(encoded_approximately()),
         )
 
     def optimize(self) -> None:

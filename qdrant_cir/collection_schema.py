@@ -13,7 +13,7 @@ from qdrant_cir.errors import (
     CollectionNotFoundError,
     InputError,
 )
-from qdrant_cir.gallery_points import COMPRESSION, RESERVED
+from qdrant_cir.gallery_points import COMPRESSION, PRECISION, RESERVED
 from qdrant_cir.stores.protocol import CollectionSpec, Record
 from qdrant_cir.types import JsonObject
 
@@ -26,6 +26,7 @@ __all__ = [
     "check_pair",
     "compressed_as",
     "compressed_but",
+    "encoded_approximately",
     "field_names",
     "gallery_names",
     "gallery_specs",
@@ -135,6 +136,11 @@ def having(field: str) -> Filter:
     from qdrant_client.models import Filter, IsEmptyCondition, PayloadField
 
     return Filter(must_not=[IsEmptyCondition(is_empty=PayloadField(key=field))])
+
+
+def encoded_approximately() -> Filter:
+    """Give the filter for images whose encoder computed in another precision than float32."""
+    return having(PRECISION)
 
 
 def compressed_as(version: int) -> Filter:

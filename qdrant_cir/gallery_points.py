@@ -11,10 +11,11 @@ from uuid import UUID, uuid5
 
 from qdrant_cir.errors import CollectionError, InputError
 from qdrant_cir.stores.protocol import Hit, Record, StoredPoint
-from qdrant_cir.types import Float32, JsonObject, JsonValue
+from qdrant_cir.types import Float32, JsonObject, JsonValue, Precision
 
 __all__ = [
     "COMPRESSION",
+    "PRECISION",
     "RESERVED",
     "GalleryHit",
     "HitTokens",
@@ -41,6 +42,9 @@ RESERVED = "_cir"
 COMPRESSION = f"{RESERVED}.compression"
 """Where both halves of an image say which version of the compression its tokens are in; absent for none."""
 
+PRECISION = f"{RESERVED}.precision"
+"""Where they say what the image encoder computed in; absent for float32."""
+
 _TOKENS = "tokens"
 _NAMESPACE = UUID("7a1f6a52-31c0-5c0f-9f0e-2b6f8e1d4c37")
 
@@ -61,6 +65,7 @@ class IndexedImage:
         tokens: as the token codec wrote them.
         payload: the user's fields; none is called ``_cir``.
         compression: version of the compression that the tokens are in; 0 for none.
+        precision: what the image encoder computed in.
     """
 
     image_id: str
@@ -70,6 +75,7 @@ class IndexedImage:
     tokens: bytes
     payload: Mapping[str, JsonValue]
     compression: int = 0
+    precision: Precision = "float32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +93,8 @@ class GalleryHit:
 class KnownImage:
     """What stands in the collection under an id.
 
-    ``payload`` holds the user's fields alone; ``compression`` is the version that the tokens are in, 0 for none.
+    ``payload`` holds the user's fields alone; ``compression`` is the version that the tokens are in, 0 for none;
+    ``precision`` is what the image encoder computed in.
     """
 
     image_id: str
@@ -95,6 +102,7 @@ class KnownImage:
     sha256: str
     payload: JsonObject
     compression: int = 0
+    precision: str = "float32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +175,7 @@ def known_image(record: Record) -> KnownImage:
         sha256=str(reserved["sha256"]),
         payload={key: value for key, value in record.payload.items() if key != RESERVED},
         compression=_compression_in(reserved),
+        precision=str(reserved.get("precision", "float32")),
     )
 
 
@@ -231,7 +240,11 @@ def _tokens_of(image: GalleryHit | KnownImage, record: Record | None) -> HitToke
 
 def _reserved(image: IndexedImage, fingerprint: str) -> JsonObject:
     ours: JsonObject = {"id": image.image_id, "sha256": image.sha256, "bundle": fingerprint}
-    return {**ours, "compression": image.compression} if image.compression else ours
+    if image.compression:
+        ours["compression"] = image.compression
+    if image.precision != "float32":
+        ours["precision"] = image.precision
+    return ours
 
 
 def _compression_in(reserved: JsonObject) -> int:

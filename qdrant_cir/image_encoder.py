@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from qdrant_cir.bundle import Bundle
+from qdrant_cir.bundle import Bundle, GraphName
 from qdrant_cir.sessions import ExecutionProvider, Session, open_graph
-from qdrant_cir.types import EncodedImages, Float32
+from qdrant_cir.types import EncodedImages, Float32, Precision
 
 __all__ = ["ImageEncoder"]
 
@@ -14,20 +14,40 @@ __all__ = ["ImageEncoder"]
 class ImageEncoder:
     """The image encoder of a bundle. Safe to share between threads."""
 
-    def __init__(self, session: Session, candidate_session: Session | None = None) -> None:
-        """Run a session of the ``image_encoder`` graph, and one of ``candidate_encoder`` where the bundle has it."""
+    def __init__(
+        self, session: Session, candidate_session: Session | None = None, *, precision: Precision = "float32"
+    ) -> None:
+        """Run a session of the ``image_encoder`` graph, and one of ``candidate_encoder`` where the bundle has it.
+
+        ``precision`` is what they compute in.
+        """
         self._session = session
         self._candidate_session = candidate_session
+        self._precision: Precision = precision
 
     @classmethod
-    def open(cls, bundle: Bundle, *, provider: ExecutionProvider = "auto", threads: int | None = None) -> ImageEncoder:
+    def open(
+        cls,
+        bundle: Bundle,
+        *,
+        provider: ExecutionProvider = "auto",
+        threads: int | None = None,
+        precision: Precision = "float32",
+    ) -> ImageEncoder:
         """Load the graph or both of a bundle; arguments and errors as :func:`qdrant_cir.sessions.open_graph`."""
-        session = open_graph(bundle, "image_encoder", provider=provider, threads=threads, shrinks_arena=True)
-        if not bundle.has_candidate_encoder:
-            return cls(session)
-        return cls(
-            session, open_graph(bundle, "candidate_encoder", provider=provider, threads=threads, shrinks_arena=True)
-        )
+        names: list[GraphName] = ["image_encoder"]
+        if bundle.has_candidate_encoder:
+            names.append("candidate_encoder")
+        sessions = [
+            open_graph(bundle, name, provider=provider, threads=threads, shrinks_arena=True, precision=precision)
+            for name in names
+        ]
+        return cls(*sessions, precision=precision)
+
+    @property
+    def precision(self) -> Precision:
+        """What it computes in."""
+        return self._precision
 
     @property
     def provider(self) -> str:

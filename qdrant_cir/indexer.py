@@ -21,7 +21,7 @@ from typing import Self, TypeVar
 import numpy as np
 
 from qdrant_cir.bundle import Bundle, load_bundle
-from qdrant_cir.collection import RESERVED, Collection, IndexedImage
+from qdrant_cir.collection import RESERVED, Collection, IndexedImage, KnownImage
 from qdrant_cir.errors import IndexingError, InputError, StoreError, TokensError
 from qdrant_cir.image_encoder import ImageEncoder
 from qdrant_cir.image_preparation import (
@@ -36,7 +36,7 @@ from qdrant_cir.index_report import FailedImage, IndexProgress, IndexReport, Out
 from qdrant_cir.sessions import ExecutionProvider, available_threads
 from qdrant_cir.stores import Store, StoreLike, is_folder, open_store
 from qdrant_cir.token_form import TokenForm
-from qdrant_cir.types import EncodedImages, Encoder
+from qdrant_cir.types import EncodedImages, Encoder, Precision
 
 __all__ = ["FailedImage", "IndexProgress", "IndexReport", "Indexer"]
 
@@ -90,6 +90,7 @@ class Indexer:
         bundle: str | PathLike[str] | None = None,
         provider: ExecutionProvider = "auto",
         threads: int | None = None,
+        precision: Precision = "float32",
     ) -> Self:
         """Load a bundle, open its image encoder, and make the collection where there is none.
 
@@ -100,15 +101,18 @@ class Indexer:
             bundle: the model folder; None for the bundled model.
             provider: where the encoder runs; ``auto`` takes CUDA where it works.
             threads: for the encoder; by default as many as this process may use.
+            precision: what the encoder computes in; others than ``float32`` are close to it, and faster, where the
+                bundle holds them (``python -m onnx_export add-precision --graph image_encoder``). Images are marked
+                with it, and encoded again where the exact encoder indexes them later.
 
         Raises:
-            BundleError: the bundle is missing or damaged.
+            BundleError: the bundle is missing or damaged, or has no encoder in that precision.
             CollectionMismatchError: the collection was made with another bundle.
             StoreError: the store cannot be opened or reached.
             ProviderError, MissingExtraError: the encoder cannot run as asked.
         """
         loaded = load_bundle(bundle)
-        encoder = ImageEncoder.open(loaded, provider=provider, threads=threads)
+        encoder = ImageEncoder.open(loaded, provider=provider, threads=threads, precision=precision)
         opened = open_store(store)
         try:
             indexer = cls(Collection.create(opened, collection_name, loaded), encoder, loaded)
@@ -262,7 +266,7 @@ class _Pipeline:
         moved: list[HashedImage] = []
         for image in images:
             record, stored = image.record, known.get(image.record.image_id)
-            if stored is None or (stored.sha256, stored.compression) != (image.sha256, self._form.version):
+            if stored is None or not self._is_current(stored, image.sha256):
                 changed.append(image)
             elif (stored.source, canonical_json(stored.payload)) != (
                 record.source,
@@ -274,6 +278,11 @@ class _Pipeline:
                 {image.record.image_id: (image.record.source, image.record.payload) for image in moved}
             )
         return _Compared(changed, updated=len(moved), unchanged=len(images) - len(changed) - len(moved))
+
+    def _is_current(self, stored: KnownImage, sha256: str) -> bool:
+        """Whether an image need not be encoded again; an exact encoding serves for every precision."""
+        is_same = (stored.sha256, stored.compression) == (sha256, self._form.version)
+        return is_same and stored.precision in ("float32", self._encoder.precision)
 
     def _encode(self, images: list[PreparedImage], tally: Tally) -> None:
         """Encode a batch and hand it to the store's thread, which may be a few batches behind."""
@@ -303,6 +312,7 @@ class _Pipeline:
                     tokens=stored,
                     payload=record.payload,
                     compression=self._form.version,
+                    precision=self._encoder.precision,
                 )
             )
         self._collection.write(ready)

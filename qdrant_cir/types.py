@@ -164,6 +164,11 @@ class SearchResult:
 class Encoder(Protocol):
     """Images to tokens and vectors."""
 
+    @property
+    def precision(self) -> Precision:
+        """What it computes in; images of another precision than ``float32`` are marked so in the collection."""
+        ...
+
     def encode(self, pixel_values: Float32) -> EncodedImages:
         """Encode float32 [B, 3, H, W] preprocessed pixels."""
         ...

@@ -16,12 +16,14 @@ from qdrant_cir.cli.options import (
     ApiKeyOption,
     BundleOption,
     CollectionOption,
+    EncoderPrecisionOption,
     JsonOption,
     PathOption,
     ProviderOption,
     UrlOption,
     open_bundle,
     place_of_store,
+    precision_named,
     provider_named,
 )
 from qdrant_cir.cli.reporting import ReportingGroup, show_debugging
@@ -71,6 +73,7 @@ def index(
     api_key: ApiKeyOption = None,
     bundle: BundleOption = None,
     provider: ProviderOption = "auto",
+    precision: EncoderPrecisionOption = "float32",
     as_json: JsonOption = False,
 ) -> None:
     """Index images into a collection, which is made where there is none.
@@ -86,7 +89,7 @@ def index(
     place = place_of_store(context, path=path, url=url, api_key=api_key)
     records = read_images(source)
     model = open_bundle(bundle)
-    encoder = ImageEncoder.open(model, provider=provider_named(provider))
+    encoder = ImageEncoder.open(model, provider=provider_named(provider), precision=precision_named(precision))
     with (
         place.opened(creates=True) as store,
         printing.show_progress(f"indexing into {collection}") as progress,

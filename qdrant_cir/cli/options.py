@@ -24,6 +24,7 @@ __all__ = [
     "CollectionOption",
     "JsonOption",
     "PathOption",
+    "EncoderPrecisionOption",
     "PrecisionOption",
     "ProviderOption",
     "StorePlace",
@@ -70,6 +71,13 @@ BundleOption: TypeAlias = Annotated[
 PrecisionOption: TypeAlias = Annotated[
     str,
     typer.Option(help="What the re-ranker computes in: float32, or float16 or int8 where the bundle holds them."),
+]
+EncoderPrecisionOption: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        help="What the image encoder computes in: float32, or float16 or int8 where the bundle holds them.",
+    ),
 ]
 ProviderOption: TypeAlias = Annotated[
     str,

@@ -33,6 +33,7 @@ def collection_json(info: CollectionInfo) -> JsonObject:
         "fingerprint": info.fingerprint,
         "token_bytes": info.token_bytes,
         "compressions": {str(version): images for version, images in sorted(info.compressions.items())},
+        "approximate": info.approximate,
         "fields": list(info.fields),
     }
 
@@ -40,9 +41,12 @@ def collection_json(info: CollectionInfo) -> JsonObject:
 def token_forms(info: CollectionInfo) -> str:
     """Say in which form the tokens are stored, and of how many images where there are several."""
     names = {version: f"compressed v{version}" if version else "all" for version in sorted(info.compressions)}
-    if len(names) < 2:
-        return "".join(names.values())
-    return ", ".join(f"{name}: {info.compressions[version]}" for version, name in names.items())
+    forms = list(names.values())
+    if len(names) > 1:
+        forms = [f"{name}: {info.compressions[version]}" for version, name in names.items()]
+    if info.approximate:
+        forms.append(f"approximately encoded: {info.approximate}")
+    return ", ".join(forms)
 
 
 def delete_images(place: StorePlace, name: str, image_ids: Sequence[str]) -> set[str]:

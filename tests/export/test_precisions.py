@@ -17,10 +17,13 @@ from onnx_export.integer_arithmetic import with_integer_products
 from onnx_export.precisions import add_precision
 from qdrant_cir import Query, Retriever
 from qdrant_cir.bundle import Bundle, default_bundle_path, load_bundle
+from qdrant_cir.catalog.dataset import draw_item, sample_catalog
+from qdrant_cir.collection import Collection
 from qdrant_cir.errors import BundleError
-from qdrant_cir.image_sources import ImageRecord
+from qdrant_cir.image_sources import ImageRecord, read_folder
 from qdrant_cir.indexer import Indexer
 from qdrant_cir.reranker import Reranker
+from qdrant_cir.stores import EdgeStore
 from qdrant_cir.token_codec import quantize
 from qdrant_cir.types import ComposedQuery, Float32, Precision, StoredTokens
 
@@ -201,3 +204,28 @@ def test_a_damaged_variant_is_refused_before_it_does_harm(bundle: Bundle, tmp_pa
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x07")
     with pytest.raises(BundleError, match=r"reranker_int8\.onnx\.data is not the file"):
         load_bundle(copy)
+
+
+def test_images_of_the_int8_encoder_are_marked_and_the_exact_one_replaces_them(tmp_path: Path) -> None:
+    folder, pictures, store = tmp_path / "bundle", tmp_path / "pictures", tmp_path / "store"
+    shutil.copytree(default_bundle_path(), folder)
+    assert add_precision(folder, "int8", "image_encoder").deviation < 0.05
+    catalog = sample_catalog(3, products=48, queries=1)
+    pictures.mkdir()
+    for number in range(6):
+        draw_item(catalog, number).image.save(pictures / f"{number}.png")
+
+    def index(precision: Precision) -> tuple[int, int]:
+        with Indexer.open("shop", store=store, bundle=folder, provider="cpu", precision=precision) as indexer:
+            indexed = indexer.index(read_folder(pictures)).indexed
+        with EdgeStore(store) as opened:
+            return indexed, Collection.open(opened, "shop").info().approximate
+
+    assert index("int8") == (6, 6)
+    assert index("float32") == (6, 0)
+    assert index("int8") == (0, 0)  # an exact encoding serves as well
+
+
+def test_a_bundle_without_the_encoder_in_that_precision_names_the_command(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"add-precision .* --precision int8 --graph image_encoder"):
+        Indexer.open("shop", store=tmp_path / "store", provider="cpu", precision="int8")

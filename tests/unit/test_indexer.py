@@ -23,13 +23,15 @@ from qdrant_cir.image_sources import ImageRecord, RejectedRow, read_folder, read
 from qdrant_cir.indexer import Indexer, IndexProgress
 from qdrant_cir.stores.edge import EdgeStore
 from qdrant_cir.token_codec import decode_tokens
-from qdrant_cir.types import EncodedImages, Float32, ImageSource, JsonObject
+from qdrant_cir.types import EncodedImages, Float32, ImageSource, JsonObject, Precision
 
 CLASSES = ("dress", "hat", "shoe")
 
 
 class CountingEncoder:
     """The real encoder, and how many images it was given."""
+
+    precision: Precision = "float32"
 
     def __init__(self, encoder: ImageEncoder) -> None:
         self._encoder = encoder

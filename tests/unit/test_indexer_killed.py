@@ -15,7 +15,7 @@ from qdrant_cir.image_encoder import ImageEncoder
 from qdrant_cir.image_sources import read_folder
 from qdrant_cir.indexer import Indexer
 from qdrant_cir.stores.edge import EdgeStore
-from qdrant_cir.types import EncodedImages, Float32
+from qdrant_cir.types import EncodedImages, Float32, Precision
 
 IMAGES = 60
 
@@ -32,6 +32,8 @@ bundle = load_bundle(sys.argv[1])
 encoder = ImageEncoder.open(bundle, provider="cpu", threads=1)
 
 class SlowEncoder:
+    precision = "float32"
+
     def encode(self, pixel_values):
         time.sleep(0.05)
         return encoder.encode(pixel_values)
@@ -58,6 +60,8 @@ def test_after_a_kill_nothing_is_lost_and_nothing_is_encoded_twice(tmp_path: Pat
     encoded: list[int] = []
 
     class CountingEncoder:
+        precision: Precision = "float32"
+
         def encode(self, pixel_values: Float32) -> EncodedImages:
             encoded.append(len(pixel_values))
             return encoder.encode(pixel_values)
