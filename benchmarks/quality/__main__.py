@@ -73,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", default=usual, help="parts to measure, with commas between; all but controls")
     parser.add_argument("--controls", type=Path, help="for the part of that name: a folder of benchmarks.controls")
     parser.add_argument("--ablation-queries", type=int, default=400, help="the first ones; each ablation costs a pass")
+    parser.add_argument("--form-queries", type=int, default=1000, help="the same for precision and compression")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--docs", type=Path, help="also write quality.md and its plot into this folder")
     return parser
@@ -80,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _settings(asked: argparse.Namespace, parser: argparse.ArgumentParser, catalogue: str) -> Settings:
     words = ["python", "-m", "benchmarks.quality", "--out", "OUT"]
-    for name in ("products", "queries", "seed", "ablation_queries"):
+    for name in ("products", "queries", "seed", "ablation_queries", "form_queries"):
         if getattr(asked, name) != parser.get_default(name):
             words += [f"--{name.replace('_', '-')}", str(getattr(asked, name))]
     if asked.bundle is not None:
@@ -91,6 +92,7 @@ def _settings(asked: argparse.Namespace, parser: argparse.ArgumentParser, catalo
         threads=asked.threads,
         command=shlex.join(words),
         ablation_queries=asked.ablation_queries,
+        form_queries=asked.form_queries,
         controls=asked.controls,
     )
 

@@ -32,6 +32,7 @@ class Settings:
         threads: of the graphs.
         command: repeats this benchmark, without ``--only``.
         ablation_queries: queries that the ablations re-rank, the first ones.
+        form_queries: queries that other precisions and forms of tokens re-rank, the first ones.
         controls: folder of trained controls; None for none.
     """
 
@@ -40,6 +41,7 @@ class Settings:
     threads: int
     command: str
     ablation_queries: int = 400
+    form_queries: int = 1000
     controls: Path | None = None
 
     def command_of(self, part: str) -> str:

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 PICTURE = "compression.png"
 FITTED_PICTURES = 300
-SHARES = ((1, 1 / 2), (1 / 2, 1), (1 / 2, 1 / 2), (1 / 3, 1 / 2), (1 / 3, 1 / 3), (1 / 6, 5 / 16))
+SHARES = ((1, 1 / 2), (1 / 2, 1 / 2), (1 / 3, 1 / 2), (1 / 6, 5 / 16))
 """Rows and dimensions that are stored, as shares of all."""
 
 INTEGER_SHARE = (1 / 3, 1 / 2)
@@ -62,7 +62,7 @@ class Compressed:
 
 def compression_sections(bench: Bench) -> list[Section]:
     """Fit each form on pictures of the gallery, re-rank every query's candidates with it, then time the forms."""
-    order, sizes = bench.answers.order[:, :RERANK_DEPTH], bench.bundle.manifest.sizes
+    order, sizes = bench.answers.order[: bench.settings.form_queries, :RERANK_DEPTH], bench.bundle.manifest.sizes
     exact_bytes = len(encode_tokens(bench.gallery.tokens[0], sizes.token_codec))
     title = f"all {sizes.token_rows} x {sizes.token_dims}, {exact_bytes / 1000:.1f} KB"
     own = Form("own", title, bench.reranker, bench.gallery.candidates)
@@ -97,8 +97,9 @@ def compression_sections(bench: Bench) -> list[Section]:
             rows=tuple(rows),
             notes=(
                 f"`python -m onnx_export fit-codec` on {min(FITTED_PICTURES, len(bench.held_out.pictures))} pictures "
-                "of the gallery, without their queries. References are read as the encoder gives them, not "
-                "compressed. Time is that per candidate as a share of the bundle's, median over some queries in turn. "
+                f"of the gallery, without their queries; the first {len(order)} queries. References are read as the "
+                "encoder gives them, not compressed. Time is that per candidate as a share of the bundle's, median "
+                f"over some queries in turn. "
                 f"{describe_machine(bench.settings.threads, packages=('onnxruntime', 'numpy'))}; other processes took "
                 f"{load.cores_taken():.1f} cores meanwhile.",
             ),

@@ -53,7 +53,7 @@ class Form:
 
 def precision_sections(bench: Bench) -> list[Section]:
     """Re-rank every query's candidates in each form, then time the forms in turn on a few queries."""
-    order = bench.answers.order[:, :RERANK_DEPTH]
+    order = bench.answers.order[: bench.settings.form_queries, :RERANK_DEPTH]
     codec = bench.bundle.manifest.token_codec
     own = Form("own", f"the bundle: float32 arithmetic, {codec} tokens", bench.reranker, bench.gallery.candidates)
     forms = _forms(bench)
@@ -79,6 +79,7 @@ def precision_sections(bench: Bench) -> list[Section]:
             ),
             rows=tuple(rows),
             notes=(
+                f"The first {len(order)} queries. "
                 "Time is that per candidate as a share of the bundle's, median over "
                 f"{min(_TIMED_QUERIES, len(bench.texts))} queries in turn; below 1 is faster. "
                 f"{describe_machine(bench.settings.threads, packages=('onnxruntime', 'numpy'))}; other processes took "
@@ -151,11 +152,11 @@ def _in_codec(tokens: Float32, codec: TokenCodec) -> Callable[[Int64], StoredTok
 def recall_of(bench: Bench, form: Form, order: Int64, folder: str) -> tuple[Compared, ...]:
     """Re-rank every query's candidates [Q, K] in a form, against the bundle's own; scores are kept in a folder."""
     kept = bench.kept / folder / f"{form.name}.npy"
-    scores = score_with(
-        lambda query, rows: form.reranker.score(query, form.candidates(rows)), bench.answers.queries, order, kept
-    )
-    final = rerank(bench.answers.order, scores, depth=order.shape[1])
-    return compare(bench.reranked, score_rankings(final, bench.held_out.queries))
+    count, depth = order.shape
+    queries = bench.answers.queries[:count]
+    scores = score_with(lambda query, rows: form.reranker.score(query, form.candidates(rows)), queries, order, kept)
+    final = rerank(bench.answers.order[:count], scores, depth=depth)
+    return compare(bench.reranked[:count], score_rankings(final, bench.held_out.queries[:count]))
 
 
 def time_ratios(bench: Bench, forms: list[Form], order: Int64) -> dict[str, float]:
