@@ -154,7 +154,7 @@ def _plan(products: int, queries: int) -> _Plan:
             return _Plan(sharing, own)
     raise InputError(
         f"{products} products are too few for {queries} queries with {_HARD_NEGATIVES} hard negatives each; "
-        f"ask for at most {max(1, int(products * _BUILT_SHARE / 12))} queries, or for more products."
+        f"{math.ceil((_HARD_NEGATIVES + 2) * queries / _BUILT_SHARE)} are enough."
     )
 
 
