@@ -1,15 +1,16 @@
 """How much of the encoder's own speed is left when pictures are read, decoded, encoded and stored.
 
     python -m benchmarks.indexing --images DIR [--bundle DIR] [--batch-size 8 32 128]
-    python -m benchmarks.indexing --images DIR --precisions [--full-size]
+    python -m benchmarks.indexing --images DIR --precisions [--full-size] [--json FILE]
 
 For each batch size, in one process and in turn: the encoder alone over pixels that are ready, then an
 indexing run of the same pictures into a fresh Qdrant Edge store, then the encoder alone again. Prints the
 machine, images per second of both, their ratio, and the ratio to what the cores allow: decoding needs the
 same cores as encoding, so one image takes at least the sum of both times.
 
-``--precisions`` compares the encoder alone in float32 and in int8 instead, in turn on the same pixels; with
-``--full-size`` one of the paper's sizes and random weights.
+``--precisions`` compares the encoder alone in float32 and in int8 instead, in turn on the same pixels, then
+indexes some batches of pictures with each, in turn, too; with ``--full-size`` one of the paper's sizes and random
+weights.
 """
 
 from __future__ import annotations
@@ -20,21 +21,27 @@ import shutil
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.machine import LoadMeter, alternate, describe_machine, median_ratio, processor_name
+from benchmarks.machine import LoadMeter, alternate, describe_machine, median_ratio, processor_name, write_json
 from qdrant_cir.bundle import Bundle, default_bundle_path, load_bundle
 from qdrant_cir.collection import Collection
 from qdrant_cir.image_encoder import ImageEncoder
-from qdrant_cir.image_sources import read_folder
+from qdrant_cir.image_sources import ImageRecord, read_folder
 from qdrant_cir.indexer import Indexer
 from qdrant_cir.preprocess import load_image, preprocess
 from qdrant_cir.sessions import available_threads
 from qdrant_cir.stores.edge import EdgeStore
-from qdrant_cir.types import Float32
+from qdrant_cir.types import Float32, Precision
+
+COMPARED: tuple[Precision, ...] = ("float32", "int8")
+INDEXED_BATCHES, INDEXED_ROUNDS = 8, 3
+"""How many batches of pictures each precision indexes, and how often."""
 
 
 def main() -> None:
@@ -46,10 +53,14 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=600, help="pictures at most")
     parser.add_argument("--precisions", action="store_true", help="compare float32 with int8")
     parser.add_argument("--full-size", action="store_true", help="with --precisions: the paper's sizes")
+    parser.add_argument("--json", type=Path, help="with --precisions: write the rows here too")
     arguments = parser.parse_args()
     if arguments.precisions:
         with tempfile.TemporaryDirectory() as folder:
-            compare_precisions(with_int8_encoder(arguments, Path(folder) / "bundle"), arguments.images)
+            bundle = with_int8_encoder(arguments, Path(folder) / "bundle")
+            rows = compare_precisions(bundle, arguments.images)
+        if arguments.json is not None:
+            write_json(arguments.json, describe_machine(available_threads(), packages=("onnxruntime",)), rows)
         return
     bundle = load_bundle(arguments.bundle)
     encoder = ImageEncoder.open(bundle, provider="cpu")
@@ -96,24 +107,53 @@ def with_int8_encoder(arguments: argparse.Namespace, folder: Path) -> Bundle:
     return load_bundle(folder)
 
 
-def compare_precisions(bundle: Bundle, images: Path) -> None:
-    """Encode the same pictures in turn, in both precisions."""
+def compare_precisions(bundle: Bundle, images: Path) -> list[dict[str, object]]:
+    """Encode the same pictures in turn, in both precisions, then index some in turn; print and give a row for each."""
     batch = 4 if bundle.manifest.preprocessing.size > 200 else 32
-    records = list(islice(read_folder(images), batch))
-    pixels = np.stack([preprocess(load_image(record.image), bundle.manifest.preprocessing) for record in records])
-    exact = ImageEncoder.open(bundle, provider="cpu")
-    fast = ImageEncoder.open(bundle, provider="cpu", precision="int8")
-    cosines = (exact.encode(pixels).vectors * fast.encode(pixels).vectors).sum(1)
-    runs = {"float32": lambda: exact.encode(pixels), "int8": lambda: fast.encode(pixels)}
+    records = list(islice(read_folder(images), INDEXED_BATCHES * batch))
+    spec = bundle.manifest.preprocessing
+    pixels = np.stack([preprocess(load_image(record.image), spec) for record in records[:batch]])
+    encoders = {name: ImageEncoder.open(bundle, provider="cpu", precision=name) for name in COMPARED}
+    exact, fast = (encoder.encode(pixels).vectors for encoder in encoders.values())
     load = LoadMeter()
-    seconds = alternate(runs, rounds=15, seconds_at_most=90)
+    alone = alternate(
+        {name: partial(encoder.encode, pixels) for name, encoder in encoders.items()}, rounds=15, seconds_at_most=90
+    )
+    indexed: dict[Precision, list[float]] = {name: [] for name in COMPARED}
+    for _ in range(INDEXED_ROUNDS):
+        for name, encoder in encoders.items():
+            indexed[name].append(indexing_rate(records, bundle, encoder, batch))
     print(describe_machine(available_threads(), packages=("onnxruntime",)))
-    for name, taken in seconds.items():
+    rows: list[dict[str, object]] = []
+    for name in COMPARED:
+        encoding = len(pixels) / statistics.median(alone[name])
+        indexing = statistics.median(indexed[name])
+        faster = median_ratio(alone["float32"], alone[name])
         print(
-            f"{name:8} {len(pixels) / statistics.median(taken):8.2f} images/s  "
-            f"{median_ratio(seconds['float32'], taken):5.2f}x"
+            f"{name:8} encoder alone {encoding:8.2f} images/s, {faster:5.2f}x; {len(records)} images indexed "
+            f"{indexing:8.2f} images/s, ratio {indexing / encoding:.2f}"
         )
-    print(f"least cosine of a vector {cosines.min():.4f}; other processes took {load.cores_taken():.1f} cores")
+        rows.append(
+            {
+                "precision": name,
+                "batch": batch,
+                "encoder_images_per_second": encoding,
+                "times_float32": faster,
+                "indexed": len(records),
+                "indexed_images_per_second": indexing,
+                "indexing_share_of_encoder": indexing / encoding,
+            }
+        )
+    least, others = float((exact * fast).sum(1).min()), load.cores_taken()
+    print(f"least cosine of a vector {least:.4f}; other processes took {others:.1f} cores")
+    return [*rows, {"least_cosine": least, "cores_taken_by_others": others}]
+
+
+def indexing_rate(records: Sequence[ImageRecord], bundle: Bundle, encoder: ImageEncoder, batch: int) -> float:
+    """Measure images per second of indexing pictures into a store of their own."""
+    with tempfile.TemporaryDirectory() as folder, EdgeStore(Path(folder) / "store") as store:
+        collection = Collection.create(store, "benchmark", bundle)
+        return Indexer(collection, encoder, bundle, batch_size=batch).index(records).images_per_second
 
 
 def encoder_rate(encoder: ImageEncoder, pixels: list[Float32], batch_size: int) -> float:

@@ -4,6 +4,7 @@
     python -m benchmarks.quality --out DIR --only main,slices      # what needs no timing
     python -m benchmarks.quality --out DIR --only ablations        # what the re-ranker lives on
     python -m benchmarks.quality --out DIR --only precision        # int8 and float16, every token codec
+    python -m benchmarks.quality --out DIR --only encoding         # a gallery encoded in int8
     python -m benchmarks.quality --out DIR --only compression      # fewer rows and dimensions of stored tokens
     python -m benchmarks.quality --out DIR --only controls --controls CONTROLS     # see benchmarks.controls
 

@@ -15,6 +15,7 @@ from benchmarks.quality.catalogue import draw_held_out
 from benchmarks.quality.compression import compression_sections
 from benchmarks.quality.controls import control_sections
 from benchmarks.quality.depth import depth_sections
+from benchmarks.quality.encoding import encoding_sections
 from benchmarks.quality.main_table import main_sections
 from benchmarks.quality.precision import precision_sections
 from benchmarks.quality.sections import DOCUMENT, Section, keep_section, write_documents
@@ -27,6 +28,7 @@ PARTS: Mapping[str, Callable[[Bench], list[Section]]] = {
     "slices": slice_sections,
     "ablations": ablation_sections,
     "precision": precision_sections,
+    "encoding": encoding_sections,
     "compression": compression_sections,
     "controls": control_sections,
 }
@@ -73,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", default=usual, help="parts to measure, with commas between; all but controls")
     parser.add_argument("--controls", type=Path, help="for the part of that name: a folder of benchmarks.controls")
     parser.add_argument("--ablation-queries", type=int, default=400, help="the first ones; each ablation costs a pass")
-    parser.add_argument("--form-queries", type=int, default=1000, help="the same for precision and compression")
+    parser.add_argument("--form-queries", type=int, default=1000, help="the same for precision, encoding, compression")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--docs", type=Path, help="also write quality.md and its plot into this folder")
     return parser

@@ -58,6 +58,7 @@ ORDER = (
     "slices",
     "ablations",
     "precision",
+    "encoding",
     "compression",
     "controls",
 )

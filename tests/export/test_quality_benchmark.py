@@ -87,12 +87,15 @@ def test_a_run_writes_its_documents_and_goes_on_where_it_was(tmp_path: Path) -> 
     main([*command, "--only", "main"])
     scores = next(out.glob("cache/*/scores.npy"))
     written = scores.stat().st_mtime_ns
-    main([*command, "--only", "slices,ablations,precision"])
+    main([*command, "--only", "slices,ablations,precision,encoding"])
 
     found = json.loads((out / "quality.json").read_text(encoding="utf-8"))
-    assert set(found) == {"main", "parts", "credibility", "agreement", "slices", "ablations", "precision"}
+    assert set(found) == {"main", "parts", "credibility", "agreement", "slices", "ablations", "precision", "encoding"}
     assert found["ablations"]["data"]["queries"] == 4
     assert abs(found["precision"]["data"]["tokens_float32"]["R@10"]["difference"]["value"]) <= 25
+    assert len(found["encoding"]["rows"]) == 4
+    exact = found["encoding"]["data"]["int8, references exact, both stages"]["R@10"]
+    assert abs(exact["difference"]["value"]) <= 25  # one query of four
     assert len(list(scores.parent.glob("ablations/*.npy"))) == len(found["ablations"]["rows"]) - 2
     assert found["agreement"]["data"]["same_order"] == 4
     assert scores.stat().st_mtime_ns == written
