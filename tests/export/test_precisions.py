@@ -10,6 +10,7 @@ pytest.importorskip("torch", reason="needs torch: pip install 'qdrant-cir[export
 import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
+from typer.testing import CliRunner
 
 from onnx_export import precisions
 from onnx_export.errors import ExportError
@@ -18,6 +19,7 @@ from onnx_export.precisions import add_precision
 from qdrant_cir import Query, Retriever
 from qdrant_cir.bundle import Bundle, default_bundle_path, load_bundle
 from qdrant_cir.catalog.dataset import draw_item, sample_catalog
+from qdrant_cir.cli import app
 from qdrant_cir.collection import Collection
 from qdrant_cir.errors import BundleError
 from qdrant_cir.image_sources import ImageRecord, read_folder
@@ -221,7 +223,13 @@ def test_images_of_the_int8_encoder_are_marked_and_the_exact_one_replaces_them(t
         with EdgeStore(store) as opened:
             return indexed, Collection.open(opened, "shop").info().approximate
 
-    assert index("int8") == (6, 6)
+    shop = ["-c", "shop", "--path", str(store)]
+    command = CliRunner(env={"QDRANT_URL": ""})
+    told = command.invoke(app, ["index", str(pictures), *shop, "--bundle", str(folder), "--precision", "int8"])
+    assert told.exit_code == 0, told.output
+    told = command.invoke(app, ["info", *shop])
+    assert "approximately encoded: 6" in told.output
+    assert index("int8") == (0, 6)
     assert index("float32") == (6, 0)
     assert index("int8") == (0, 0)  # an exact encoding serves as well
 
