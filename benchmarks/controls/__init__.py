@@ -5,5 +5,7 @@
 
 ``single_vector`` is one vector of 1,024 numbers per picture and query; ``late_interaction`` sums, over the words of a
 query, the best cosine among a picture's tokens (MaxSim). Both start from the run's grounded text encoder, as its own
-stages do, and read nothing of a picture but its frozen tokens. A stopped training goes on where it was.
+stages do, read nothing of a picture but its frozen tokens, and go on with the groups that the run drew for its
+re-ranker alone.
+A stopped training goes on where it was.
 """

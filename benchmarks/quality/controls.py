@@ -129,5 +129,5 @@ def _check_features(bench: Bench, folder: Path) -> None:
 
 def _steps_option(folder: Path) -> str:
     """Say how many steps the controls were trained for, where that was not the run's own number."""
-    steps = json.loads((folder / "controls.json").read_text(encoding="utf-8"))["steps"]
-    return "" if steps is None else f" --steps {steps}"
+    asked = json.loads((folder / "controls.json").read_text(encoding="utf-8"))
+    return "".join(f" --{name.replace('_', '-')} {steps}" for name, steps in asked.items() if steps is not None)
