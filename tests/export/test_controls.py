@@ -95,7 +95,7 @@ def test_controls_are_measured_on_the_catalogue(tmp_path: Path) -> None:
     quality_main([*asked, "--controls", str(folder)])
 
     found = json.loads((out / "quality.json").read_text(encoding="utf-8"))["controls"]
-    assert len(found["rows"]) == 6
+    assert len(found["rows"]) == 8  # stage one, two controls in three ways, the re-ranker
     assert found["data"]["stage one"]["R@1"]["over_stage_one"]["value"] == 0
     assert "--run RUN --out CONTROLS --steps 7 --fresh-steps 3" in found["command"]
     np.savez(folder / "features.npz", pictures=pictures, vectors=-vectors)
