@@ -29,6 +29,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--demo", type=Path, default=Path("demo"), help="folder of `qdrant-cir demo`")
     parser.add_argument("--queries", type=int, default=40)
+    parser.add_argument("--bundle", type=Path, help="that the store was made with; the bundled model by default")
+    parser.add_argument("--precision", choices=["float32", "float16", "int8"], default="float32", help="of stage two")
     parser.add_argument("--depths", type=int, nargs="+", default=[0, 50, 100])
     arguments = parser.parse_args()
     catalog = arguments.demo / "catalog"
@@ -36,7 +38,8 @@ def main() -> None:
     rows = [json.loads(line) for line in lines[: arguments.queries]]
     print(f"{platform.machine()}, {available_threads()} threads, {len(rows)} queries each")
     print(f"{'reference':9} {'K':>4}  " + "".join(f"{step:>10}" for step in STEPS) + f"{'total p95':>11}{'ratio':>7}")
-    with Retriever.open(COLLECTION, store=arguments.demo / "store") as retriever:
+    store, bundle = arguments.demo / "store", arguments.bundle
+    with Retriever.open(COLLECTION, store=store, bundle=bundle, precision=arguments.precision) as retriever:
         for by_id in (False, True):
             base = 0.0
             for depth in arguments.depths:
