@@ -98,8 +98,8 @@ def fit_codec_command(
     bundle: Annotated[Path, typer.Argument(help="A bundle that stores all tokens.")],
     gallery: Annotated[Path, typer.Option(help="Pictures like the gallery's: a folder, or a manifest as for index.")],
     out: Annotated[Path, typer.Option(help="Bundle to write.")],
-    rows: Annotated[int | None, typer.Option(help="Rows to store; a sixth of the tokens without it.")] = None,
-    dims: Annotated[int | None, typer.Option(help="Dimensions to store; 5/16 of them without it.")] = None,
+    rows: Annotated[int | None, typer.Option(help="Rows to store; a third of all without it, or a sixth.")] = None,
+    dims: Annotated[int | None, typer.Option(help="Dimensions to store; half of them without it, or 5/16.")] = None,
     pictures: Annotated[int, typer.Option(min=1, help="Pictures to look at, spread over the gallery.")] = 500,
 ) -> None:
     """Make a bundle that stores candidate tokens compressed, fitted on pictures of a gallery."""

@@ -48,6 +48,7 @@ logger = logging.getLogger(__name__)
 
 PROJECTION_FILE = "token_projection.npz"
 LEAST_PICTURES = 20
+MOST_BYTES = 24_000
 _BATCH = 16
 _LAST_VERSION = 2**16 - 1
 _TOLERANCE = 1e-4
@@ -97,8 +98,8 @@ def fit_codec(
         folder: a bundle that stores all tokens.
         records: pictures like those of the gallery; a few hundred are enough. A tenth of them is kept for measuring.
         out: the new bundle; must not exist.
-        rows: M, rows to store of N tokens; by default a sixth of them.
-        dims: R, dimensions to store of C; by default five sixteenths of them.
+        rows: M, rows to store of N tokens; by default as :func:`default_form` says.
+        dims: R, dimensions to store of C; likewise.
         encoded: called with how many more pictures have been looked at.
 
     Raises:
@@ -113,8 +114,8 @@ def fit_codec(
         raise ExportError(f"{folder} stores compressed tokens already; give the bundle that it was fitted from.")
     if out.exists():
         raise ExportError(f"{out} exists; give a new folder.")
-    rows = max(3, -(-sizes.token_rows // 6)) if rows is None else rows
-    dims = max(1, sizes.token_dims * 5 // 16) if dims is None else dims
+    default_rows, default_dims = default_form(sizes.token_rows, sizes.token_dims)
+    rows, dims = default_rows if rows is None else rows, default_dims if dims is None else dims
     if not 3 <= rows <= sizes.token_rows:
         raise ExportError(f"Cannot store {sizes.token_rows} tokens in {rows} rows; give 3 to {sizes.token_rows}.")
     model = read_bundle_model(bundle)
@@ -142,6 +143,19 @@ def fit_codec(
         )
         made.folder.rename(out)
     return fit
+
+
+def default_form(rows: int, dims: int) -> tuple[int, int]:
+    """Choose rows and dimensions to store of so many.
+
+    A third and a half, which costs the bundled model half a point of recall@1 and nothing of recall@10
+    (``docs/quality.md``); where that takes more than ``MOST_BYTES`` in int8, a sixth and five sixteenths.
+    """
+    for rows_kept, dims_kept in ((-(-rows // 3), dims // 2), (-(-rows // 6), dims * 5 // 16)):
+        form = max(3, rows_kept), max(1, dims_kept)
+        if form[0] * form[1] <= MOST_BYTES:
+            break
+    return form
 
 
 def _tokens_of(

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch", reason="needs torch: pip install 'qdrant-ci
 
 from tiny_sizes import SIZES  # noqa: E402
 
-from onnx_export.codec import FittedCodec, fit_codec  # noqa: E402
+from onnx_export.codec import FittedCodec, default_form, fit_codec  # noqa: E402
 from onnx_export.errors import CheckpointError, ExportError  # noqa: E402
 from onnx_export.export import BundleDescription, export_bundle  # noqa: E402
 from onnx_export.graphs import RerankerGraph  # noqa: E402
@@ -126,6 +126,12 @@ def test_a_fitted_bundle_holds_nothing_that_was_measured_with_all_tokens(fitted:
     assert manifest.compression is not None
     assert manifest.compression.version == fitted.version
     assert "effort" not in manifest.provenance
+
+
+def test_the_default_form_takes_at_most_24_kilobytes_at_the_papers_sizes() -> None:
+    assert default_form(65, 192) == (22, 96)
+    assert default_form(577, 768) == (97, 240)
+    assert 20 + 97 * (240 + 4 + 2) < 24_000
 
 
 def test_what_cannot_be_fitted_is_refused_by_name(
