@@ -237,14 +237,14 @@ class Run:
         seconds: JsonObject = {
             "stage-two": self._run("stage-two", learnt.modules, recipe.stage_two_steps, rate, learnt.step)
         }
-        self._fit_similarity(model)
+        self._fit_similarity(model, "stage-two")
         if recipe.fresh_steps:
             drawn = self._drawn("fresh", recipe.fresh_groups, recipe.seed + FRESH_SEED, model)
             fresh = self._stage_two(model, drawn)
             fresh.modules.load_state_dict(learnt.modules.state_dict())
             name = "stage-two-fresh"
             seconds[name] = self._run(name, fresh.modules, recipe.fresh_steps, rate, fresh.step)
-            self._fit_similarity(model)
+            self._fit_similarity(model, name)
         return seconds
 
     def _stage_two(self, model: CirModel, data: TripletSet) -> StageTwo:
@@ -269,12 +269,19 @@ class Run:
             pool = open_pool(folder, groups=groups, size=CATALOG_SMALL.image_size, seed=seed, workers=workers)
         return pool_triplets(pool, self._features_of(model, pool, folder))
 
-    def _fit_similarity(self, model: CirModel) -> None:
-        """Fit the weight of stage one's cosine on groups that are drawn for this alone."""
+    def _fit_similarity(self, model: CirModel, after: str) -> None:
+        """Fit the weight of stage one's cosine on groups that are drawn for this alone, once after each phase."""
+        kept = self.folder / f"{after}.similarity.json"
+        with processes().main_process_first():
+            if not kept.exists():
+                kept.write_text(json.dumps(self._similarity(model, after)) + "\n", encoding="utf-8")
+        model.sizes = replace(model.sizes, similarity_weight=float(json.loads(kept.read_text(encoding="utf-8"))))
+
+    def _similarity(self, model: CirModel, after: str) -> float:
         data = self._drawn("unseen", self.recipe.unseen_groups, self.recipe.seed + UNSEEN_SEED, model.eval())
         weight = fit_similarity_weight(*paired_scores(model, data, self.tokenizer))
-        logger.info("similarity: stage one's cosine has the weight %.1f in the final score", weight)
-        model.sizes = replace(model.sizes, similarity_weight=weight)
+        logger.info("similarity after %s: stage one's cosine has the weight %.1f", after, weight)
+        return weight
 
     def _run(self, name: str, modules: nn.ModuleDict, steps: int, rate: float, losses: BatchLosses) -> int:
         if self.start is not None and name in STARTED_STAGES:

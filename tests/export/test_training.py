@@ -13,6 +13,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook  # noqa: E40
 from onnx_export.errors import TrainingError  # noqa: E402
 from onnx_export.model_folder import load_model_folder  # noqa: E402
 from onnx_export.models import CATALOG_SMALL, build_model  # noqa: E402
+from onnx_export.training import similarity  # noqa: E402
 from onnx_export.training.loop import train  # noqa: E402
 from onnx_export.training.pool import PictureFacts  # noqa: E402
 from onnx_export.training.pretrain import Pretraining, shifted  # noqa: E402
@@ -147,7 +148,10 @@ def test_the_recipes_seed_decides_every_fresh_weight(tmp_path: Path) -> None:
     assert all(torch.equal(a, b) for a, b in zip(heads(3), heads(4), strict=True))
 
 
-def test_all_stages_run_from_nothing_to_a_model_folder_and_are_not_repeated(tmp_path: Path) -> None:
+def test_all_stages_run_from_nothing_to_a_model_folder_and_are_not_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(similarity, "CANDIDATES", 4)  # the cosine's weight is of no use here
     Run(tmp_path, TINY).train()
     folder = load_model_folder(tmp_path / "model")
     stages = ["pretrain", "grounding", "stage-one", "stage-two", "stage-two-fresh"]

@@ -213,19 +213,19 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_graph_is_built_and_finds_nearly_all_of_what_is_nearest(tmp_path: Path) -> None:
-    # 30,000 vectors of 96 numbers are 11.5 MB, above the size from which Edge builds an HNSW graph
+    # 6,000 vectors of 480 numbers are 11.5 MB, above the size from which Edge builds an HNSW graph
     random = np.random.default_rng(2)
-    vectors = random.normal(size=(30_000, 96)).astype(np.float32)
+    vectors = random.normal(size=(6_000, 480)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     ids = [UUID(int=n + 1) for n in range(len(vectors))]
     with EdgeStore(tmp_path) as store:
-        store.create("gallery", CollectionSpec(96, {}))
-        for start in range(0, len(ids), 5000):
-            batch = range(start, start + 5000)
+        store.create("gallery", CollectionSpec(480, {}))
+        for start in range(0, len(ids), 1000):
+            batch = range(start, start + 1000)
             store.upsert("gallery", [StoredPoint(ids[n], vectors[n], {}) for n in batch])
         store.optimize("gallery")
         found = 0
-        for query in vectors[:20] + 0.05 * random.normal(size=(20, 96)).astype(np.float32):
+        for query in vectors[:20] + 0.05 * random.normal(size=(20, 480)).astype(np.float32):
             nearest = {ids[n] for n in np.argsort(-(vectors @ query))[:50]}
             hits = store.query("gallery", query.astype(np.float32), limit=50, filter=None)
             found += len(nearest & {hit.point_id for hit in hits})
