@@ -121,7 +121,7 @@ def test_the_same_seed_gives_the_same_catalog_and_another_seed_another(catalog: 
 
 
 def test_too_few_products_are_refused_with_what_would_fit() -> None:
-    with pytest.raises(InputError, match="14 products are too few for 30 queries .*; 400 are enough"):
+    with pytest.raises(InputError, match=r"14 products are too few for 30 queries .*; 400 are enough"):
         sample_catalog(0, products=14, queries=30)
     assert len(sample_catalog(0, products=400, queries=30).queries) == 30
     with pytest.raises(InputError, match="at least one product"):
