@@ -149,7 +149,7 @@ def default_form(rows: int, dims: int) -> tuple[int, int]:
     """Choose rows and dimensions to store of so many.
 
     A third and a half, which costs the bundled model half a point of recall@1 and nothing of recall@10
-    (``docs/quality.md``); where that takes more than ``MOST_BYTES`` in int8, a sixth and five sixteenths.
+    (``docs/quality.md``); where these are more than ``MOST_BYTES`` numbers of int8, a sixth and five sixteenths.
     """
     for rows_kept, dims_kept in ((-(-rows // 3), dims // 2), (-(-rows // 6), dims * 5 // 16)):
         form = max(3, rows_kept), max(1, dims_kept)

@@ -9,7 +9,8 @@ dot products:
 * attention times stored tokens: a row of attention becomes uint8 by its own largest value, since a flat row next to a
   peaked one would vanish under a common scale.
 
-The rest (normalisation, softmax, GELU, the short self-attention, the head) stays float32.
+The rest (normalisation, softmax, GELU, the short self-attention, the head) stays float32. In a compressed bundle the
+class token comes back to all its dimensions, for stage one's cosine, by a product of the first kind.
 """
 
 from __future__ import annotations
