@@ -51,7 +51,7 @@ def ablation_sections(bench: Bench) -> list[Section]:
         table = score_rankings(rerank(order, scores, depth=order.shape[1]), truth)
         tables.append((ablation.name, ablation.title, table))
     for name, title, table in tables:
-        compared = compare(full, table)
+        compared = compare(full, table, truth)
         first, tenth = compared[R1], compared[R10]
         if not rows:
             rows.append(("all of it", in_words(first.before), "", in_words(tenth.before), ""))

@@ -47,10 +47,10 @@ def control_sections(bench: Bench) -> list[Section]:
     for kind, title in _TITLES.items():
         tables |= {f"{title}, {way}": table for way, table in _rankings(bench, folder, kind, depth).items()}
     rows = [_row(bench, title, table) for title, table in tables.items()]
-    own = intervals(bench.reranked)
+    own = intervals(bench.reranked, bench.held_out.queries)
     rows.append((f"the re-ranker, K = {RERANK_DEPTH}", in_words(own[R1]), "", "", in_words(own[R10]), ""))
     best = max(list(tables)[1:], key=lambda title: float(tables[title][:, R1].mean()))
-    gain = compare(tables[best], bench.reranked)
+    gain = compare(tables[best], bench.reranked, bench.held_out.queries)
     return [
         Section(
             name="controls",
@@ -72,7 +72,8 @@ def control_sections(bench: Bench) -> list[Section]:
 
 
 def _row(bench: Bench, title: str, table: NDArray[np.float64]) -> tuple[str, ...]:
-    over_stage_one, behind = compare(bench.retrieved, table), compare(table, bench.reranked)
+    queries = bench.held_out.queries
+    over_stage_one, behind = compare(bench.retrieved, table, queries), compare(table, bench.reranked, queries)
     return (
         title,
         in_words(behind[R1].before),
@@ -84,7 +85,8 @@ def _row(bench: Bench, title: str, table: NDArray[np.float64]) -> tuple[str, ...
 
 
 def _data(bench: Bench, table: NDArray[np.float64]) -> JsonObject:
-    over_stage_one, behind = compare(bench.retrieved, table), compare(table, bench.reranked)
+    queries = bench.held_out.queries
+    over_stage_one, behind = compare(bench.retrieved, table, queries), compare(table, bench.reranked, queries)
     return {
         behind[column].name: {
             "value": interval_json(behind[column].before),

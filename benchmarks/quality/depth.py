@@ -35,8 +35,9 @@ def depth_sections(bench: Bench) -> list[Section]:
     depths = [depth for depth in DEPTHS if depth <= bench.answers.order.shape[1]]
     timed = _time(bench, depths)
     tables = {depth: bench.reranked_at(depth) for depth in depths}
-    found = {depth: intervals(tables[depth]) for depth in depths}
-    gains = {depth: compare(bench.retrieved, tables[depth])[R1].gain for depth in depths}
+    queries = bench.held_out.queries
+    found = {depth: intervals(tables[depth], queries) for depth in depths}
+    gains = {depth: compare(bench.retrieved, tables[depth], queries)[R1].gain for depth in depths}
     names = ["stage one" if depth == 0 else f"K={depth}" for depth in depths]
     points = [
         RecallPoint(name, found[depth][R1], found[depth][R10], timed.milliseconds[depth])

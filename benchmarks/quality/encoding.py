@@ -120,8 +120,8 @@ def _compared(
     scores = score_all(bench.reranker, queries, order, gallery, kept)
     held_out = bench.held_out.queries[:count]
     return (
-        compare(bench.retrieved[:count], score_rankings(order, held_out)),
-        compare(bench.reranked[:count], score_rankings(rerank(order, scores, depth=depth), held_out)),
+        compare(bench.retrieved[:count], score_rankings(order, held_out), held_out),
+        compare(bench.reranked[:count], score_rankings(rerank(order, scores, depth=depth), held_out), held_out),
     )
 
 

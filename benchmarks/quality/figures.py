@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from benchmarks.quality.catalogue import HeldOutQuery
 from qdrant_cir.evaluation.average_precision import AveragePrecision
-from qdrant_cir.evaluation.bootstrap import Interval, bootstrap_means, interval_of
+from qdrant_cir.evaluation.bootstrap import Interval, bootstrap_means, interval_of, number_clusters
 from qdrant_cir.evaluation.metric import Answer, Metric, Truth
 from qdrant_cir.evaluation.recall import Recall
 from qdrant_cir.types import Int64, JsonObject
@@ -51,10 +51,16 @@ def score_rankings(rankings: Int64, queries: Sequence[HeldOutQuery]) -> NDArray[
     return table
 
 
-def compare(before: NDArray[np.float64], after: NDArray[np.float64]) -> tuple[Compared, ...]:
-    """Compare two tables of :func:`score_rankings`, query by query; intervals are 95%, by bootstrap."""
+def compare(
+    before: NDArray[np.float64], after: NDArray[np.float64], queries: Sequence[HeldOutQuery]
+) -> tuple[Compared, ...]:
+    """Compare two tables of :func:`score_rankings` of the same queries, one by one.
+
+    Intervals are 95%, by a bootstrap that draws queries of one reference together.
+    """
     table = np.hstack((before, after, after - before))
-    draws = bootstrap_means([table], resamples=_RESAMPLES, seed=_SEED)
+    clusters = number_clusters([query.reference for query in queries])
+    draws = bootstrap_means([table], [clusters], resamples=_RESAMPLES, seed=_SEED)
     found = [interval_of(float(mean), draws[:, column]) for column, mean in enumerate(table.mean(axis=0))]
     count = len(METRICS)
     return tuple(
@@ -63,9 +69,9 @@ def compare(before: NDArray[np.float64], after: NDArray[np.float64]) -> tuple[Co
     )
 
 
-def intervals(table: NDArray[np.float64]) -> tuple[Interval, ...]:
+def intervals(table: NDArray[np.float64], queries: Sequence[HeldOutQuery]) -> tuple[Interval, ...]:
     """Give every column's mean with its interval."""
-    return tuple(compared.before for compared in compare(table, table))
+    return tuple(compared.before for compared in compare(table, table, queries))
 
 
 def in_words(interval: Interval) -> str:

@@ -42,7 +42,7 @@ def main_sections(bench: Bench) -> list[Section]:
 
 
 def _stages(bench: Bench) -> Section:
-    compared = compare(bench.retrieved, bench.reranked)
+    compared = compare(bench.retrieved, bench.reranked, bench.held_out.queries)
     return Section(
         name="main",
         title=f"Stage one, and re-ranked at K = {RERANK_DEPTH}",
@@ -51,8 +51,8 @@ def _stages(bench: Bench) -> Section:
         rows=tuple((row.name, in_words(row.before), in_words(row.after), gain_in_words(row.gain)) for row in compared),
         notes=(
             f"{len(bench.held_out.pictures)} pictures, {len(bench.held_out.queries)} queries, held-out seed "
-            f"{bench.held_out.seed}; in brackets the 95% interval of a bootstrap over queries. The reference stays in "
-            "the ranking.",
+            f"{bench.held_out.seed}; in brackets the 95% interval of a bootstrap in which queries of one "
+            "reference are drawn together. The reference stays in the ranking.",
         ),
         data={
             row.name: {
@@ -83,7 +83,7 @@ def _parts(bench: Bench, weight: float) -> Section:
         "the re-ranker alone": score_rankings(alone, bench.held_out.queries),
         f"their sum, the cosine {weight:g} times": bench.reranked,
     }
-    found = {name: intervals(table) for name, table in tables.items()}
+    found = {name: intervals(table, bench.held_out.queries) for name, table in tables.items()}
     columns = (R1, R10)
     return Section(
         name="parts",
@@ -99,7 +99,7 @@ def _parts(bench: Bench, weight: float) -> Section:
 
 
 def _credibility(bench: Bench) -> Section:
-    subjects = [("stage one", intervals(bench.retrieved)), *_floors(bench)]
+    subjects = [("stage one", intervals(bench.retrieved, bench.held_out.queries)), *_floors(bench)]
     rows = []
     for place, (name, found) in enumerate(subjects):
         for bar in BARS if place == 0 else (FLOOR_BAR,):
@@ -133,7 +133,7 @@ def _floors(bench: Bench) -> list[tuple[str, tuple[Interval, ...]]]:
         "image-only": by_image,
         "text-only": retrieve(np.stack([query.vector for query in by_text]), gallery.vectors, depth=depth),
     }
-    return [(name, intervals(score_rankings(order, queries))) for name, order in orders.items()]
+    return [(name, intervals(score_rankings(order, queries), queries)) for name, order in orders.items()]
 
 
 def _agreement(bench: Bench) -> Section:

@@ -156,7 +156,8 @@ def recall_of(bench: Bench, form: Form, order: Int64, folder: str) -> tuple[Comp
     queries = bench.answers.queries[:count]
     scores = score_with(lambda query, rows: form.reranker.score(query, form.candidates(rows)), queries, order, kept)
     final = rerank(bench.answers.order[:count], scores, depth=depth)
-    return compare(bench.reranked[:count], score_rankings(final, bench.held_out.queries[:count]))
+    held_out = bench.held_out.queries[:count]
+    return compare(bench.reranked[:count], score_rankings(final, held_out), held_out)
 
 
 def time_ratios(bench: Bench, forms: list[Form], order: Int64) -> dict[str, float]:

@@ -19,7 +19,8 @@ def slice_sections(bench: Bench) -> list[Section]:
     for sort, found in enumerate(names):
         for name in found:
             of_slice = np.array([label[sort] == name for label in labels])
-            compared = compare(bench.retrieved[of_slice], bench.reranked[of_slice])
+            queries = [bench.held_out.queries[place] for place in np.flatnonzero(of_slice)]
+            compared = compare(bench.retrieved[of_slice], bench.reranked[of_slice], queries)
             first, tenth = compared[R1], compared[R10]
             rows.append(
                 (

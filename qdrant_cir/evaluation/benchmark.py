@@ -7,7 +7,7 @@ reads.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -72,6 +72,11 @@ class EvaluationPart:
     queries: tuple[EvaluationQuery, ...]
     gallery: tuple[ImageRecord, ...] | None
     excludes_reference: bool
+
+    def references_of(self, query_ids: Sequence[str]) -> tuple[Reference | None, ...]:
+        """Give the references of some queries, in the order asked."""
+        references = {query.query_id: query.reference for query in self.queries}
+        return tuple(references[query_id] for query_id in query_ids)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Interval", "bootstrap_means", "interval_of"]
+__all__ = ["Interval", "bootstrap_means", "interval_of", "number_clusters"]
 
 _LEVEL = 0.95
 _CHUNK = 64
@@ -23,13 +23,25 @@ class Interval:
     high: float
 
 
-def bootstrap_means(parts: Sequence[NDArray[np.float64]], *, resamples: int, seed: int) -> NDArray[np.float64]:
-    """Draw the queries of every part again and average: over queries, then over parts without weights.
+def number_clusters(keys: Sequence[Hashable]) -> NDArray[np.int64]:
+    """Number equal keys alike, from 0: int64 [Q]. None is a key of its own every time."""
+    numbers: dict[Hashable, int] = {}
+    own = [("none", place) if key is None else key for place, key in enumerate(keys)]
+    return np.array([numbers.setdefault(key, len(numbers)) for key in own], dtype=np.int64)
 
-    Columns keep together what belongs to a query, so that the difference of two columns is a paired one.
+
+def bootstrap_means(
+    parts: Sequence[NDArray[np.float64]], clusters: Sequence[NDArray[np.int64]], *, resamples: int, seed: int
+) -> NDArray[np.float64]:
+    """Draw the clusters of every part again and average: over their queries, then over parts without weights.
+
+    Queries of one cluster, such as those of one reference, succeed and fail together; to draw them one by one would
+    give intervals that are too narrow. Columns keep together what belongs to a query, so that the difference of two
+    columns is a paired one.
 
     Args:
         parts: float64 [Q, M] for every part, Q of its own.
+        clusters: int64 [Q] for every part, as :func:`number_clusters` gives them.
         resamples: how often to draw.
         seed: equal seeds give equal draws.
 
@@ -38,12 +50,15 @@ def bootstrap_means(parts: Sequence[NDArray[np.float64]], *, resamples: int, see
     """
     rng = np.random.default_rng(seed)
     total = np.zeros((resamples, parts[0].shape[1]))
-    for values in parts:
-        queries = len(values)
+    for values, numbers in zip(parts, clusters, strict=True):
+        present = np.unique(numbers, return_inverse=True)[1]
+        sizes = np.bincount(present).astype(np.float64)
+        sums = np.stack([np.bincount(present, weights=column) for column in values.T], axis=1)
         for start in range(0, resamples, _CHUNK):
-            size = min(_CHUNK, resamples - start)
-            counts = rng.multinomial(queries, np.full(queries, 1 / queries), size=size)
-            total[start : start + size] += counts @ values / queries
+            drawn = rng.multinomial(
+                len(sizes), np.full(len(sizes), 1 / len(sizes)), size=min(_CHUNK, resamples - start)
+            )
+            total[start : start + len(drawn)] += (drawn @ sums) / (drawn @ sizes)[:, None]
     return total / len(parts)
 
 

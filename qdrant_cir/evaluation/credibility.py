@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from qdrant_cir.evaluation.benchmark import Bar
-from qdrant_cir.evaluation.bootstrap import Interval, bootstrap_means, interval_of
+from qdrant_cir.evaluation.benchmark import Bar, EvaluationPart
+from qdrant_cir.evaluation.bootstrap import Interval, bootstrap_means, interval_of, number_clusters
 from qdrant_cir.evaluation.floors import FLOORS, FloorScores
 from qdrant_cir.evaluation.report import CredibilityLine, Figure, MetricRow
+from qdrant_cir.evaluation.scoring import QueryScores
 
 __all__ = ["FLOOR_BAR", "judge_credibility"]
 
@@ -22,7 +22,7 @@ attribute away from the reference, so that chance is one in six."""
 def judge_credibility(
     bars: Sequence[Bar],
     rows: Sequence[MetricRow],
-    floors: Sequence[Sequence[FloorScores]],
+    floors: Sequence[tuple[EvaluationPart, Sequence[FloorScores]]],
     *,
     resamples: int,
     seed: int,
@@ -39,10 +39,9 @@ def judge_credibility(
     values = {row.name: row.retrieved for row in rows}
     lines = [_line("stage one", [Figure(bar.metric_name, values[bar.metric_name])], bar) for bar in bars]
     for place, floor in enumerate(FLOORS):
-        scores = [part[place].scores for part in floors if part]
+        scores = [(part, found[place].scores) for part, found in floors if found]
         if scores:
-            tables = [part.values for part in scores]
-            lines.append(_line(floor, _figures(scores[0].metric_names, tables, resamples, seed), FLOOR_BAR))
+            lines.append(_line(floor, _figures(scores, resamples, seed), FLOOR_BAR))
     return tuple(lines)
 
 
@@ -51,8 +50,10 @@ def _line(subject: str, figures: Sequence[Figure], bar: Bar) -> CredibilityLine:
     return CredibilityLine(subject, tuple(figures), str(bar), bar.admits(value))
 
 
-def _figures(names: Sequence[str], tables: Sequence[NDArray[np.float64]], resamples: int, seed: int) -> list[Figure]:
+def _figures(scores: Sequence[tuple[EvaluationPart, QueryScores]], resamples: int, seed: int) -> list[Figure]:
+    tables = [found.values for _, found in scores]
+    clusters = [number_clusters(part.references_of(found.query_ids)) for part, found in scores]
     means = 100 * np.mean([table.mean(axis=0) for table in tables], axis=0)
-    draws = 100 * bootstrap_means(tables, resamples=resamples, seed=seed)
+    draws = 100 * bootstrap_means(tables, clusters, resamples=resamples, seed=seed)
     intervals: list[Interval] = [interval_of(float(mean), draws[:, column]) for column, mean in enumerate(means)]
-    return [Figure(name, interval) for name, interval in zip(names, intervals, strict=True)]
+    return [Figure(name, interval) for name, interval in zip(scores[0][1].metric_names, intervals, strict=True)]

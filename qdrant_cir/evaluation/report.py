@@ -1,6 +1,7 @@
 """The report of an evaluation: both stages side by side, with what bounds them and what is missing.
 
-All numbers are percentages, and all intervals are 95% bootstrap intervals over queries.
+All numbers are percentages, and all intervals are 95% bootstrap intervals, in which
+queries of one reference are drawn together.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_cir.evaluation.benchmark import Average, Benchmark
-from qdrant_cir.evaluation.bootstrap import Interval, bootstrap_means, interval_of
+from qdrant_cir.evaluation.bootstrap import Interval, bootstrap_means, interval_of, number_clusters
 from qdrant_cir.evaluation.credibility import judge_credibility
 from qdrant_cir.evaluation.latency import summarize_latency
 from qdrant_cir.evaluation.losses import count_losses
@@ -71,7 +71,7 @@ def build_report(
         credibility=judge_credibility(
             benchmark.bars if overall.rows else (),
             overall.rows,
-            [result.floors for result in results],
+            [(result.part, result.floors) for result in results],
             resamples=resamples,
             seed=seed,
         ),
@@ -82,11 +82,13 @@ def build_report(
 class _Table:
     """Scores of Q queries, from 0 to 1, in columns: stage one's metrics, the final ones', the ceiling.
 
-    ``share`` is Q over all of the part's queries, those included that could not be scored.
+    ``clusters``, int64 [Q], tells which of them share a reference. ``share`` is Q over all of the part's queries,
+    those included that could not be scored.
     """
 
     names: tuple[str, ...]
     values: NDArray[np.float64]
+    clusters: NDArray[np.int64]
     reranks: bool
     share: float
 
@@ -107,7 +109,8 @@ class _Bootstrap:
         names, reranks = tables[0].names, tables[0].reranks
         means = 100 * np.mean([table.values.mean(axis=0) for table in tables], axis=0)
         floors = 100 * np.mean([table.values.mean(axis=0) * table.share for table in tables], axis=0)
-        draws = 100 * bootstrap_means([table.values for table in tables], resamples=self.resamples, seed=self.seed)
+        values, clusters = [table.values for table in tables], [table.clusters for table in tables]
+        draws = 100 * bootstrap_means(values, clusters, resamples=self.resamples, seed=self.seed)
         rows = []
         for first, name in enumerate(names):
             last = first + len(names)
@@ -134,10 +137,12 @@ def _table(result: PartResult, averages: Sequence[Average], rows: Sequence[int] 
     if result.ceiling is not None:
         columns.append(result.ceiling.values)
     values = np.hstack(columns)
+    clusters = number_clusters(result.part.references_of(result.retrieved.query_ids))
     asked = len(result.part.queries)
     return _Table(
         names=(*result.retrieved.metric_names, *(average.name for average in averages)),
         values=values if rows is None else values[list(rows)],
+        clusters=clusters if rows is None else clusters[list(rows)],
         reranks=result.ceiling is not None,
         share=len(values) / asked if rows is None else 1.0,
     )

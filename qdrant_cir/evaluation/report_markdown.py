@@ -37,8 +37,8 @@ def _description(report: EvaluationReport) -> str:
     stage_two = f"the best {run.rerank_depth} re-ranked" if run.rerank_depth else "stage one alone"
     return (
         f"Model {run.bundle_name} ({run.fingerprint[:12]}), {stage_two}. qdrant-cir {run.version}, graphs on "
-        f"{run.provider}, {run.machine}. Percentages; in brackets 95 % bootstrap intervals over queries "
-        f"({report.resamples} resamples, seed {report.seed})."
+        f"{run.provider}, {run.machine}. Percentages; in brackets 95 % bootstrap intervals, queries of one "
+        f"reference drawn together ({report.resamples} resamples, seed {report.seed})."
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 from qdrant_cir.errors import EvaluationError
 from qdrant_cir.evaluation.annotation_files import Annotation, read_records
 from qdrant_cir.evaluation.average_precision import AveragePrecision
-from qdrant_cir.evaluation.bootstrap import bootstrap_means, interval_of
+from qdrant_cir.evaluation.bootstrap import bootstrap_means, interval_of, number_clusters
 from qdrant_cir.evaluation.circo import METRICS as CIRCO_METRICS
 from qdrant_cir.evaluation.circo import read_circo_queries, read_circo_truth
 from qdrant_cir.evaluation.circo_submission import read_circo_submission
@@ -159,8 +159,9 @@ def test_the_best_place_is_that_of_the_first_target() -> None:
 def test_bootstrap_is_seeded_and_spans_what_the_binomial_law_says() -> None:
     hits = np.zeros((400, 1))
     hits[:100] = 1
-    draws = bootstrap_means([hits], resamples=2000, seed=3)
-    assert np.array_equal(draws, bootstrap_means([hits], resamples=2000, seed=3))
+    alone = [np.arange(400)]
+    draws = bootstrap_means([hits], alone, resamples=2000, seed=3)
+    assert np.array_equal(draws, bootstrap_means([hits], alone, resamples=2000, seed=3))
     interval = interval_of(0.25, draws[:, 0])
     # 1.96 * sqrt(0.25 * 0.75 / 400) = 0.0424
     assert interval.low == pytest.approx(0.25 - 0.0424, abs=0.006)
@@ -169,8 +170,29 @@ def test_bootstrap_is_seeded_and_spans_what_the_binomial_law_says() -> None:
 
 def test_bootstrap_weighs_parts_alike_and_keeps_a_querys_columns_together() -> None:
     small, large = np.array([[1.0, 0.0]]), np.tile([[0.0, 1.0], [1.0, 0.0]], (50, 1))
-    draws = bootstrap_means([small, large], resamples=500, seed=0)
+    draws = bootstrap_means([small, large], [np.arange(1), np.arange(100)], resamples=500, seed=0)
     # the one query of the small part is half of every draw
     assert draws[:, 0].min() >= 0.5
     # one column is right exactly where the other is wrong, so their sum never moves
     assert np.allclose(draws.sum(axis=1), 1.0)
+
+
+def test_queries_of_one_reference_are_drawn_together() -> None:
+    # forty references with ten queries each that all succeed or all fail: as good as forty queries, not four hundred
+    hits = np.repeat([[1.0], [0.0], [0.0], [0.0]] * 10, 10, axis=0)
+    together = [number_clusters([f"r{row // 10}" for row in range(400)])]
+    interval = interval_of(0.25, bootstrap_means([hits], together, resamples=2000, seed=3)[:, 0])
+    # 1.96 * sqrt(0.25 * 0.75 / 40) = 0.134
+    assert interval.low == pytest.approx(0.25 - 0.134, abs=0.02)
+    assert interval.high == pytest.approx(0.25 + 0.134, abs=0.02)
+
+
+def test_references_of_different_numbers_of_queries_keep_their_weights() -> None:
+    values, clusters = np.array([[1.0], [1.0], [1.0], [0.0]]), [np.array([5, 5, 5, 9])]
+    draws = bootstrap_means([values], clusters, resamples=4000, seed=0)
+    # both, one twice, the other twice: (3 + 0) / 4, 1 and 0
+    assert set(draws[:, 0].round(6)) == {0.0, 0.75, 1.0}
+
+
+def test_queries_without_a_reference_are_clusters_of_their_own() -> None:
+    assert number_clusters(["a", None, "b", None, "a"]).tolist() == [0, 1, 2, 3, 0]
