@@ -1,8 +1,8 @@
 """Galleries and queries with exact truth, and an endless supply of training triplets.
 
-A gallery is built around its queries: for each, the reference, the target and near-misses of both are among
-the products, and the rest is random. Targets are then looked up by scene equality over the whole gallery,
-so that a product that happens to be right counts as right.
+A gallery is built around its queries: several ask for changes of one reference, and the reference, their targets and
+near-misses of both are among the products, as a shop has one product in many variants. The rest is random. Targets are
+then looked up by scene equality over the whole gallery, so that a product that happens to be right counts as right.
 """
 
 from __future__ import annotations
@@ -35,11 +35,12 @@ __all__ = [
     "sample_training_scene",
 ]
 
-GALLERY_VERSION = 2
+GALLERY_VERSION = 3
 """Changes when the same seed and numbers give other products or queries."""
 
 _HARD_NEGATIVES = 10
-_FEWEST_OWN_NEGATIVES, _MOST_OWN_NEGATIVES = 2, 11
+_SHARING, _MOST_SHARING = 20, 40
+_OWN_NEGATIVES = 3
 _BUILT_SHARE = 0.9
 _SECOND_RENDERINGS = 0.08
 _SPLIT_STREAMS = {"train": 1, "test": 2}
@@ -141,16 +142,19 @@ class _Plan:
 
 
 def _plan(products: int, queries: int) -> _Plan:
-    """Choose the least sharing at which every query has its near-misses and the gallery its random share."""
+    """Choose how many queries share a reference: the usual number, or more where products are few.
+
+    What one reference brings with it stays below 100 products, so that re-ranking 100 can see all of them.
+    """
     if queries < 1 or products < 1:
         raise InputError(
             f"A catalogue needs at least one product and one query; got products={products}, queries={queries}."
         )
     budget = products * _BUILT_SHARE
-    for sharing in range(1, min(queries, 40) + 1):
+    for sharing in range(min(queries, _SHARING), min(queries, _MOST_SHARING) + 1):
         groups = math.ceil(queries / sharing)
-        own = min(math.floor((budget / groups - 1) / sharing - 1), _MOST_OWN_NEGATIVES)
-        if own >= _FEWEST_OWN_NEGATIVES and sharing + own >= _HARD_NEGATIVES:
+        own = max(_OWN_NEGATIVES, _HARD_NEGATIVES - sharing)
+        if (1 + sharing * (1 + own)) * groups <= budget:
             return _Plan(sharing, own)
     raise InputError(
         f"{products} products are too few for {queries} queries with {_HARD_NEGATIVES} hard negatives each; "
@@ -161,8 +165,8 @@ def _plan(products: int, queries: int) -> _Plan:
 def sample_catalog(seed: int, *, products: int, queries: int, split: Split = "test") -> Catalog:
     """Draw a gallery of exactly ``products`` items with ``queries`` queries.
 
-    Every query has its reference, at least one target and at least ten hard negatives in the gallery. When
-    products are few, several queries share a reference, and one's target is a hard negative of the others.
+    Every query has its reference, at least one target and at least ten hard negatives in the gallery. Twenty queries
+    share a reference, more where products are few, so one's target is a hard negative of the others.
 
     Args:
         seed: the same seed and numbers give the same catalogue.
@@ -187,7 +191,9 @@ def sample_catalog(seed: int, *, products: int, queries: int, split: Split = "te
             scenes.append(drafts[int(rng.random() * len(drafts))].edit.target)
         else:
             scenes.append(sample_scene(rng, allow=allow))
-    return _assemble(seed, split, scenes, drafts, rng)
+    # the first queries, whatever their number, are then a fair sample of all
+    shuffled = [drafts[number] for number in rng.permutation(len(drafts)).tolist()]
+    return _assemble(seed, split, scenes, shuffled, rng)
 
 
 def _assemble(

@@ -11,7 +11,7 @@ import numpy as np
 from qdrant_cir.catalog.edit import Edit, Split, hard_negatives, sample_edit
 from qdrant_cir.catalog.language import describe_edit
 from qdrant_cir.catalog.near_misses import NearMissKind, near_miss_kind
-from qdrant_cir.catalog.scene import Scene, sample_scene
+from qdrant_cir.catalog.scene import Scene, distance, sample_scene
 from qdrant_cir.catalog.steps import STEP_KINDS, apply_step, apply_steps, sample_step
 
 __all__ = ["DraftedQuery", "draft_group"]
@@ -19,7 +19,9 @@ __all__ = ["DraftedQuery", "draft_group"]
 _BALANCED: tuple[NearMissKind, ...] = ("binding swapped", "edit right, rest wrong", "one attribute off")
 """Kinds of which a query gets as equal numbers as can be drawn, the rarest first."""
 
-_SPARE_DRAWS = 8
+_CROSSED = 1
+_MISTAKEN: tuple[NearMissKind, ...] = ("binding swapped", "one attribute off")
+_SPARE_DRAWS, _TRIES = 16, 8
 _WRONG_PARTS = 12
 
 
@@ -85,7 +87,7 @@ def draft_group(
     reference = sample_scene(rng, allow=allow)
     group = _Group(reference, [], allow, {reference: None})
     while len(group.edits) < size:
-        edit = sample_edit(reference, rng, split=split)
+        edit = _sibling(group, sample_edit(reference, rng, split=split), rng)
         if group.add(edit.target):
             group.edits.append(edit)
     crossed = _cross(group)
@@ -101,17 +103,37 @@ def draft_group(
     ]
 
 
+def _sibling(group: _Group, edit: Edit, rng: np.random.Generator) -> Edit:
+    """Give an edit whose target is a near-miss of another's of the same kind, or the edit where none is found.
+
+    It asks for another value there, or for the same of another part.
+    """
+    for other in group.edits:
+        *first, last = other.steps
+        if other.kind != edit.kind or last.kind not in STEP_KINDS:
+            continue
+        scene = apply_steps(group.reference, first)
+        touched = [name for step in first for name in (step.part, step.other) if name is not None]
+        for _ in range(_TRIES):
+            step = sample_step(scene, rng, kind=last.kind, excluded=touched)
+            target = scene if step is None else apply_step(scene, step)
+            if step is not None and target not in group.scenes and group.kind(target, other) in _MISTAKEN:
+                return Edit(edit.kind, group.reference, (*first, step), target)
+    return edit
+
+
 def _cross(group: _Group) -> Sequence[int]:
     """Add scenes with two of the edits at once: for both queries the edit is right and the rest is wrong.
 
     Returns:
-        For every edit, how many scenes were added on its account: one, or none.
+        For every edit, how many scenes were added on its account: at most ``_CROSSED``.
     """
     added = [0] * len(group.edits)
     for number, edit in enumerate(group.edits):
-        other = group.edits[(number + 1) % len(group.edits)]
-        if _parts(edit).isdisjoint(_parts(other)):
-            added[number] = int(group.add(apply_steps(edit.target, other.steps)))
+        for other in (*group.edits[number + 1 :], *group.edits[:number]):
+            is_small = distance(group.reference, other.target) == 1
+            if added[number] < _CROSSED and is_small and _parts(edit).isdisjoint(_parts(other)):
+                added[number] += group.add(apply_steps(edit.target, other.steps))
     return added
 
 

@@ -115,9 +115,13 @@ def run_demo(
 
 
 def chosen_queries(catalog: Catalog) -> list[CatalogQuery]:
-    """Choose the first query of each kind in ``DEMO_KINDS``; nothing is hand-picked."""
-    first = {query.kind: query for query in reversed(catalog.queries)}
-    return [first[kind] for kind in DEMO_KINDS if kind in first]
+    """Choose the first query of each kind in ``DEMO_KINDS``, if it can be of another reference; no hand-picking."""
+    chosen: list[CatalogQuery] = []
+    for kind in DEMO_KINDS:
+        of_kind = [query for query in catalog.queries if query.kind == kind]
+        shown = {query.reference_id for query in chosen}
+        chosen += [*(query for query in of_kind if query.reference_id not in shown), *of_kind][:1]
+    return chosen
 
 
 def _answer(retriever: Retriever, query: CatalogQuery) -> DemoAnswer:

@@ -218,12 +218,12 @@ def test_the_command_says_how_many_near_misses_a_query_has(tmp_path: Path) -> No
 
 
 def test_a_query_is_unseen_when_training_never_shows_its_reference_or_its_target() -> None:
-    drawn = sample_catalog(0, products=1000, queries=80)
+    drawn = sample_catalog(0, products=4000, queries=600)
     scenes = {item.image_id: item.scene for item in drawn.items}
     for query in drawn.queries:
         either = is_held_out(scenes[query.reference_id]) or is_held_out(scenes[query.drawn_target_id])
         assert query.is_unseen == either
-    assert 0.05 < sum(query.is_unseen for query in drawn.queries) / 80 < 0.4
+    assert 0.05 < sum(query.is_unseen for query in drawn.queries) / 600 < 0.4
     assert not any(query.is_unseen for query in sample_catalog(0, products=400, queries=20, split="train").queries)
 
 
