@@ -115,7 +115,7 @@ def rerank(
         scorer: of the bundle.
         query: as it was composed.
         candidates: in stage one's order.
-        stop: when to end early.
+        stop: when to end early. Where no candidate could be scored, the mode is ``none``.
         started: ``time.perf_counter()`` at the start of the time budget.
 
     Raises:
@@ -137,7 +137,7 @@ def rerank(
         by_id |= found.by_id
         problems |= found.problems
         steps.append(list(found.by_id.values()))
-    return RerankScores(by_id, problems, scorer.full_mode)
+    return RerankScores(by_id, problems, scorer.full_mode if by_id else "none")
 
 
 def _share(stored: StoredTokens, part: slice) -> StoredTokens:

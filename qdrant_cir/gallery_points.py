@@ -80,13 +80,17 @@ class IndexedImage:
 
 @dataclass(frozen=True, slots=True)
 class GalleryHit:
-    """One image that stage one found; ``score`` is a cosine, ``payload`` the user's fields alone."""
+    """One image that stage one found.
+
+    ``score`` is a cosine, ``payload`` the user's fields alone; ``precision`` is what the image encoder computed in.
+    """
 
     image_id: str
     score: float
     source: str | None
     sha256: str
     payload: JsonObject
+    precision: str = "float32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +166,7 @@ def tokens_point(image: IndexedImage, fingerprint: str) -> StoredPoint:
 def gallery_hit(hit: Hit) -> GalleryHit:
     """Part a hit's payload into the user's fields and ours. Raises CollectionError for a foreign point."""
     known = known_image(Record(hit.point_id, hit.payload, None))
-    return GalleryHit(known.image_id, hit.score, known.source, known.sha256, known.payload)
+    return GalleryHit(known.image_id, hit.score, known.source, known.sha256, known.payload, known.precision)
 
 
 def known_image(record: Record) -> KnownImage:

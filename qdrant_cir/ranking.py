@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
@@ -193,10 +194,20 @@ def answer_fetched(model: QueryModel, fetched: FetchedQuery, *, options: SearchO
         timings=Timings(*spent, total=sum(spent)),
         # a search that was to be re-ranked and found nothing has scored all there is
         rerank_mode="exact" if reranks and not fetched.tokens else scores.mode,
-        notes=(*query.notes, *_notes_on(scores, asked=len(fetched.tokens))),
+        notes=(*query.notes, *_notes_on(scores, asked=len(fetched.tokens)), *_notes_on_encoding(fetched.hits)),
         scored=len(scores.by_id),
         precision=model.precision,
     )
+
+
+def _notes_on_encoding(hits: Sequence[GalleryHit]) -> list[str]:
+    """Say what was encoded in another precision than the exact one."""
+    found = Counter(hit.precision for hit in hits if hit.precision != "float32")
+    return [
+        f"{count} of the {len(hits)} pictures found were encoded in {precision} (`qdrant-cir index --precision`): "
+        "their vectors and tokens are close to the exact ones, not equal to them."
+        for precision, count in sorted(found.items())
+    ]
 
 
 def _notes_on(scores: RerankScores, *, asked: int) -> list[str]:

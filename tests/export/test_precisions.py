@@ -1,5 +1,6 @@
 """The re-ranker in other arithmetic: close to the exact one, named in the answer, and off unless asked for."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -229,6 +230,11 @@ def test_images_of_the_int8_encoder_are_marked_and_the_exact_one_replaces_them(t
     assert told.exit_code == 0, told.output
     told = command.invoke(app, ["info", *shop])
     assert "approximately encoded: 6" in told.output
+    found = command.invoke(
+        app,
+        ["search", "--image", str(pictures / "0.png"), "--text", "in red", *shop, "--bundle", str(folder), "--json"],
+    )
+    assert json.loads(found.stdout)["notes"][0].startswith("6 of the 6 pictures found were encoded in int8")
     assert index("int8") == (0, 6)
     assert index("float32") == (6, 0)
     assert index("int8") == (0, 0)  # an exact encoding serves as well

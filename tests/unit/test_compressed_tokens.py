@@ -152,6 +152,8 @@ def test_tokens_of_an_earlier_fitting_are_named_and_replaced_by_indexing_again(
     second = compressed(tiny_bundle, tmp_path / "second", version=2)
     with EdgeStore(tmp_path / "store") as store:
         index(store, bundle, pictures)
+        unread = search(store, second, pictures[0])
+        assert (unread.rerank_mode, unread.scored) == ("none", 0)
         assert index(store, second, pictures[:1]).indexed == 1
         result = search(store, second, pictures[0])
         assert (result.scored, result.candidates[0].image_id) == (1, "red")
