@@ -50,7 +50,12 @@ def main() -> None:
                 model, lambda rows: normalised_pixels(fresh.pictures[rows]), len(fresh.pictures), Path(place)
             )
             grounding = Grounding(
-                model, fresh, pool_triplets(fresh, features), run.tokenizer, seed=1, groups_per_step=GROUPS_PER_STEP
+                model,
+                fresh,
+                pool_triplets(fresh.groups, features),
+                run.tokenizer,
+                seed=1,
+                groups_per_step=GROUPS_PER_STEP,
             )
             step = load(grounding.modules, folder / "grounding.ckpt")
             model.eval()

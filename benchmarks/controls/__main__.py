@@ -18,10 +18,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--run", type=Path, required=True, help="a training run's folder, grounding done; only read")
     parser.add_argument("--out", type=Path, required=True, help="where checkpoints and logs are kept")
     parser.add_argument("--steps", type=int, help="of each control; those of the run's stage one by default")
-    parser.add_argument("--fresh-steps", type=int, help="on the groups of the run's re-ranker; the run's by default")
+    parser.add_argument("--round-steps", type=int, help="on the groups of the run's rounds; as stage two's by default")
     asked = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    train_controls(asked.run, asked.out, steps=asked.steps, fresh_steps=asked.fresh_steps)
+    train_controls(asked.run, asked.out, steps=asked.steps, round_steps=asked.round_steps)
 
 
 if __name__ == "__main__":

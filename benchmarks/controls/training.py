@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from benchmarks.controls.heads import VECTOR_SIZE, SingleVector, build_control, head_of
 from onnx_export.models import CATALOG_SMALL
 from onnx_export.training.attributes import AttributeVocabulary, head_name, read_attributes
-from onnx_export.training.features import PictureFeatures
+from onnx_export.training.features import PictureFeatures, join_features
 from onnx_export.training.loop import train
 from onnx_export.training.pool import Pool, open_pool
 from onnx_export.training.pretrain import encode_texts, positives_loss
 from onnx_export.training.processes import processes
-from onnx_export.training.recipe import FRESH_SEED, Recipe, read_recipe
+from onnx_export.training.recipe import Recipe, read_recipe, round_pools
 from onnx_export.training.stages import draw_triplets
 from onnx_export.training.tokenizer import build_tokenizer
 from onnx_export.training.triplets import TripletSet, pool_triplets
@@ -31,8 +31,8 @@ from onnx_export.training.updates import Schedule
 PROBE = "features.npz"
 """Some pictures of the run with their vectors, by which a measurement knows the encoder again."""
 
-FRESH = "-fresh"
-"""Ends the name of what a control learnt last, from the groups of the run's re-ranker."""
+ROUNDS = "-rounds"
+"""Ends the name of what a control learnt last, from the groups of the run's rounds."""
 
 _PROBED = 8
 
@@ -114,32 +114,34 @@ class ControlTraining:
         return read_attributes(cast(nn.ModuleDict, self.modules[name]), self.vocabulary, embedding, wanted)
 
 
-def train_controls(run_folder: Path, out: Path, *, steps: int | None, fresh_steps: int | None) -> None:
-    """Train what is not yet trained of both controls: ``<kind>.ckpt``, then ``<kind>-fresh.ckpt``.
+def train_controls(run_folder: Path, out: Path, *, steps: int | None, round_steps: int | None) -> None:
+    """Train what is not yet trained of both controls: ``<kind>.ckpt``, then ``<kind>-rounds.ckpt``.
 
-    The second is for runs whose re-ranker went on with groups of its own (``fresh_groups``): a control that had only
-    the run's first pictures would be compared with a re-ranker that had more data, not with one that reads better.
+    The second is for runs whose stages went on with further groups (``rounds``): a control that had only the run's
+    first pictures would be compared with a re-ranker that had more data, not with one that reads better.
 
     Args:
-        run_folder: of a training run that has finished grounding and encoded its fresh groups; it is only read.
+        run_folder: of a training run that has finished grounding and encoded its rounds' groups; it is only read.
         out: made when missing.
         steps: of each control; as many as the run's stage one by default.
-        fresh_steps: of each control on the fresh groups; as many as the run's by default.
+        round_steps: of each control on the groups of all rounds; as many as stage two's in all rounds by default.
     """
     recipe = read_recipe(run_folder / "recipe.json")
     pool = _pool(run_folder, recipe)
-    data, fresh = _triplets(pool, run_folder), _fresh(run_folder, recipe)
+    data = pool_triplets(pool.groups, _features(run_folder))
+    later = _rounds(run_folder, recipe)
     out.mkdir(parents=True, exist_ok=True)
     np.savez(out / PROBE, pictures=pool.pictures[:_PROBED], vectors=data.features.vectors[:_PROBED].cpu().numpy())
-    asked = {"steps": steps, "fresh_steps": fresh_steps}
+    asked = {"steps": steps, "round_steps": round_steps}
     (out / "controls.json").write_text(json.dumps(asked) + "\n", encoding="utf-8")
     for kind, batch in BATCHES.items():
         control = ControlTraining(kind, data, build_tokenizer(), seed=recipe.seed, batch=batch)
         control.start_from(run_folder / "grounding.ckpt")
         _train(kind, control, out, Schedule(steps or recipe.stage_one_steps, recipe.stage_one_rate))
-        if fresh is not None:
-            control.data = fresh
-            _train(kind + FRESH, control, out, Schedule(fresh_steps or recipe.fresh_steps, recipe.stage_one_rate))
+        if later is not None:
+            control.data = later
+            count = round_steps or sum(each.stage_two_steps for each in recipe.rounds)
+            _train(kind + ROUNDS, control, out, Schedule(count, recipe.stage_one_rate))
 
 
 def _train(name: str, control: ControlTraining, out: Path, schedule: Schedule) -> None:
@@ -154,21 +156,22 @@ def _pool(run_folder: Path, recipe: Recipe) -> Pool:
     return _open(run_folder / "pool", recipe.groups, recipe.seed)
 
 
-def _fresh(run_folder: Path, recipe: Recipe) -> TripletSet | None:
-    """Open the groups that the run's re-ranker went on with, where it did."""
-    if not recipe.fresh_steps:
+def _rounds(run_folder: Path, recipe: Recipe) -> TripletSet | None:
+    """Open the groups of all the run's rounds, where it has any."""
+    drawn = [_open(folder, groups, seed) for folder, groups, seed in round_pools(run_folder, recipe)]
+    if not drawn:
         return None
-    folder = run_folder / "fresh"
-    return _triplets(_open(folder, recipe.fresh_groups, recipe.seed + FRESH_SEED), folder)
+    features = [_features(folder) for folder, _, _ in round_pools(run_folder, recipe)]
+    return pool_triplets([group for pool in drawn for group in pool.groups], join_features(features))
 
 
 def _open(folder: Path, groups: int, seed: int) -> Pool:
     return open_pool(folder, groups=groups, size=CATALOG_SMALL.image_size, seed=seed, workers=1)
 
 
-def _triplets(pool: Pool, folder: Path) -> TripletSet:
-    """Join a pool with the features that a run computed of it."""
+def _features(folder: Path) -> PictureFeatures:
+    """Open the features that a run computed of a pool."""
     tokens = np.load(folder / "tokens.npy", mmap_mode="r")
     vectors = torch.from_numpy(np.load(folder / "vectors.npy")).to(processes().device)
     blank = torch.zeros(tokens.shape[1:])  # no query of these goes without a reference
-    return pool_triplets(pool, PictureFeatures(tokens, vectors, blank))
+    return PictureFeatures(tokens, vectors, blank)

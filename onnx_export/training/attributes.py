@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from onnx_export.models.sizes import ModelSizes
+
 NOT_OF_THIS_KIND = -1
 
 
@@ -61,3 +63,43 @@ def attribute_codes(attributes: Sequence[Mapping[str, str]]) -> tuple[list[str],
         for key, value in picture.items():
             codes[row, places[key]] = values[key][value]
     return keys, torch.from_numpy(codes)
+
+
+class StateReader(nn.Module):
+    """Reads the attributes of every part off the states of a text, with one question per part."""
+
+    def __init__(self, sizes: ModelSizes, vocabulary: AttributeVocabulary) -> None:
+        super().__init__()
+        width = sizes.text_width
+        self.vocabulary = vocabulary
+        self.parts = nn.Embedding(len(vocabulary.parts), width)
+        self.attention = nn.MultiheadAttention(width, sizes.text_heads, batch_first=True)
+        self.hidden = nn.Linear(width, width)
+        self.kinds = nn.ModuleDict({kind: nn.Linear(width, len(values)) for kind, values in vocabulary.kinds.items()})
+
+    def forward(self, states: Tensor, mask: Tensor, wanted: Sequence[Mapping[str, str]]) -> Tensor:
+        """Cross-entropy, mean over all attributes of parts.
+
+        Args:
+            states: float32 [B, L, H].
+            mask: int64 [B, L], 1 for words and 0 for padding.
+            wanted: B attributes, as of a picture.
+        """
+        questions = self.parts.weight.expand(len(states), -1, -1)
+        answers, _ = self.attention(questions, states, states, key_padding_mask=mask == 0, need_weights=False)
+        hidden = functional.gelu(self.hidden(answers + questions))
+        losses, count = [], 0
+        for kind, values in self.vocabulary.kinds.items():
+            known = [
+                (row, self.vocabulary.parts.index(part), values.index(value))
+                for row, attributes in enumerate(wanted)
+                for key, value in attributes.items()
+                for part, _, name in [key.partition(".")]
+                if name == kind
+            ]
+            if known:
+                rows, parts, numbers = torch.tensor(known, device=states.device).T
+                logits = self.kinds[kind](hidden[rows, parts])
+                losses.append(functional.cross_entropy(logits, numbers, reduction="sum"))
+                count += len(known)
+        return torch.stack(losses).sum() / count

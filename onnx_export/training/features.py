@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,23 +23,45 @@ PixelReader = Callable[[slice], Tensor]
 """Gives the pixels float32 [B, 3, S, S] of some rows, preprocessed."""
 
 
+class JoinedRows:
+    """Arrays [P, N, C] one after the other, read by row numbers as one."""
+
+    def __init__(self, arrays: Sequence[NDArray[np.float16]]) -> None:
+        self._arrays = tuple(arrays)
+        self._ends = np.cumsum([len(array) for array in arrays])
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.float16]:
+        found = np.empty((len(rows), *self._arrays[0].shape[1:]), np.float16)
+        owners = np.searchsorted(self._ends, rows, side="right")
+        for number, array in enumerate(self._arrays):
+            found[owners == number] = array[rows[owners == number] - (self._ends[number] - len(array))]
+        return found
+
+
 @dataclass(frozen=True, slots=True)
 class PictureFeatures:
     """Frozen features of P pictures.
 
     Attributes:
-        tokens: float16 [P, N, C], memory-mapped; only the rows that a batch needs go to the model's device.
+        tokens: float16 [P, N, C], memory-mapped, or several such arrays one after the other; only the rows that a batch
+            needs go to the model's device.
         vectors: float32 [P, D], unit length, on the model's device.
         blank: float32 [N, C] there, tokens of the blank picture that stands in for a missing reference.
     """
 
-    tokens: NDArray[np.float16]
+    tokens: NDArray[np.float16] | JoinedRows
     vectors: Tensor
     blank: Tensor
 
     def tokens_of(self, rows: NDArray[np.int64]) -> Tensor:
         """Read the tokens of some pictures as float32 [B, N, C], on the device of the vectors."""
         return torch.from_numpy(self.tokens[rows]).to(self.vectors.device).float()
+
+
+def join_features(parts: Sequence[PictureFeatures]) -> PictureFeatures:
+    """Give the pictures of several as one, in order; each part's tokens are one array."""
+    arrays = [part.tokens for part in parts if isinstance(part.tokens, np.ndarray)]
+    return PictureFeatures(JoinedRows(arrays), torch.cat([part.vectors for part in parts]), parts[0].blank)
 
 
 @torch.inference_mode()

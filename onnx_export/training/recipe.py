@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,10 +17,10 @@ from torch import Tensor, nn
 from onnx_export.errors import TrainingError
 from onnx_export.model_folder import ModelFolder, save_model_folder
 from onnx_export.models import CATALOG_SMALL, CirModel, build_model
-from onnx_export.training.features import PictureFeatures, compute_features
+from onnx_export.training.features import PictureFeatures, compute_features, join_features
 from onnx_export.training.grounding import Grounding
 from onnx_export.training.loop import train
-from onnx_export.training.pool import PICTURES_PER_GROUP, Pool, open_pool
+from onnx_export.training.pool import PICTURES_PER_GROUP, Group, Pool, open_pool
 from onnx_export.training.pretrain import Pretraining, normalised_pixels
 from onnx_export.training.processes import describe_machine, processes
 from onnx_export.training.similarity import fit_similarity_weight, paired_scores
@@ -37,8 +38,27 @@ STARTED_STAGES = ("pretrain", "grounding")
 """The stages that a run's start trains; the later ones begin with the grounded text encoder."""
 
 
-FRESH_SEED, UNSEEN_SEED = 1, 1_000
-"""How far from the recipe's seed those of the groups are that no stage before has learnt from."""
+UNSEEN_SEED = 1_000
+"""How far from the recipe's seed that of the groups is that serve to fit the cosine's weight."""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Both stages once more, at fresh learning rates.
+
+    Stage one goes on with all groups that were drawn before this round, and learns to hold a target's attributes in its
+    fusion states. Stage two then goes on with groups that are drawn for this round: stage one has not learnt them, so
+    its fusion states and its cosines are there as they are on new queries. The re-ranker learns there with the cosine
+    beside its score, too.
+
+    Attributes:
+        groups: to be drawn, six pictures each.
+        stage_one_steps, stage_two_steps: optimiser steps; 0 leaves the composer as it is.
+    """
+
+    groups: int
+    stage_one_steps: int
+    stage_two_steps: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +77,7 @@ class Recipe:
         stage_one_negatives: pictures of the whole pool that stage one ranks beside those of the batch.
         stage_two_near, stage_two_mined, stage_two_others: wrong candidates per query: near-duplicates of its own,
             stage one's best, pictures of the batch's other queries.
-        fresh_groups, fresh_steps: groups that are drawn for stage two alone, and the steps for which it goes on with
-            them, at a fresh learning rate. Stage one has not learnt them, so its fusion states and its cosines are
-            there as they are on new queries; the re-ranker learns there with the cosine beside its score, too.
+        rounds: what follows when both stages have learnt the pool.
         accumulation: batches that every process takes per optimiser step, in all stages. A step then learns from
             batch x accumulation x processes; each batch finds its negatives in itself.
         unseen_groups: groups, drawn for this alone, on which stage one's weight in the final score is fitted.
@@ -87,8 +105,7 @@ class Recipe:
     stage_two_near: int = 3
     stage_two_mined: int = 5
     stage_two_others: int = 1
-    fresh_groups: int = 0
-    fresh_steps: int = 0
+    rounds: tuple[Round, ...] = ()
     accumulation: int = 1
     unseen_groups: int = 500
     start: Recipe | None = None
@@ -104,8 +121,7 @@ BUNDLED = Recipe(
     grounding_steps=1_700,
     stage_one_steps=2_000,
     stage_two_steps=2_800,
-    fresh_groups=24_000,
-    fresh_steps=4_200,
+    rounds=(Round(24_000, 0, 4_200), Round(12_000, 4_000, 3_600)),
     start=Recipe(),
 )
 """What the bundled model was made by: a first round of image encoder and grounding, then all phases."""
@@ -129,8 +145,34 @@ def read_recipe(path: Path | None) -> Recipe:
 
 
 def _recipe(values: dict[str, Any]) -> Recipe:
-    start = values.pop("start", None)
-    return Recipe(**values, start=None if start is None else _recipe(start))
+    start, rounds = values.pop("start", None), values.pop("rounds", ())
+    return Recipe(
+        **values, rounds=tuple(Round(**each) for each in rounds), start=None if start is None else _recipe(start)
+    )
+
+
+def round_pools(run_folder: Path, recipe: Recipe) -> list[tuple[Path, int, int]]:
+    """Tell where each round's pool lies in a run, how many groups it has and the seed that it is drawn with."""
+    return [
+        (run_folder / f"round-{number}", round_.groups, recipe.seed + number - 1)
+        for number, round_ in enumerate(recipe.rounds, start=2)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """Drawn groups and the features of their pictures."""
+
+    groups: list[Group]
+    features: PictureFeatures
+
+    def triplets(self) -> TripletSet:
+        """Give their triplets."""
+        return pool_triplets(self.groups, self.features)
+
+
+def _join(drawn: Sequence[_Drawn]) -> _Drawn:
+    return _Drawn([group for each in drawn for group in each.groups], join_features([each.features for each in drawn]))
 
 
 class Run:
@@ -181,14 +223,17 @@ class Run:
         pool = self.pool()
         model = self.fresh_model().to(processes().device)
         pretraining, seconds["pretrain"] = self._pretrain(model, pool)
-        data = pool_triplets(pool, self._features_of(model, pool, self.folder))
+        learnt = [_Drawn(pool.groups, self._features_of(model, pool, self.folder))]
+        data = learnt[0].triplets()
         seconds["grounding"] = self._ground(model, pool, data)
         if last != "pretrain":
             grounded = {k: v.clone() for k, v in model.composer.text_encoder.state_dict().items()}
-            seconds["stage-one"] = self._stage_one(model, data, pretraining)
+            composing, seconds["stage-one"] = self._stage_one(model, data, pretraining)
             if last != "stage-one":
                 start_reranker_from_text_encoder(model, grounded)
-                seconds |= self._rerank(model, data)
+                reranking, seconds["stage-two"] = self._stage_two(model, data)
+                for number, round_ in enumerate(self.recipe.rounds, start=2):
+                    seconds |= self._round(number, round_, model, learnt, composing, reranking)
         self._save(model.eval(), seconds)
         return seconds
 
@@ -217,7 +262,7 @@ class Run:
         with processes().main_process_first():
             return compute_features(model.eval(), read, len(pool.pictures), folder)
 
-    def _stage_one(self, model: CirModel, data: TripletSet, pretraining: Pretraining) -> int:
+    def _stage_one(self, model: CirModel, data: TripletSet, pretraining: Pretraining) -> tuple[StageOne, int]:
         recipe = self.recipe
         stage = StageOne(
             model,
@@ -228,28 +273,11 @@ class Run:
             negatives=recipe.stage_one_negatives,
         )
         stage.read_with(pretraining.attributes, pretraining.heads.whole)
-        return self._run("stage-one", stage.modules, recipe.stage_one_steps, recipe.stage_one_rate, stage.step)
+        return stage, self._run("stage-one", stage.modules, recipe.stage_one_steps, recipe.stage_one_rate, stage.step)
 
-    def _rerank(self, model: CirModel, data: TripletSet) -> JsonObject:
-        """Train the re-ranker on the pool, then on groups that stage one has not learnt; fit the cosine's weight."""
+    def _stage_two(self, model: CirModel, data: TripletSet) -> tuple[StageTwo, int]:
         recipe = self.recipe
-        rate, learnt = recipe.stage_two_rate, self._stage_two(model, data)
-        seconds: JsonObject = {
-            "stage-two": self._run("stage-two", learnt.modules, recipe.stage_two_steps, rate, learnt.step)
-        }
-        self._fit_similarity(model, "stage-two")
-        if recipe.fresh_steps:
-            drawn = self._drawn("fresh", recipe.fresh_groups, recipe.seed + FRESH_SEED, model)
-            fresh = self._stage_two(model, drawn)
-            fresh.modules.load_state_dict(learnt.modules.state_dict())
-            name = "stage-two-fresh"
-            seconds[name] = self._run(name, fresh.modules, recipe.fresh_steps, rate, fresh.step)
-            self._fit_similarity(model, name)
-        return seconds
-
-    def _stage_two(self, model: CirModel, data: TripletSet) -> StageTwo:
-        recipe = self.recipe
-        return StageTwo(
+        stage = StageTwo(
             model,
             data,
             self.tokenizer,
@@ -258,16 +286,44 @@ class Run:
             near=recipe.stage_two_near,
             mined=recipe.stage_two_mined,
             others=recipe.stage_two_others,
-            similarity_weight=model.sizes.similarity_weight,
         )
+        seconds = self._run("stage-two", stage.modules, recipe.stage_two_steps, recipe.stage_two_rate, stage.step)
+        self._fit_similarity(model, "stage-two")
+        return stage, seconds
 
-    def _drawn(self, name: str, groups: int, seed: int, model: CirModel) -> TripletSet:
+    def _round(
+        self,
+        number: int,
+        round_: Round,
+        model: CirModel,
+        learnt: list[_Drawn],
+        composing: StageOne,
+        reranking: StageTwo,
+    ) -> JsonObject:
+        """Train both stages once more; adds the round's groups to the learnt ones."""
+        seconds: JsonObject = {}
+        folder, groups, seed = round_pools(self.folder, self.recipe)[number - 2]
+        drawn = self._drawn(folder, groups, seed, model)
+        if round_.stage_one_steps:
+            name = f"stage-one-{number}"
+            composing.data = _join(learnt).triplets()
+            composing.read_states()
+            rate = self.recipe.stage_one_rate
+            seconds[name] = self._run(name, composing.modules, round_.stage_one_steps, rate, composing.step)
+        name = f"stage-two-{number}"
+        reranking.go_on_with(drawn.triplets(), similarity_weight=model.sizes.similarity_weight)
+        rate = self.recipe.stage_two_rate
+        seconds[name] = self._run(name, reranking.modules, round_.stage_two_steps, rate, reranking.step)
+        self._fit_similarity(model, name)
+        learnt.append(drawn)
+        return seconds
+
+    def _drawn(self, folder: Path, groups: int, seed: int, model: CirModel) -> _Drawn:
         """Draw groups into a folder of their own, and encode them."""
-        folder = self.folder / name
         with processes().main_process_first():
             workers = len(os.sched_getaffinity(0))
             pool = open_pool(folder, groups=groups, size=CATALOG_SMALL.image_size, seed=seed, workers=workers)
-        return pool_triplets(pool, self._features_of(model, pool, folder))
+        return _Drawn(pool.groups, self._features_of(model, pool, folder))
 
     def _fit_similarity(self, model: CirModel, after: str) -> None:
         """Fit the weight of stage one's cosine on groups that are drawn for this alone, once after each phase."""
@@ -277,9 +333,21 @@ class Run:
                 kept.write_text(json.dumps(self._similarity(model, after)) + "\n", encoding="utf-8")
         model.sizes = replace(model.sizes, similarity_weight=float(json.loads(kept.read_text(encoding="utf-8"))))
 
+    def unseen_triplets(self, model: CirModel) -> TripletSet:
+        """Draw or open the triplets that nothing learns from."""
+        recipe = self.recipe
+        drawn = self._drawn(self.folder / "unseen", recipe.unseen_groups, recipe.seed + UNSEEN_SEED, model.eval())
+        return drawn.triplets()
+
+    def last_round_triplets(self, model: CirModel) -> TripletSet:
+        """Draw or open the triplets of the last round, which stage one has not learnt; of the pool without rounds."""
+        if self.recipe.rounds:
+            return self._drawn(*round_pools(self.folder, self.recipe)[-1], model.eval()).triplets()
+        pool = self.pool()
+        return pool_triplets(pool.groups, self._features_of(model.eval(), pool, self.folder))
+
     def _similarity(self, model: CirModel, after: str) -> float:
-        data = self._drawn("unseen", self.recipe.unseen_groups, self.recipe.seed + UNSEEN_SEED, model.eval())
-        weight = fit_similarity_weight(*paired_scores(model, data, self.tokenizer))
+        weight = fit_similarity_weight(*paired_scores(model, self.unseen_triplets(model), self.tokenizer))
         logger.info("similarity after %s: stage one's cosine has the weight %.1f", after, weight)
         return weight
 

@@ -2,7 +2,8 @@
 
 Where the attributes of the pictures are known, as in drawn data, each stage has a second loss that says what the
 first only implies: the query vector must hold every attribute of the target, and the re-ranker must know which
-attributes of a candidate are not the target's. Both read off heads that are thrown away.
+attributes of a candidate are not the target's. Stage one may have a third: the fusion states, which are all that stage
+two learns of the reference, must hold the target's attributes, too. All read off heads that are thrown away.
 """
 
 from __future__ import annotations
@@ -17,9 +18,16 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
 
+from onnx_export.errors import TrainingError
 from onnx_export.models import CirModel
 from onnx_export.models.triplet_reranker import TripletLayer
-from onnx_export.training.attributes import NOT_OF_THIS_KIND, AttributeVocabulary, attribute_codes, read_attributes
+from onnx_export.training.attributes import (
+    NOT_OF_THIS_KIND,
+    AttributeVocabulary,
+    StateReader,
+    attribute_codes,
+    read_attributes,
+)
 from onnx_export.training.pretrain import encode_texts, positives_loss, similarities
 from onnx_export.training.triplets import Triplet, TripletSet
 
@@ -49,6 +57,16 @@ class StageOne:
         self.vocabulary = vocabulary
         self.modules["attributes"] = heads
 
+    def read_states(self) -> None:
+        """Add the attribute loss of the fusion states; after :meth:`read_with`."""
+        if self.vocabulary is None:
+            raise TrainingError("Attributes can be read off fusion states where they are read off query vectors.")
+        if "state_reader" in self.modules:
+            return
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            self.modules["state_reader"] = StateReader(self.model.sizes, self.vocabulary).to(self.device)
+
     def step(self, batch: int) -> dict[str, Tensor]:
         """Draw a batch from (seed, its number) and give its losses."""
         rng = np.random.default_rng((self.seed, 1, batch))
@@ -70,6 +88,8 @@ class StageOne:
             wanted = [self.data.attributes[t.targets[0]] for t in triplets]
             heads = cast(nn.ModuleDict, self.modules["attributes"])
             losses["attributes"] = read_attributes(heads, self.vocabulary, embedding, wanted)
+            if "state_reader" in self.modules:
+                losses["state_attributes"] = self.modules["state_reader"](states, mask, wanted)
         return losses
 
     def _references(self, triplets: list[Triplet], texts: list[str], rng: np.random.Generator) -> Tensor:
@@ -108,12 +128,11 @@ class StageTwo:
         near: int,
         mined: int,
         others: int,
-        similarity_weight: float = 0.0,
     ) -> None:
         self.model, self.data, self.tokenizer, self.device = model, data, tokenizer, model.device
         self.seed, self.batch = seed, min(batch, len(data.triplets))
         self.near, self.mined, self.others = near, mined, others
-        self.similarity_weight = similarity_weight
+        self.similarity_weight = 0.0
         self.modules = nn.ModuleDict({"reranker": model.reranker})
         self.codes: Tensor | None = None
         if data.attributes is not None:
@@ -122,6 +141,19 @@ class StageTwo:
                 torch.manual_seed(seed)
                 head = nn.Linear(2 * model.sizes.text_width, len(keys))
             self.modules["mismatch"] = head.to(self.device)
+
+    def go_on_with(self, data: TripletSet, *, similarity_weight: float) -> None:
+        """Learn from other triplets from now on, and where the weight is above 0 with the cosine beside the score.
+
+        Raises:
+            TrainingError: the new pictures' attributes have other keys.
+        """
+        self.data, self.similarity_weight = data, similarity_weight
+        if self.codes is not None and data.attributes is not None:
+            keys, self.codes = attribute_codes(data.attributes)
+            known = cast(nn.Linear, self.modules["mismatch"]).out_features
+            if len(keys) != known:
+                raise TrainingError(f"These pictures have {len(keys)} attributes; those learnt first had {known}.")
 
     def step(self, batch: int) -> dict[str, Tensor]:
         """Draw a batch from (seed, its number) and give its losses."""

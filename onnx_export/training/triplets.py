@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_export.training.features import PictureFeatures
-from onnx_export.training.pool import PICTURES_PER_GROUP, TARGET_ROWS, Pool
+from onnx_export.training.pool import PICTURES_PER_GROUP, TARGET_ROWS, Group
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +55,14 @@ class TripletSet:
         return right
 
 
-def pool_triplets(pool: Pool, features: PictureFeatures) -> TripletSet:
-    """The triplets of a drawn pool."""
-    attributes = [picture.attributes for group in pool.groups for picture in group.pictures]
+def pool_triplets(groups: Sequence[Group], features: PictureFeatures) -> TripletSet:
+    """The triplets of the groups of a drawn pool, or of several; ``features`` are of all their pictures, in order."""
+    attributes = [picture.attributes for group in groups for picture in group.pictures]
     keys = [tuple(sorted(a.items())) for a in attributes]
     numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
     scenes = np.array([numbers[key] for key in keys])
     triplets = []
-    for number, group in enumerate(pool.groups):
+    for number, group in enumerate(groups):
         rows = np.arange(number * PICTURES_PER_GROUP, (number + 1) * PICTURES_PER_GROUP)
         is_target = scenes[rows] == scenes[rows[TARGET_ROWS[0]]]
         triplets.append(

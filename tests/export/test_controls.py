@@ -21,7 +21,7 @@ from benchmarks.quality.__main__ import main as quality_main  # noqa: E402
 from onnx_export.models import CATALOG_SMALL, build_model  # noqa: E402
 from onnx_export.training.features import PictureFeatures  # noqa: E402
 from onnx_export.training.pool import PICTURES_PER_GROUP, open_pool  # noqa: E402
-from onnx_export.training.recipe import Recipe, Run  # noqa: E402
+from onnx_export.training.recipe import Recipe, Round, Run  # noqa: E402
 from onnx_export.training.tokenizer import build_tokenizer  # noqa: E402
 from onnx_export.training.triplets import Triplet, TripletSet  # noqa: E402
 from qdrant_cir.bundle import load_bundle  # noqa: E402
@@ -89,7 +89,7 @@ def test_controls_are_measured_on_the_catalogue(tmp_path: Path) -> None:
     pixels = np.stack([preprocess(Image.fromarray(picture), bundle.manifest.preprocessing) for picture in pictures])
     vectors = ImageEncoder.open(bundle, provider="cpu", threads=1).encode(pixels).vectors
     np.savez(folder / "features.npz", pictures=pictures, vectors=vectors)
-    (folder / "controls.json").write_text('{"steps": 7, "fresh_steps": 3}', encoding="utf-8")
+    (folder / "controls.json").write_text('{"steps": 7, "round_steps": 3}', encoding="utf-8")
     asked = ["--out", str(out), "--products", "60", "--queries", "4", "--threads", "1", "--only", "controls"]
 
     quality_main([*asked, "--controls", str(folder)])
@@ -97,7 +97,7 @@ def test_controls_are_measured_on_the_catalogue(tmp_path: Path) -> None:
     found = json.loads((out / "quality.json").read_text(encoding="utf-8"))["controls"]
     assert len(found["rows"]) == 8  # stage one, two controls in three ways, the re-ranker
     assert found["data"]["stage one"]["R@1"]["over_stage_one"]["value"] == 0
-    assert "--run RUN --out CONTROLS --steps 7 --fresh-steps 3" in found["command"]
+    assert "--run RUN --out CONTROLS --steps 7 --round-steps 3" in found["command"]
     np.savez(folder / "features.npz", pictures=pictures, vectors=-vectors)
     with pytest.raises(InputError, match="another image encoder"):
         quality_main([*asked, "--controls", str(folder)])
@@ -108,7 +108,7 @@ def test_controls_are_trained_from_a_run_and_go_on_where_they_were(
 ) -> None:
     run, out = tmp_path / "run", tmp_path / "controls"
     grounded = keep_run(run)
-    command = ["--run", str(run), "--out", str(out), "--steps", "2", "--fresh-steps", "1"]
+    command = ["--run", str(run), "--out", str(out), "--steps", "2", "--round-steps", "1"]
     for kind in KINDS:
         monkeypatch.setitem(BATCHES, kind, BatchSize(4, 16))
 
@@ -118,16 +118,16 @@ def test_controls_are_trained_from_a_run_and_go_on_where_they_were(
 
     assert {name: state["step"] for name, state in trained.items()} == {
         "single_vector.ckpt": 2,
-        "single_vector-fresh.ckpt": 1,
+        "single_vector-rounds.ckpt": 1,
         "late_interaction.ckpt": 2,
-        "late_interaction-fresh.ckpt": 1,
+        "late_interaction-rounds.ckpt": 1,
     }
     for name, state in trained.items():
         again = torch.load(out / name, weights_only=True)["modules"]
         assert all(torch.equal(again[key], value) for key, value in state["modules"].items())
     words = "text_encoder.embeddings.word_embeddings.weight"
     assert torch.allclose(trained["single_vector.ckpt"]["modules"][words], grounded[f"composer.{words}"], atol=0.05)
-    first, last = (trained[f"single_vector{end}.ckpt"]["modules"]["head.query.weight"] for end in ("", "-fresh"))
+    first, last = (trained[f"single_vector{end}.ckpt"]["modules"]["head.query.weight"] for end in ("", "-rounds"))
     assert torch.allclose(last, first, atol=0.01)
     assert not torch.equal(last, first)
     assert torch.equal(load_control(out, "single_vector").state_dict()["head.query.weight"], last)
@@ -135,16 +135,17 @@ def test_controls_are_trained_from_a_run_and_go_on_where_they_were(
 
 def keep_run(folder: Path) -> dict[str, Tensor]:
     """Lay out a run as it is after grounding, its features random; gives the checkpoint's weights."""
-    recipe = Recipe(groups=250, fresh_groups=250, fresh_steps=3)
+    recipe = Recipe(groups=250, rounds=(Round(groups=250, stage_one_steps=0, stage_two_steps=3),) * 2)
     Run(folder, recipe)
     open_pool(folder / "pool", groups=250, size=CATALOG_SMALL.image_size, seed=recipe.seed, workers=2)
     rng, pictures = np.random.default_rng(0), 250 * PICTURES_PER_GROUP
     shape = (pictures, CATALOG_SMALL.token_rows, CATALOG_SMALL.image_width)
     np.save(folder / "tokens.npy", rng.standard_normal(shape, dtype=np.float32).astype(np.float16))
     np.save(folder / "vectors.npy", rng.standard_normal((pictures, CATALOG_SMALL.vector_size), dtype=np.float32))
-    (folder / "fresh").symlink_to(folder / "pool")
     for name in ("tokens.npy", "vectors.npy"):
-        (folder / "fresh" / name).symlink_to(folder / name)
+        (folder / "pool" / name).symlink_to(folder / name)
+    for number in (2, 3):
+        (folder / f"round-{number}").symlink_to(folder / "pool")
     weights = build_model(CATALOG_SMALL, seed=5).state_dict()
     torch.save({"modules": weights}, folder / "grounding.ckpt")
     return weights

@@ -161,7 +161,7 @@ def main() -> None:
             model = build_model(SIZES, seed=1).to(elsewhere())
             assert model.device == elsewhere()
             features = compute(model, lambda rows: normalised_pixels(pool.pictures[rows]), len(pool.pictures), folder)
-            data = pool_triplets(pool, features)
+            data = pool_triplets(pool.groups, features)
             check_stages(model, pool, data)
             check_validation(model, data)
 

@@ -17,7 +17,7 @@ from onnx_export.training import similarity  # noqa: E402
 from onnx_export.training.loop import train  # noqa: E402
 from onnx_export.training.pool import PictureFacts  # noqa: E402
 from onnx_export.training.pretrain import Pretraining, shifted  # noqa: E402
-from onnx_export.training.recipe import Recipe, Run  # noqa: E402
+from onnx_export.training.recipe import Recipe, Round, Run  # noqa: E402
 from onnx_export.training.updates import Schedule  # noqa: E402
 from onnx_export.training.validation import Validation  # noqa: E402
 
@@ -32,8 +32,7 @@ TINY = Recipe(
     stage_one_batch=4,
     stage_two_steps=2,
     stage_two_batch=3,
-    fresh_groups=250,
-    fresh_steps=2,
+    rounds=(Round(groups=250, stage_one_steps=2, stage_two_steps=2),),
     unseen_groups=250,
 )
 
@@ -154,7 +153,7 @@ def test_all_stages_run_from_nothing_to_a_model_folder_and_are_not_repeated(
     monkeypatch.setattr(similarity, "CANDIDATES", 4)  # the cosine's weight is of no use here
     Run(tmp_path, TINY).train()
     folder = load_model_folder(tmp_path / "model")
-    stages = ["pretrain", "grounding", "stage-one", "stage-two", "stage-two-fresh"]
+    stages = ["pretrain", "grounding", "stage-one", "stage-two", "stage-one-2", "stage-two-2"]
     assert list(folder.provenance["wall_seconds"]) == stages
     weights = (tmp_path / "model" / "model.safetensors").read_bytes()
     Run(tmp_path, TINY).train()
