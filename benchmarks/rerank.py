@@ -6,11 +6,12 @@
     python -m benchmarks.rerank --size small --chunks 1 4 8 16 50 # which chunk of candidates to run at a time
 
 Plain PyTorch is ``onnx_export/models/triplet_reranker.py``, the paper's own form, on all K candidates in one batch of
-float32 tokens. Ours is the exported graph through ``qdrant_cir.reranker.Reranker``: reading float32 tokens, reading
-int8 tokens with their scales, and the latter with integer products (``onnx_export/integer_arithmetic.py``). torch is
-given the same tokens, so the first two must give its scores; the third is close to them. The last two read compressed
-tokens, 97 rows of 240 dimensions for 577 of 768 (23.9 KB), of a random projection: they say what the form costs in
-time, and `python -m benchmarks.quality --only compression` what it costs in recall.
+float32 tokens. Ours is the exported graph as the retriever runs it, every thread with candidates of its own
+(``qdrant_cir.candidate_scoring.SharedReranker``): reading float32 tokens, reading int8 tokens with their scales, and
+the latter with integer products (``onnx_export/integer_arithmetic.py``). torch is given the same tokens, so the first
+two must give its scores; the third is close to them. The last two read compressed tokens, 97 rows of 240 dimensions
+for 577 of 768 (23.9 KB), of a random projection: they say what the form costs in time, and `python -m
+benchmarks.quality --only compression` what it costs in recall.
 Weights are random. Runs alternate; times are medians, ratios medians over paired runs; ``others`` is how many cores
 other processes kept busy meanwhile, and should be near 0.
 """
@@ -45,6 +46,7 @@ from onnx_export.graphs import RerankerGraph, graph_modules
 from onnx_export.integer_arithmetic import with_integer_products
 from onnx_export.models import BLIP_BASE, CATALOG_SMALL, CirModel, ModelSizes, build_model
 from qdrant_cir.bundle import CompressionSizes, TokenCodec
+from qdrant_cir.candidate_scoring import SharedReranker
 from qdrant_cir.reranker import DEFAULT_CHUNK, Reranker
 from qdrant_cir.sessions import open_session
 from qdrant_cir.token_codec import quantize
@@ -234,7 +236,8 @@ def chunk_forms(graph: Path, given: Candidates, chunks: list[int], threads: int)
 
 def scoring(graph: Path, given: Candidates, form: str, chunk: int, threads: int) -> Callable[[], Float32]:
     """Open a re-ranker, so that its memory is its own, and bind it to its query and candidates."""
-    reranker = Reranker(open_session(graph, provider="cpu", threads=threads), chunk=chunk)
+    session = open_session(graph, provider="cpu", threads=1)
+    reranker = SharedReranker(Reranker(session, chunk=chunk), threads=threads)
     return lambda: reranker.score(given.query, given.stored[form])
 
 

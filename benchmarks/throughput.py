@@ -19,14 +19,14 @@ from pathlib import Path
 
 from benchmarks.machine import LoadMeter, describe_machine, median_ratio
 from qdrant_cir.bundle import Bundle, default_bundle_path, load_bundle
-from qdrant_cir.candidate_scoring import CandidateScorer
+from qdrant_cir.candidate_scoring import CandidateScorer, SharedReranker
 from qdrant_cir.collection import Collection
 from qdrant_cir.query_model import QueryModel
 from qdrant_cir.reranker import Reranker
 from qdrant_cir.retriever import Retriever
 from qdrant_cir.sessions import available_threads
 from qdrant_cir.stores import EdgeStore
-from qdrant_cir.types import ComposedQuery, Float32, Query, SearchResult, StoredTokens
+from qdrant_cir.types import Query, SearchResult
 
 
 class SharedMatrixScorer(CandidateScorer):
@@ -34,10 +34,7 @@ class SharedMatrixScorer(CandidateScorer):
 
     def __init__(self, bundle: Bundle, *, threads: int) -> None:
         super().__init__(bundle, threads=1)
-        self._shared = Reranker.open(bundle, threads=threads)
-
-    def _score_shares(self, query: ComposedQuery, stored: StoredTokens) -> list[Float32]:
-        return [self._shared.score(query, stored)]
+        self._reranker = SharedReranker(Reranker.open(bundle, threads=threads), threads=1)
 
 
 class SharedMatrixModel(QueryModel):

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from math import ceil
 from time import perf_counter
 
+import numpy as np
+
 from qdrant_cir.bundle import Bundle
 from qdrant_cir.effort import StopRule
 from qdrant_cir.errors import TokensError
@@ -17,7 +19,7 @@ from qdrant_cir.sessions import ExecutionProvider, available_threads, open_graph
 from qdrant_cir.token_form import TokenForm
 from qdrant_cir.types import ComposedQuery, Float32, Precision, RerankMode, StoredTokens
 
-__all__ = ["NO_SCORES", "CandidateScorer", "CandidateScores", "RerankScores", "rerank"]
+__all__ = ["NO_SCORES", "CandidateScorer", "CandidateScores", "RerankScores", "SharedReranker", "rerank"]
 
 _LEAST_SHARE = 4
 """Candidates that a thread is woken for: what a run costs before its first candidate is worth two more."""
@@ -52,13 +54,30 @@ NO_SCORES = RerankScores({}, {}, "none")
 """Of a query whose candidates are not looked at by stage two."""
 
 
-class CandidateScorer:
-    """The re-ranker of a bundle on as many threads as it may use. Safe to share between threads.
+class SharedReranker:
+    """A re-ranker whose candidates are shared out over threads. Safe to share between threads.
 
     On the CPU every thread scores candidates of its own, in a session of one thread: the matrices of a candidate
     are small, and two threads that share each of them take more processor time than one (``docs/performance.md``).
     Several queries that are scored at the same time share the same threads.
     """
+
+    def __init__(self, reranker: Reranker, *, threads: int) -> None:
+        """Use a re-ranker whose session has one thread, or runs on a GPU, from ``threads`` threads."""
+        self._reranker, self._threads = reranker, threads
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="qdrant-cir-rerank")
+
+    def score(self, query: ComposedQuery, candidates: StoredTokens) -> Float32:
+        """Score every candidate, float32 [K]; the rest as :meth:`Reranker.score`."""
+        count = len(candidates.values)
+        size = max(_LEAST_SHARE, ceil(count / self._threads))
+        shares = [_share(candidates, slice(start, start + size)) for start in range(0, count, size)]
+        parts = self._pool.map(lambda share: self._reranker.score(query, share), shares)
+        return np.concatenate([np.empty(0, np.float32), *parts])
+
+
+class CandidateScorer:
+    """The re-ranker of a bundle on as many threads as it may use. Safe to share between threads."""
 
     def __init__(
         self,
@@ -74,9 +93,8 @@ class CandidateScorer:
         self._form = TokenForm(bundle)
         self.full_mode: RerankMode = "compressed" if self._form.version else "exact"
         is_on_gpu = session.provider == "cuda"
-        self._reranker = Reranker(session, chunk=_GPU_CHUNK if is_on_gpu else DEFAULT_CHUNK)
-        self._threads = 1 if is_on_gpu else threads or available_threads()
-        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="qdrant-cir-rerank")
+        reranker = Reranker(session, chunk=_GPU_CHUNK if is_on_gpu else DEFAULT_CHUNK)
+        self._reranker = SharedReranker(reranker, threads=1 if is_on_gpu else threads or available_threads())
 
     def score(self, query: ComposedQuery, candidates: Sequence[HitTokens]) -> CandidateScores:
         """Score the candidates whose tokens can be read; errors as :meth:`Reranker.score`."""
@@ -96,14 +114,8 @@ class CandidateScorer:
                     problems[image_id] = "damaged"
                     del readable[image_id]
             stored = self._form.decode(list(readable.values()))
-        scores = [score for part in self._score_shares(query, stored) for score in part.tolist()]
+        scores = self._reranker.score(query, stored).tolist()
         return CandidateScores(dict(zip(readable, scores, strict=True)), problems)
-
-    def _score_shares(self, query: ComposedQuery, stored: StoredTokens) -> list[Float32]:
-        count = len(stored.values)
-        size = max(_LEAST_SHARE, ceil(count / self._threads))
-        shares = [_share(stored, slice(start, start + size)) for start in range(0, count, size)]
-        return list(self._pool.map(lambda share: self._reranker.score(query, share), shares))
 
 
 def rerank(

@@ -13,7 +13,8 @@ from qdrant_cir.types import ComposedQuery, Float32, Precision, StoredTokens
 __all__ = ["DEFAULT_CHUNK", "Reranker"]
 
 DEFAULT_CHUNK = 8
-"""Candidates per run. 50 in one run are 6 % faster each, but leave 0.9 GB in the arena at full size."""
+"""Candidates per run at most; the runs are as even as can be. 50 in one run are 6 % faster each, but leave 0.9 GB in
+the arena at full size."""
 
 
 class Reranker:
@@ -69,8 +70,9 @@ class Reranker:
         scores = np.empty(count, dtype=np.float32)
         input_ids = query.input_ids[None]
         fusion_states = query.fusion_states[None]
-        for start in range(0, count, self._chunk):
-            part = slice(start, start + self._chunk)
+        runs = -(-count // self._chunk)
+        for run in range(runs):
+            part = slice(run * count // runs, (run + 1) * count // runs)
             inputs: dict[str, NDArray[np.generic]] = {
                 "input_ids": input_ids,
                 "fusion_states": fusion_states,

@@ -17,10 +17,12 @@ from qdrant_cir.cli.options import (
     BundleOption,
     JsonOption,
     PathOption,
+    PrecisionOption,
     ProviderOption,
     UrlOption,
     open_bundle,
     place_of_store,
+    precision_named,
     provider_named,
 )
 from qdrant_cir.errors import InputError
@@ -109,6 +111,7 @@ def fashioniq(
     rerank_depth: _DepthOption = 100,
     bundle: BundleOption = None,
     provider: ProviderOption = "auto",
+    precision: PrecisionOption = "float32",
     out: _OutOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -122,7 +125,15 @@ def fashioniq(
         categories=tuple(category) if category else None,
         excludes_reference=exclude_reference,
     )
-    _run(benchmark, bundle=bundle, provider=provider, rerank_depth=rerank_depth, out=out, as_json=as_json)
+    _run(
+        benchmark,
+        bundle=bundle,
+        provider=provider,
+        precision=precision,
+        rerank_depth=rerank_depth,
+        out=out,
+        as_json=as_json,
+    )
 
 
 @evaluation_app.command()
@@ -136,6 +147,7 @@ def cirr(
     rerank_depth: _DepthOption = 50,
     bundle: BundleOption = None,
     provider: ProviderOption = "auto",
+    precision: PrecisionOption = "float32",
     out: _OutOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -143,7 +155,15 @@ def cirr(
     from qdrant_cir.evaluation.cirr import read_cirr
 
     benchmark = read_cirr(root, split=split.value, images=images)
-    _run(benchmark, bundle=bundle, provider=provider, rerank_depth=rerank_depth, out=out, as_json=as_json)
+    _run(
+        benchmark,
+        bundle=bundle,
+        provider=provider,
+        precision=precision,
+        rerank_depth=rerank_depth,
+        out=out,
+        as_json=as_json,
+    )
 
 
 @evaluation_app.command()
@@ -157,6 +177,7 @@ def circo(
     rerank_depth: _DepthOption = 50,
     bundle: BundleOption = None,
     provider: ProviderOption = "auto",
+    precision: PrecisionOption = "float32",
     out: _OutOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -164,7 +185,15 @@ def circo(
     from qdrant_cir.evaluation.circo import read_circo
 
     benchmark = read_circo(root, split=split.value, images=images)
-    _run(benchmark, bundle=bundle, provider=provider, rerank_depth=rerank_depth, out=out, as_json=as_json)
+    _run(
+        benchmark,
+        bundle=bundle,
+        provider=provider,
+        precision=precision,
+        rerank_depth=rerank_depth,
+        out=out,
+        as_json=as_json,
+    )
 
 
 @evaluation_app.command()
@@ -179,6 +208,7 @@ def catalog(
     rerank_depth: _DepthOption = 50,
     bundle: BundleOption = None,
     provider: ProviderOption = "auto",
+    precision: PrecisionOption = "float32",
     out: _OutOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -194,6 +224,7 @@ def catalog(
         benchmark,
         bundle=bundle,
         provider=provider,
+        precision=precision,
         rerank_depth=rerank_depth,
         out=out,
         as_json=as_json,
@@ -228,6 +259,7 @@ def own(
     rerank_depth: _DepthOption = 50,
     bundle: BundleOption = None,
     provider: ProviderOption = "auto",
+    precision: PrecisionOption = "float32",
     out: _OutOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -244,6 +276,7 @@ def own(
         benchmark,
         bundle=bundle,
         provider=provider,
+        precision=precision,
         rerank_depth=rerank_depth,
         out=out,
         as_json=as_json,
@@ -257,6 +290,7 @@ def _run(
     *,
     bundle: Path | None,
     provider: str,
+    precision: str,
     rerank_depth: int,
     out: Path | None,
     as_json: bool,
@@ -276,6 +310,7 @@ def _run(
         settings = EvaluationSettings(
             rerank_depth=rerank_depth,
             provider=provider_named(provider),
+            precision=precision_named(precision),
             collection=collection,
             runs_floors=runs_floors,
             on_images=on_images,

@@ -27,7 +27,7 @@ from qdrant_cir.query_model import QueryModel
 from qdrant_cir.retriever import Retriever
 from qdrant_cir.sessions import ExecutionProvider
 from qdrant_cir.stores.protocol import Store
-from qdrant_cir.types import Encoder
+from qdrant_cir.types import Encoder, Precision
 
 __all__ = ["Evaluation", "EvaluationSettings", "evaluate"]
 
@@ -40,6 +40,7 @@ class EvaluationSettings:
         rerank_depth: candidates that stage two scores; 0 for stage one alone. The paper takes 100 on
             FashionIQ and 50 on CIRR.
         provider: where the graphs run.
+        precision: what the re-ranker computes in, where the bundle holds it.
         collection: name of the collection to search, for a benchmark without a gallery of its own.
         runs_floors: also run the queries with one half taken away, of a benchmark that has bars.
         on_images: called while a gallery is indexed.
@@ -48,6 +49,7 @@ class EvaluationSettings:
 
     rerank_depth: int
     provider: ExecutionProvider = "auto"
+    precision: Precision = "float32"
     collection: str | None = None
     runs_floors: bool = True
     on_images: Callable[[IndexProgress], None] | None = None
@@ -85,14 +87,14 @@ def evaluate(
     """
     if settings.rerank_depth < 0:
         raise InputError(f"rerank_depth is {settings.rerank_depth}; it must be at least 0")
-    model = QueryModel(bundle, provider=settings.provider)
+    model = QueryModel(bundle, provider=settings.provider, precision=settings.precision)
     encoder = ImageEncoder.open(bundle, provider=settings.provider)
     results = []
     for part in benchmark.parts:
         collection, gallery = _gallery_of(benchmark, part, store, encoder, bundle, settings)
         retriever = Retriever(collection, model)
         results.append(_run_part(benchmark, part, gallery, retriever, out, settings, fingerprint=bundle.fingerprint))
-    report = build_report(benchmark, results, _describe(bundle, settings.rerank_depth, encoder.provider))
+    report = build_report(benchmark, results, _describe(bundle, settings, encoder.provider))
     return Evaluation(report, tuple(write_report(benchmark, results, report, out)))
 
 
@@ -110,10 +112,11 @@ def _run_part(
     affected = find_affected(part, benchmark.truth_of(part), gallery.present)
     cannot_run = {query.query_id for query in affected if not query.can_run}
     header = _header(benchmark, part, gallery, fingerprint, settings)
+    precision = "" if settings.precision == "float32" else f"_{settings.precision}"
     records = complete_run(
         retriever,
         [query for query in part.queries if query.query_id not in cannot_run],
-        path=out / "runs" / f"{benchmark.split}_{part.name}_{settings.rerank_depth}.jsonl",
+        path=out / "runs" / f"{benchmark.split}_{part.name}_{settings.rerank_depth}{precision}.jsonl",
         header=header,
         progress=settings.on_queries,
     )
@@ -185,17 +188,19 @@ def _header(
         queries_sha256=queries_sha256(part),
         gallery=gallery.size,
         gallery_sha256=gallery.sha256,
+        precision=settings.precision,
     )
 
 
-def _describe(bundle: Bundle, rerank_depth: int, provider: str) -> RunDescription:
+def _describe(bundle: Bundle, settings: EvaluationSettings, provider: str) -> RunDescription:
     from qdrant_cir import __version__
 
     return RunDescription(
         version=__version__,
         bundle_name=bundle.manifest.name,
         fingerprint=bundle.fingerprint,
-        rerank_depth=rerank_depth,
+        rerank_depth=settings.rerank_depth,
+        precision=settings.precision,
         provider=provider,
         machine=f"{platform.machine()} with {os.cpu_count()} cores, {platform.system()}",
     )

@@ -34,6 +34,7 @@ class RunDescription:
         bundle_name: of the model.
         fingerprint: of the model.
         rerank_depth: candidates that stage two scored; 0 for stage one alone.
+        precision: what stage two computed in.
         provider: where the graphs ran.
         machine: processor, cores and system.
     """
@@ -42,6 +43,7 @@ class RunDescription:
     bundle_name: str
     fingerprint: str
     rerank_depth: int
+    precision: str
     provider: str
     machine: str
 

@@ -34,7 +34,8 @@ def write_markdown(report: EvaluationReport) -> str:
 
 def _description(report: EvaluationReport) -> str:
     run = report.run
-    stage_two = f"the best {run.rerank_depth} re-ranked" if run.rerank_depth else "stage one alone"
+    precision = "" if run.precision == "float32" else f" in {run.precision}"
+    stage_two = f"the best {run.rerank_depth} re-ranked{precision}" if run.rerank_depth else "stage one alone"
     return (
         f"Model {run.bundle_name} ({run.fingerprint[:12]}), {stage_two}. qdrant-cir {run.version}, graphs on "
         f"{run.provider}, {run.machine}. Percentages; in brackets 95 % bootstrap intervals, queries of one "

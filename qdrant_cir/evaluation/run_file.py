@@ -37,6 +37,7 @@ class RunHeader:
         queries_sha256: digest of the queries as they were asked.
         gallery: how many images.
         gallery_sha256: digest of their ids and contents; of the collection's name where it is not ours.
+        precision: what the re-ranker computed in.
     """
 
     benchmark: str
@@ -50,6 +51,7 @@ class RunHeader:
     queries_sha256: str
     gallery: int
     gallery_sha256: str
+    precision: str = "float32"
 
 
 def open_run(path: Path, header: RunHeader) -> dict[str, QueryRecord]:

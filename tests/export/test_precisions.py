@@ -20,7 +20,9 @@ from onnx_export.precisions import add_precision
 from qdrant_cir import Query, Retriever
 from qdrant_cir.bundle import Bundle, default_bundle_path, load_bundle
 from qdrant_cir.catalog.dataset import draw_item, sample_catalog
+from qdrant_cir.catalog.files import write_catalog
 from qdrant_cir.cli import app
+from qdrant_cir.cli.evaluate import evaluation_app
 from qdrant_cir.collection import Collection
 from qdrant_cir.errors import BundleError
 from qdrant_cir.image_sources import ImageRecord, read_folder
@@ -243,3 +245,18 @@ def test_images_of_the_int8_encoder_are_marked_and_the_exact_one_replaces_them(t
 def test_a_bundle_without_the_encoder_in_that_precision_names_the_command(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"add-precision .* --precision int8 --graph image_encoder"):
         Indexer.open("shop", store=tmp_path / "store", provider="cpu", precision="int8")
+
+
+def test_an_evaluation_in_int8_says_so_and_keeps_its_run_apart(bundle: Bundle, tmp_path: Path) -> None:
+    write_catalog(sample_catalog(5, products=40, queries=3), tmp_path / "shop", size=64)
+    out = tmp_path / "out"
+    arguments = ["catalog", "--root", str(tmp_path / "shop"), "--bundle", str(bundle.folder), "--out", str(out)]
+
+    def report(*options: str) -> str:
+        result = CliRunner().invoke(evaluation_app, [*arguments, "--no-floors", "--provider", "cpu", *options])
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    assert "the best 50 re-ranked in int8." in report("--precision", "int8")
+    assert "the best 50 re-ranked." in report()
+    assert len(list((out / "runs").iterdir())) == 2
