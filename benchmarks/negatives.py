@@ -64,7 +64,7 @@ def measure(run_folder: Path, recipe: Recipe, name: str, way: Negatives, out: Pa
     start_reranker_from_text_encoder(
         model, {key.removeprefix(prefix): value for key, value in grounded.items() if key.startswith(prefix)}
     )
-    learnt, unseen = run.last_round_triplets(model), run.unseen_triplets(model)
+    learnt, unseen = run.round_triplets(1 + len(recipe.rounds), model), run.unseen_triplets(model)
     stage = StageTwo(
         model,
         learnt,

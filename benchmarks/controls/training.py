@@ -15,17 +15,15 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from benchmarks.controls.heads import VECTOR_SIZE, SingleVector, build_control, head_of
+from onnx_export.errors import TrainingError
 from onnx_export.models import CATALOG_SMALL
 from onnx_export.training.attributes import AttributeVocabulary, head_name, read_attributes
-from onnx_export.training.features import PictureFeatures, join_features
 from onnx_export.training.loop import train
-from onnx_export.training.pool import Pool, open_pool
 from onnx_export.training.pretrain import encode_texts, positives_loss
-from onnx_export.training.processes import processes
-from onnx_export.training.recipe import Recipe, read_recipe, round_pools
+from onnx_export.training.recipe import Run, read_recipe
 from onnx_export.training.stages import draw_triplets
 from onnx_export.training.tokenizer import build_tokenizer
-from onnx_export.training.triplets import TripletSet, pool_triplets
+from onnx_export.training.triplets import TripletSet, join_triplets
 from onnx_export.training.updates import Schedule
 
 PROBE = "features.npz"
@@ -126,12 +124,15 @@ def train_controls(run_folder: Path, out: Path, *, steps: int | None, round_step
         steps: of each control; as many as the run's stage one by default.
         round_steps: of each control on the groups of all rounds; as many as stage two's in all rounds by default.
     """
-    recipe = read_recipe(run_folder / "recipe.json")
-    pool = _pool(run_folder, recipe)
-    data = pool_triplets(pool.groups, _features(run_folder))
-    later = _rounds(run_folder, recipe)
+    run = Run(run_folder, read_recipe(run_folder / "recipe.json"))
+    numbers = range(2, 2 + len(run.recipe.rounds))
+    _check_encoded([run_folder, *(run_folder / f"round-{number}" for number in numbers)])
+    model = run.fresh_model()  # encodes nothing, for all is there; no query of these goes without a reference
+    data = run.triplets_before(2, model)
+    later = join_triplets([run.round_triplets(number, model) for number in numbers]) if numbers else None
+    pictures, recipe = run.pool().pictures[:_PROBED], run.recipe
     out.mkdir(parents=True, exist_ok=True)
-    np.savez(out / PROBE, pictures=pool.pictures[:_PROBED], vectors=data.features.vectors[:_PROBED].cpu().numpy())
+    np.savez(out / PROBE, pictures=pictures, vectors=data.features.vectors[:_PROBED].cpu().numpy())
     asked = {"steps": steps, "round_steps": round_steps}
     (out / "controls.json").write_text(json.dumps(asked) + "\n", encoding="utf-8")
     for kind, batch in BATCHES.items():
@@ -149,29 +150,7 @@ def _train(name: str, control: ControlTraining, out: Path, schedule: Schedule) -
     train(name, run_folder=out, modules=control.modules, schedule=schedule, batch_losses=control.step)
 
 
-def _pool(run_folder: Path, recipe: Recipe) -> Pool:
-    """Open the pool of a run, which is that of the run it started from."""
-    if recipe.start is not None:
-        return _pool(run_folder / "start", recipe.start)
-    return _open(run_folder / "pool", recipe.groups, recipe.seed)
-
-
-def _rounds(run_folder: Path, recipe: Recipe) -> TripletSet | None:
-    """Open the groups of all the run's rounds, where it has any."""
-    drawn = [_open(folder, groups, seed) for folder, groups, seed in round_pools(run_folder, recipe)]
-    if not drawn:
-        return None
-    features = [_features(folder) for folder, _, _ in round_pools(run_folder, recipe)]
-    return pool_triplets([group for pool in drawn for group in pool.groups], join_features(features))
-
-
-def _open(folder: Path, groups: int, seed: int) -> Pool:
-    return open_pool(folder, groups=groups, size=CATALOG_SMALL.image_size, seed=seed, workers=1)
-
-
-def _features(folder: Path) -> PictureFeatures:
-    """Open the features that a run computed of a pool."""
-    tokens = np.load(folder / "tokens.npy", mmap_mode="r")
-    vectors = torch.from_numpy(np.load(folder / "vectors.npy")).to(processes().device)
-    blank = torch.zeros(tokens.shape[1:])  # no query of these goes without a reference
-    return PictureFeatures(tokens, vectors, blank)
+def _check_encoded(folders: Sequence[Path]) -> None:
+    missing = next((folder for folder in folders if not (folder / "vectors.npy").exists()), None)
+    if missing is not None:
+        raise TrainingError(f"{missing} has no features yet; train the run to its end first.")

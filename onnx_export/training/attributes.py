@@ -38,30 +38,39 @@ def head_name(key: str) -> str:
 def read_attributes(
     heads: nn.ModuleDict, vocabulary: AttributeVocabulary, embedding: Tensor, wanted: Sequence[Mapping[str, str]]
 ) -> Tensor:
-    """Cross-entropy, mean over all attributes, of reading each from an embedding [B, D] with a head of its own."""
-    losses = []
+    """Cross-entropy, mean over all attributes, of reading each from an embedding [B, D] with a head of its own.
+
+    Values that the vocabulary does not have are left out.
+    """
+    losses, count = [], 0
     for key, values in vocabulary.values.items():
-        rows = [row for row, attributes in enumerate(wanted) if key in attributes]
+        rows = [row for row, attributes in enumerate(wanted) if attributes.get(key) in values]
+        count += len(rows)
         if rows:
             targets = torch.tensor([values.index(wanted[row][key]) for row in rows], device=embedding.device)
             logits = heads[head_name(key)](embedding[rows])
             losses.append(functional.cross_entropy(logits, targets, reduction="sum"))
-    return torch.stack(losses).sum() / sum(len(attributes) for attributes in wanted)
+    return torch.stack(losses).sum() / count
 
 
-def attribute_codes(attributes: Sequence[Mapping[str, str]]) -> tuple[list[str], Tensor]:
-    """Attribute keys, and every picture's values as numbers int64 [P, keys]; -1 where it has no such attribute."""
+def attribute_codes(
+    attributes: Sequence[Mapping[str, str]], only: Sequence[str] | None = None
+) -> tuple[list[str], Tensor]:
+    """Attribute keys, and every picture's values as numbers int64 [P, keys]; -1 where it has no such attribute.
+
+    The keys are ``only`` those, or all that occur.
+    """
     values: dict[str, dict[str, int]] = {}
     for picture in attributes:
         for key, value in picture.items():
             numbers = values.setdefault(key, {})
             numbers.setdefault(value, len(numbers))
-    keys = sorted(values)
+    keys = sorted(values) if only is None else list(only)
     places = {key: place for place, key in enumerate(keys)}
     codes = np.full((len(attributes), len(keys)), NOT_OF_THIS_KIND, dtype=np.int64)
     for row, picture in enumerate(attributes):
-        for key, value in picture.items():
-            codes[row, places[key]] = values[key][value]
+        for key in places.keys() & picture.keys():
+            codes[row, places[key]] = values[key][picture[key]]
     return keys, torch.from_numpy(codes)
 
 
@@ -78,7 +87,7 @@ class StateReader(nn.Module):
         self.kinds = nn.ModuleDict({kind: nn.Linear(width, len(values)) for kind, values in vocabulary.kinds.items()})
 
     def forward(self, states: Tensor, mask: Tensor, wanted: Sequence[Mapping[str, str]]) -> Tensor:
-        """Cross-entropy, mean over all attributes of parts.
+        """Cross-entropy, mean over all attributes of parts whose values are in the vocabulary.
 
         Args:
             states: float32 [B, L, H].
@@ -95,7 +104,7 @@ class StateReader(nn.Module):
                 for row, attributes in enumerate(wanted)
                 for key, value in attributes.items()
                 for part, _, name in [key.partition(".")]
-                if name == kind
+                if name == kind and value in values
             ]
             if known:
                 rows, parts, numbers = torch.tensor(known, device=states.device).T

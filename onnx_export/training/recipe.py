@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,16 +16,17 @@ from torch import Tensor, nn
 from onnx_export.errors import TrainingError
 from onnx_export.model_folder import ModelFolder, save_model_folder
 from onnx_export.models import CATALOG_SMALL, CirModel, build_model
-from onnx_export.training.features import PictureFeatures, compute_features, join_features
+from onnx_export.training.families import open_families
+from onnx_export.training.features import PictureFeatures, compute_features
 from onnx_export.training.grounding import Grounding
 from onnx_export.training.loop import train
-from onnx_export.training.pool import PICTURES_PER_GROUP, Group, Pool, open_pool
+from onnx_export.training.pool import PICTURES_PER_GROUP, Pool, open_pool
 from onnx_export.training.pretrain import Pretraining, normalised_pixels
 from onnx_export.training.processes import describe_machine, processes
 from onnx_export.training.similarity import fit_similarity_weight, paired_scores
 from onnx_export.training.stages import StageOne, StageTwo, start_reranker_from_text_encoder
 from onnx_export.training.tokenizer import build_tokenizer
-from onnx_export.training.triplets import TripletSet, pool_triplets
+from onnx_export.training.triplets import TripletSet, join_triplets, pool_triplets
 from onnx_export.training.updates import BatchLosses, Schedule
 from qdrant_cir.types import JsonObject
 
@@ -46,19 +46,21 @@ UNSEEN_SEED = 1_000
 class Round:
     """Both stages once more, at fresh learning rates.
 
-    Stage one goes on with all groups that were drawn before this round, and learns to hold a target's attributes in its
-    fusion states. Stage two then goes on with groups that are drawn for this round: stage one has not learnt them, so
-    its fusion states and its cosines are there as they are on new queries. The re-ranker learns there with the cosine
-    beside its score, too.
+    Stage one goes on with all that was drawn before this round, and learns to hold a target's attributes in its fusion
+    states. Stage two then goes on with what is drawn for this round: stage one has not learnt it, so its fusion states
+    and its cosines are there as they are on new queries. The re-ranker learns there with the cosine beside its score,
+    too.
 
     Attributes:
-        groups: to be drawn, six pictures each.
         stage_one_steps, stage_two_steps: optimiser steps; 0 leaves the composer as it is.
+        groups: triplets with six pictures each, drawn for this round where there are no families.
+        families: references with twenty queries and some eighty variants each, drawn for this round.
     """
 
-    groups: int
     stage_one_steps: int
     stage_two_steps: int
+    groups: int = 0
+    families: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,7 @@ BUNDLED = Recipe(
     grounding_steps=1_700,
     stage_one_steps=2_000,
     stage_two_steps=2_800,
-    rounds=(Round(24_000, 0, 4_200), Round(12_000, 4_000, 3_600)),
+    rounds=(Round(0, 4_200, groups=24_000), Round(4_000, 3_600, groups=12_000)),
     start=Recipe(),
 )
 """What the bundled model was made by: a first round of image encoder and grounding, then all phases."""
@@ -149,30 +151,6 @@ def _recipe(values: dict[str, Any]) -> Recipe:
     return Recipe(
         **values, rounds=tuple(Round(**each) for each in rounds), start=None if start is None else _recipe(start)
     )
-
-
-def round_pools(run_folder: Path, recipe: Recipe) -> list[tuple[Path, int, int]]:
-    """Tell where each round's pool lies in a run, how many groups it has and the seed that it is drawn with."""
-    return [
-        (run_folder / f"round-{number}", round_.groups, recipe.seed + number - 1)
-        for number, round_ in enumerate(recipe.rounds, start=2)
-    ]
-
-
-@dataclass(frozen=True, slots=True)
-class _Drawn:
-    """Drawn groups and the features of their pictures."""
-
-    groups: list[Group]
-    features: PictureFeatures
-
-    def triplets(self) -> TripletSet:
-        """Give their triplets."""
-        return pool_triplets(self.groups, self.features)
-
-
-def _join(drawn: Sequence[_Drawn]) -> _Drawn:
-    return _Drawn([group for each in drawn for group in each.groups], join_features([each.features for each in drawn]))
 
 
 class Run:
@@ -223,8 +201,7 @@ class Run:
         pool = self.pool()
         model = self.fresh_model().to(processes().device)
         pretraining, seconds["pretrain"] = self._pretrain(model, pool)
-        learnt = [_Drawn(pool.groups, self._features_of(model, pool, self.folder))]
-        data = learnt[0].triplets()
+        data = pool_triplets(pool.groups, self._features_of(model, pool, self.folder))
         seconds["grounding"] = self._ground(model, pool, data)
         if last != "pretrain":
             grounded = {k: v.clone() for k, v in model.composer.text_encoder.state_dict().items()}
@@ -232,8 +209,8 @@ class Run:
             if last != "stage-one":
                 start_reranker_from_text_encoder(model, grounded)
                 reranking, seconds["stage-two"] = self._stage_two(model, data)
-                for number, round_ in enumerate(self.recipe.rounds, start=2):
-                    seconds |= self._round(number, round_, model, learnt, composing, reranking)
+                for number in self._round_numbers():
+                    seconds |= self._round(number, model, composing, reranking)
         self._save(model.eval(), seconds)
         return seconds
 
@@ -291,39 +268,57 @@ class Run:
         self._fit_similarity(model, "stage-two")
         return stage, seconds
 
-    def _round(
-        self,
-        number: int,
-        round_: Round,
-        model: CirModel,
-        learnt: list[_Drawn],
-        composing: StageOne,
-        reranking: StageTwo,
-    ) -> JsonObject:
-        """Train both stages once more; adds the round's groups to the learnt ones."""
-        seconds: JsonObject = {}
-        folder, groups, seed = round_pools(self.folder, self.recipe)[number - 2]
-        drawn = self._drawn(folder, groups, seed, model)
+    def _round_numbers(self) -> range:
+        return range(2, 2 + len(self.recipe.rounds))
+
+    def _round(self, number: int, model: CirModel, composing: StageOne, reranking: StageTwo) -> JsonObject:
+        """Train both stages once more."""
+        recipe, seconds = self.recipe, JsonObject()
+        round_ = recipe.rounds[number - 2]
         if round_.stage_one_steps:
             name = f"stage-one-{number}"
-            composing.data = _join(learnt).triplets()
+            composing.data = self.triplets_before(number, model)
             composing.read_states()
-            rate = self.recipe.stage_one_rate
-            seconds[name] = self._run(name, composing.modules, round_.stage_one_steps, rate, composing.step)
+            seconds[name] = self._run(
+                name, composing.modules, round_.stage_one_steps, recipe.stage_one_rate, composing.step
+            )
         name = f"stage-two-{number}"
-        reranking.go_on_with(drawn.triplets(), similarity_weight=model.sizes.similarity_weight)
-        rate = self.recipe.stage_two_rate
-        seconds[name] = self._run(name, reranking.modules, round_.stage_two_steps, rate, reranking.step)
+        data = self.round_triplets(number, model)
+        reranking.go_on_with(data, similarity_weight=model.sizes.similarity_weight)
+        seconds[name] = self._run(
+            name, reranking.modules, round_.stage_two_steps, recipe.stage_two_rate, reranking.step
+        )
         self._fit_similarity(model, name)
-        learnt.append(drawn)
         return seconds
 
-    def _drawn(self, folder: Path, groups: int, seed: int, model: CirModel) -> _Drawn:
-        """Draw groups into a folder of their own, and encode them."""
+    def triplets_before(self, number: int, model: CirModel) -> TripletSet:
+        """Open, or draw, the pool's triplets and those of all rounds before one; rounds are numbered from 2."""
+        pool = self.pool()
+        first = pool_triplets(pool.groups, self._features_of(model, pool, self.folder))
+        return join_triplets([first, *(self.round_triplets(earlier, model) for earlier in range(2, number))])
+
+    def round_triplets(self, number: int, model: CirModel) -> TripletSet:
+        """Open, or draw and encode, what is drawn for one round."""
+        round_, folder = self.recipe.rounds[number - 2], self.folder / f"round-{number}"
+        seed = self.recipe.seed + number - 1
+        if not round_.families:
+            return self._drawn(folder, round_.groups, seed, model)
+        with processes().main_process_first():
+            drawn = open_families(folder, families=round_.families, size=CATALOG_SMALL.image_size, seed=seed)
+            features = compute_features(model.eval(), drawn.read, len(drawn.catalog.items), folder)
+        return drawn.triplets(features)
+
+    def unseen_triplets(self, model: CirModel) -> TripletSet:
+        """Open, or draw and encode, the triplets that nothing learns from."""
+        recipe = self.recipe
+        return self._drawn(self.folder / "unseen", recipe.unseen_groups, recipe.seed + UNSEEN_SEED, model.eval())
+
+    def _drawn(self, folder: Path, groups: int, seed: int, model: CirModel) -> TripletSet:
+        """Open, or draw and encode, groups in a folder of their own."""
         with processes().main_process_first():
             workers = len(os.sched_getaffinity(0))
             pool = open_pool(folder, groups=groups, size=CATALOG_SMALL.image_size, seed=seed, workers=workers)
-        return _Drawn(pool.groups, self._features_of(model, pool, folder))
+        return pool_triplets(pool.groups, self._features_of(model, pool, folder))
 
     def _fit_similarity(self, model: CirModel, after: str) -> None:
         """Fit the weight of stage one's cosine on groups that are drawn for this alone, once after each phase."""
@@ -332,19 +327,6 @@ class Run:
             if not kept.exists():
                 kept.write_text(json.dumps(self._similarity(model, after)) + "\n", encoding="utf-8")
         model.sizes = replace(model.sizes, similarity_weight=float(json.loads(kept.read_text(encoding="utf-8"))))
-
-    def unseen_triplets(self, model: CirModel) -> TripletSet:
-        """Draw or open the triplets that nothing learns from."""
-        recipe = self.recipe
-        drawn = self._drawn(self.folder / "unseen", recipe.unseen_groups, recipe.seed + UNSEEN_SEED, model.eval())
-        return drawn.triplets()
-
-    def last_round_triplets(self, model: CirModel) -> TripletSet:
-        """Draw or open the triplets of the last round, which stage one has not learnt; of the pool without rounds."""
-        if self.recipe.rounds:
-            return self._drawn(*round_pools(self.folder, self.recipe)[-1], model.eval()).triplets()
-        pool = self.pool()
-        return pool_triplets(pool.groups, self._features_of(model.eval(), pool, self.folder))
 
     def _similarity(self, model: CirModel, after: str) -> float:
         weight = fit_similarity_weight(*paired_scores(model, self.unseen_triplets(model), self.tokenizer))

@@ -134,26 +134,19 @@ class StageTwo:
         self.near, self.mined, self.others = near, mined, others
         self.similarity_weight = 0.0
         self.modules = nn.ModuleDict({"reranker": model.reranker})
+        self.keys: list[str] = []
         self.codes: Tensor | None = None
         if data.attributes is not None:
-            keys, self.codes = attribute_codes(data.attributes)
+            self.keys, self.codes = attribute_codes(data.attributes)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
-                head = nn.Linear(2 * model.sizes.text_width, len(keys))
+                head = nn.Linear(2 * model.sizes.text_width, len(self.keys))
             self.modules["mismatch"] = head.to(self.device)
 
     def go_on_with(self, data: TripletSet, *, similarity_weight: float) -> None:
-        """Learn from other triplets from now on, and where the weight is above 0 with the cosine beside the score.
-
-        Raises:
-            TrainingError: the new pictures' attributes have other keys.
-        """
+        """Learn from other triplets from now on, and where the weight is above 0 with the cosine beside the score."""
         self.data, self.similarity_weight = data, similarity_weight
-        if self.codes is not None and data.attributes is not None:
-            keys, self.codes = attribute_codes(data.attributes)
-            known = cast(nn.Linear, self.modules["mismatch"]).out_features
-            if len(keys) != known:
-                raise TrainingError(f"These pictures have {len(keys)} attributes; those learnt first had {known}.")
+        self.codes = attribute_codes(data.attributes, self.keys)[1] if self.keys and data.attributes else None
 
     def step(self, batch: int) -> dict[str, Tensor]:
         """Draw a batch from (seed, its number) and give its losses."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_export.training.features import PictureFeatures
+from onnx_export.errors import TrainingError
+from onnx_export.training.features import PictureFeatures, join_features
 from onnx_export.training.pool import PICTURES_PER_GROUP, TARGET_ROWS, Group
 
 
@@ -58,9 +59,7 @@ class TripletSet:
 def pool_triplets(groups: Sequence[Group], features: PictureFeatures) -> TripletSet:
     """The triplets of the groups of a drawn pool, or of several; ``features`` are of all their pictures, in order."""
     attributes = [picture.attributes for group in groups for picture in group.pictures]
-    keys = [tuple(sorted(a.items())) for a in attributes]
-    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
-    scenes = np.array([numbers[key] for key in keys])
+    scenes = number_scenes(attributes)
     triplets = []
     for number, group in enumerate(groups):
         rows = np.arange(number * PICTURES_PER_GROUP, (number + 1) * PICTURES_PER_GROUP)
@@ -75,3 +74,36 @@ def pool_triplets(groups: Sequence[Group], features: PictureFeatures) -> Triplet
             )
         )
     return TripletSet(triplets, features, scenes, attributes)
+
+
+def number_scenes(attributes: Sequence[Mapping[str, str]]) -> NDArray[np.int64]:
+    """Number pictures so that those with the same attributes have the same number: int64 [P]."""
+    keys = [tuple(sorted(picture.items())) for picture in attributes]
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    return np.array([numbers[key] for key in keys], dtype=np.int64)
+
+
+def join_triplets(sets: Sequence[TripletSet]) -> TripletSet:
+    """Give several sets whose attributes are known as one; what equals in one is equal to it in the others.
+
+    Raises:
+        TrainingError: the attributes of a set are not known.
+    """
+    triplets: list[Triplet] = []
+    attributes: list[Mapping[str, str]] = []
+    for data in sets:
+        if data.attributes is None:
+            raise TrainingError("Sets of triplets can be joined where the attributes of their pictures are known.")
+        first = len(attributes)
+        triplets += [_moved(triplet, first) for triplet in data.triplets]
+        attributes += data.attributes
+    return TripletSet(triplets, join_features([data.features for data in sets]), number_scenes(attributes), attributes)
+
+
+def _moved(triplet: Triplet, by: int) -> Triplet:
+    return replace(
+        triplet,
+        reference=triplet.reference + by,
+        targets=tuple(row + by for row in triplet.targets),
+        near=tuple(row + by for row in triplet.near),
+    )

@@ -21,7 +21,7 @@ from qdrant_cir.catalog.language import describe_scene
 from qdrant_cir.catalog.scene import Scene, main_part
 from qdrant_cir.errors import InputError
 
-__all__ = ["GALLERY_COLUMNS", "write_catalog"]
+__all__ = ["GALLERY_COLUMNS", "picture_path", "write_catalog"]
 
 GALLERY_COLUMNS = ("image_id", "file", "family", "title", "color", "pattern", "price")
 """Columns of ``gallery.csv``; ``color`` and ``pattern`` are the main part's."""
@@ -39,6 +39,11 @@ def _start_worker(seed: int, products: int, queries: int, split: Split) -> None:
     _drawn = sample_catalog(seed, products=products, queries=queries, split=split)
 
 
+def picture_path(folder: Path, image_id: str) -> Path:
+    """Give the file of a picture in a catalogue's folder."""
+    return folder / _picture_name(image_id)
+
+
 def _picture_name(image_id: str) -> str:
     return f"images/{image_id}.jpg"
 
@@ -51,7 +56,7 @@ def _write_atomically(path: Path, content: str) -> None:
 
 def _draw_files(catalog: Catalog, folder: Path, indices: list[int], size: int) -> int:
     for index in indices:
-        path = folder / _picture_name(catalog.items[index].image_id)
+        path = picture_path(folder, catalog.items[index].image_id)
         partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
         image = draw_item(catalog, index, size=size).image
         image.save(partial, format="JPEG", quality=95, subsampling=0)
@@ -159,7 +164,7 @@ def write_catalog(
     root = Path(folder)
     _claim_folder(catalog, root, size)
     total = len(catalog.items)
-    missing = [i for i in range(total) if not (root / _picture_name(catalog.items[i].image_id)).exists()]
+    missing = [i for i in range(total) if not picture_path(root, catalog.items[i].image_id).exists()]
     chunks = [missing[start : start + _CHUNK] for start in range(0, len(missing), _CHUNK)]
     done = total - len(missing)
     if progress is not None:

@@ -135,7 +135,7 @@ def test_controls_are_trained_from_a_run_and_go_on_where_they_were(
 
 def keep_run(folder: Path) -> dict[str, Tensor]:
     """Lay out a run as it is after grounding, its features random; gives the checkpoint's weights."""
-    recipe = Recipe(groups=250, rounds=(Round(groups=250, stage_one_steps=0, stage_two_steps=3),) * 2)
+    recipe = Recipe(groups=250, rounds=(Round(0, 3, groups=250),) * 2)
     Run(folder, recipe)
     open_pool(folder / "pool", groups=250, size=CATALOG_SMALL.image_size, seed=recipe.seed, workers=2)
     rng, pictures = np.random.default_rng(0), 250 * PICTURES_PER_GROUP

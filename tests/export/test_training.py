@@ -1,5 +1,6 @@
 """Training goes on exactly where it was stopped, and goes through from pictures to a model folder."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ torch = pytest.importorskip("torch", reason="needs torch: pip install 'qdrant-ci
 
 from torch.optim.optimizer import register_optimizer_step_post_hook  # noqa: E402
 
+from benchmarks.negatives import main as compare_negatives  # noqa: E402
 from onnx_export.errors import TrainingError  # noqa: E402
 from onnx_export.model_folder import load_model_folder  # noqa: E402
 from onnx_export.models import CATALOG_SMALL, build_model  # noqa: E402
@@ -32,7 +34,7 @@ TINY = Recipe(
     stage_one_batch=4,
     stage_two_steps=2,
     stage_two_batch=3,
-    rounds=(Round(groups=250, stage_one_steps=2, stage_two_steps=2),),
+    rounds=(Round(0, 2, groups=250), Round(2, 2, families=1)),
     unseen_groups=250,
 )
 
@@ -153,11 +155,15 @@ def test_all_stages_run_from_nothing_to_a_model_folder_and_are_not_repeated(
     monkeypatch.setattr(similarity, "CANDIDATES", 4)  # the cosine's weight is of no use here
     Run(tmp_path, TINY).train()
     folder = load_model_folder(tmp_path / "model")
-    stages = ["pretrain", "grounding", "stage-one", "stage-two", "stage-one-2", "stage-two-2"]
+    stages = ["pretrain", "grounding", "stage-one", "stage-two", "stage-two-2", "stage-one-3", "stage-two-3"]
     assert list(folder.provenance["wall_seconds"]) == stages
     weights = (tmp_path / "model" / "model.safetensors").read_bytes()
     Run(tmp_path, TINY).train()
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == weights
+    compare_negatives(["--run", str(tmp_path), "--out", str(tmp_path / "negatives"), "--steps", "1"])
+    found = json.loads((tmp_path / "negatives" / "negatives.json").read_text(encoding="utf-8"))
+    assert list(found) == ["steps", "stage one", "in-batch", "near and mined", "gain"]
+    assert found["gain"]["value"] == pytest.approx(found["near and mined"]["value"] - found["in-batch"]["value"])
 
 
 def test_a_run_folder_of_another_recipe_is_refused(tmp_path: Path) -> None:
