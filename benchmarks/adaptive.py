@@ -125,7 +125,7 @@ def print_loss(name: str, measured: Sequence[Ranked], scored: Sequence[int]) -> 
         for query, count in zip(measured, scored, strict=True)
     ]
     differences = np.array([[100.0 * one - 100.0 * other] for one, other in found])
-    draws = bootstrap_means([differences], resamples=RESAMPLES, seed=0)
+    draws = bootstrap_means([differences], [np.arange(len(differences))], resamples=RESAMPLES, seed=0)
     interval = interval_of(float(differences.mean()), draws[:, 0])
     share = np.sum(scored) / sum(len(query.scores) for query in measured)
     print(

@@ -173,7 +173,7 @@ def compare(before: Path, after: Path) -> list[Row]:
 def _row(wording: str, metric: str, levels: NDArray[np.float64]) -> Row:
     gains = [levels[:, one] - levels[:, other] for one, other in GAINS.values()]
     table = np.column_stack((levels, *gains))
-    draws = bootstrap_means([table], resamples=_RESAMPLES, seed=_SEED)
+    draws = bootstrap_means([table], [np.arange(len(table))], resamples=_RESAMPLES, seed=_SEED)
     found = [interval_of(float(mean), draws[:, column]) for column, mean in enumerate(table.mean(axis=0))]
     count = len(LEVELS)
     return Row(

@@ -27,6 +27,7 @@ from onnx_export.training.own_data import is_held_out, read_own_data  # noqa: E4
 from onnx_export.training.own_training import OwnRecipe, OwnRun  # noqa: E402
 from onnx_export.training.stages import StageTwo  # noqa: E402
 from onnx_export.training.tokenizer import build_tokenizer  # noqa: E402
+from qdrant_cir.catalog import dataset  # noqa: E402
 from qdrant_cir.catalog.dataset import sample_catalog  # noqa: E402
 from qdrant_cir.catalog.files import write_catalog  # noqa: E402
 
@@ -38,7 +39,10 @@ TINY = OwnRecipe(
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("drawn")
-    write_catalog(sample_catalog(5, products=120, queries=12), folder, size=32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dataset, "_SHARING", 2)  # several references, for held-out triplets are chosen by theirs
+        catalog = sample_catalog(5, products=120, queries=12)
+    write_catalog(catalog, folder, size=32)
     return folder
 
 
