@@ -188,7 +188,7 @@ def test_a_missing_picture_is_named_and_its_triplets_are_left_out(
     catalogue: Path, start: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     data = read_own_data("own", catalogue)
-    lost = data.triplets[0].reference
+    lost = data.triplets[-1].reference
     (catalogue / "images" / f"{lost}.jpg").unlink()
     with caplog.at_level(logging.WARNING):
         run = OwnRun(tmp_path / "run", TINY, start=start, data=data)
