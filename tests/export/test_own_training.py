@@ -217,7 +217,7 @@ def test_a_run_folder_of_another_recipe_is_refused(catalogue: Path, start: Path,
     data = read_own_data("own", catalogue)
     OwnRun(tmp_path / "run", TINY, start=start, data=data)
     with pytest.raises(TrainingError, match="another recipe"):
-        OwnRun(tmp_path / "run", OwnRecipe(), start=start, data=data)
+        OwnRun(tmp_path / "run", OwnRecipe(held_out=0.3), start=start, data=data)
 
 
 def test_a_run_made_before_a_field_of_the_recipe_existed_goes_on(catalogue: Path, start: Path, tmp_path: Path) -> None:
@@ -234,9 +234,9 @@ def test_a_run_made_before_a_field_of_the_recipe_existed_goes_on(catalogue: Path
 def test_the_commands_of_the_document_lead_from_pictures_to_a_search(start: Path, tmp_path: Path) -> None:
     document = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
     smaller = {
-        "--products 3000": "--products 120 --size 32",
+        "--products 3000": "--products 300 --size 32",
         "--products 2000": "--products 120 --size 32",
-        "--queries 800": "--queries 12",
+        "--queries 800": "--queries 60",
         "--queries 400": "--queries 12",
         "--run runs/shop": f"--run runs/shop --start {start} --recipe {tmp_path / 'recipe.json'}",
     }
