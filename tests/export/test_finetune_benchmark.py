@@ -57,7 +57,7 @@ def test_gains_are_paired_and_wordings_stand_apart(tmp_path: Path) -> None:
 
 
 def test_a_run_goes_from_drawn_pictures_to_its_table_and_is_not_run_twice(tmp_path: Path) -> None:
-    command = ["--out", str(tmp_path / "out"), "--products", "120", "--queries", "12", "--test-products", "60"]
+    command = ["--out", str(tmp_path / "out"), "--products", "300", "--queries", "60", "--test-products", "60"]
     command += ["--test-queries", "4", "-K", "10", "--steps-one", "2", "--steps-two", "2", "--evaluate-every", "2"]
     command += ["--held-out", "0.4"]
     main(command)
