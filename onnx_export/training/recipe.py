@@ -123,7 +123,7 @@ BUNDLED = Recipe(
     grounding_steps=1_700,
     stage_one_steps=2_000,
     stage_two_steps=2_800,
-    rounds=(Round(0, 4_200, groups=24_000),),
+    rounds=(Round(0, 4_200, groups=24_000), Round(4_000, 3_600, groups=12_000)),
     start=Recipe(),
 )
 """What the bundled model was made by: a first round of image encoder and grounding, then all phases."""
