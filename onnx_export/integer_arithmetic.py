@@ -3,11 +3,15 @@
 Three kinds of product carry the work, and each is replaced by ``MatMulInteger``, which the CPU computes with its 8-bit
 dot products:
 
-* states times weights: weights become int8 with a scale per output column (and head), states uint8 with one scale,
-  taken anew in every run;
-* queries times stored tokens: the tokens are int8 already and go from the payload into the product as they are;
-* attention times stored tokens: a row of attention becomes uint8 by its own largest value, since a flat row next to a
-  peaked one would vanish under a common scale.
+* states times weights: weights become whole numbers to +-64 with a scale per output column (and head), states uint8
+  with one scale, taken anew in every run;
+* queries times stored tokens: the tokens are int8 already and go from the payload into the product as they are; a row
+  of queries becomes whole numbers to +-63 by its own largest value;
+* attention times stored tokens: a row of attention becomes whole numbers to 127 by its own largest value, since a flat
+  row next to a peaked one would vanish under a common scale.
+
+One side of every product has 7 bits, because processors without 8-bit dot products (x86 before VNNI) add pairs of
+products in 16 bits and cut off what is above: 255 * 64 * 2 and 127 * 128 * 2 fit, so the sums are exact everywhere.
 
 The rest (normalisation, softmax, GELU, the short self-attention, the head) stays float32. In a compressed bundle the
 class token comes back to all its dimensions, for stage one's cosine, by a product of the first kind.
@@ -26,7 +30,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from onnx_export.errors import ExportError
 
 STORED_TOKENS = "candidate_tokens"
-LARGEST_INT8, LARGEST_UINT8 = 127, 255
+LARGEST_WEIGHT, LARGEST_QUERY, LARGEST_ATTENTION = 64, 63, 127
 
 
 def with_integer_products(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -112,7 +116,7 @@ class _Rewriting:
 
     def _by_weights(self, node: NodeProto, left: str, right: str) -> list[NodeProto]:
         weight, out = self.weights[right], node.output[0]
-        scale = np.abs(weight).max(axis=-2, keepdims=True) / LARGEST_INT8
+        scale = np.abs(weight).max(axis=-2, keepdims=True) / LARGEST_WEIGHT
         scale = np.maximum(scale, np.finfo(np.float32).tiny)
         self._add(f"{right}_int8", np.rint(weight / scale).astype(np.int8))
         self._add(f"{right}_scale", (scale[0] if weight.ndim == 2 else scale).astype(np.float32))
@@ -126,32 +130,42 @@ class _Rewriting:
         ]
 
     def _queries_by_tokens(self, node: NodeProto, left: str, columns: str) -> list[NodeProto]:
-        out = node.output[0]
-        nodes, (values, scale, zero) = self._quantise(left)
         return [
-            *nodes,
-            helper.make_node("MatMulInteger", [values, columns, zero], [f"{out}_int32"]),
-            helper.make_node("Cast", [f"{out}_int32"], [f"{out}_sum"], to=TensorProto.FLOAT),
-            helper.make_node("Mul", [f"{out}_sum", scale], [out]),
+            helper.make_node("Abs", [left], [f"{left}_size"]),
+            *self._share_of_its_row(left, f"{left}_size", LARGEST_QUERY, zero=LARGEST_QUERY + 1),
+            *self._product(node.output[0], f"{left}_row", columns, zero=self._whole(LARGEST_QUERY + 1)),
         ]
 
     def _attention_by_tokens(self, node: NodeProto, left: str) -> list[NodeProto]:
-        out = node.output[0]
+        nodes = self._share_of_its_row(left, left, LARGEST_ATTENTION, zero=0)
+        return [*nodes, *self._product(node.output[0], f"{left}_row", STORED_TOKENS, zero=self._whole(0))]
+
+    def _share_of_its_row(self, values: str, sizes: str, largest: int, *, zero: int) -> list[NodeProto]:
+        """Make ``{values}_row``, uint8, and ``{values}_row_scale``: each row by the largest of its sizes."""
         self._add("last_axis", np.array([-1], np.int64))
         self._add("tiny", np.array(np.finfo(np.float32).tiny, np.float32))
-        self._add("one_255th", np.array(1 / LARGEST_UINT8, np.float32))
-        self._add("uint8_zero", np.array(0, np.uint8))
+        self._add(f"one_{largest}th", np.array(1 / largest, np.float32))
+        row = f"{values}_row"
         return [
-            helper.make_node("ReduceMax", [left, "last_axis"], [f"{out}_most"], keepdims=1),
-            # tokens of scale 0, as of nothing, are attended to with weight 0
-            helper.make_node("Max", [f"{out}_most", "tiny"], [f"{out}_largest"]),
-            helper.make_node("Div", [left, f"{out}_largest"], [f"{out}_share"]),
-            helper.make_node("QuantizeLinear", [f"{out}_share", "one_255th", "uint8_zero"], [f"{out}_uint8"]),
-            helper.make_node("MatMulInteger", [f"{out}_uint8", STORED_TOKENS], [f"{out}_int32"]),
-            helper.make_node("Cast", [f"{out}_int32"], [f"{out}_sum"], to=TensorProto.FLOAT),
-            helper.make_node("Mul", [f"{out}_largest", "one_255th"], [f"{out}_scale"]),
-            helper.make_node("Mul", [f"{out}_sum", f"{out}_scale"], [out]),
+            helper.make_node("ReduceMax", [sizes, "last_axis"], [f"{row}_most"], keepdims=1),
+            # a row of zeros, as of tokens that stand for nothing, stays zeros
+            helper.make_node("Max", [f"{row}_most", "tiny"], [f"{row}_largest"]),
+            helper.make_node("Div", [values, f"{row}_largest"], [f"{row}_share"]),
+            helper.make_node("QuantizeLinear", [f"{row}_share", f"one_{largest}th", self._whole(zero)], [row]),
+            helper.make_node("Mul", [f"{row}_largest", f"one_{largest}th"], [f"{row}_scale"]),
         ]
+
+    def _product(self, out: str, rows: str, right: str, *, zero: str) -> list[NodeProto]:
+        return [
+            helper.make_node("MatMulInteger", [rows, right, zero], [f"{out}_int32"]),
+            helper.make_node("Cast", [f"{out}_int32"], [f"{out}_sum"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", [f"{out}_sum", f"{rows}_scale"], [out]),
+        ]
+
+    def _whole(self, number: int) -> str:
+        """The name of a uint8 constant."""
+        self._add(f"uint8_{number}", np.array(number, np.uint8))
+        return f"uint8_{number}"
 
     def _quantise(self, name: str) -> tuple[list[NodeProto], tuple[str, str, str]]:
         """Give a float value's uint8 form, and the node that makes it where it is not there yet."""
