@@ -1,6 +1,10 @@
 """Which wrong candidates teach the re-ranker more, at equal cost: those of the batch, or near and mined ones.
 
-Both re-rankers start from a run's grounded text encoder and see the same queries, with as many candidates each.
+    python -m benchmarks.negatives --out OUT [--steps 500] [--groups 2000]
+
+Pictures are drawn anew. Both re-rankers start from the text encoder of a bundle's composer, which is grounded in
+pictures, with a fresh head, and see the same queries with as many candidates each. A stopped comparison goes on where
+it was.
 """
 
 from __future__ import annotations
@@ -8,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,12 +20,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onnx_export.model_folder import load_model_folder
+from onnx_export.bundle_weights import load_start
+from onnx_export.model_folder import ModelFolder
+from onnx_export.models import CATALOG_SMALL, CirModel, build_model
+from onnx_export.training.features import compute_features
 from onnx_export.training.loop import train
-from onnx_export.training.recipe import Recipe, Run, read_recipe
+from onnx_export.training.pool import open_pool
+from onnx_export.training.pretrain import normalised_pixels
+from onnx_export.training.recipe import BUNDLED, UNSEEN_SEED
 from onnx_export.training.similarity import paired_scores
 from onnx_export.training.stages import StageTwo, start_reranker_from_text_encoder
-from onnx_export.training.triplets import TripletSet
+from onnx_export.training.triplets import TripletSet, pool_triplets
 from onnx_export.training.updates import Schedule
 from qdrant_cir.evaluation.bootstrap import bootstrap_means, interval_of
 
@@ -39,44 +49,56 @@ class Negatives:
 def main(arguments: list[str] | None = None) -> None:
     """Train both re-rankers, and rank the candidates of triplets that nothing has learnt."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.negatives", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--run", type=Path, required=True, help="a finished training run with rounds; only read")
-    parser.add_argument("--out", type=Path, required=True, help="where checkpoints, logs and the result are kept")
-    parser.add_argument("--steps", type=int, default=1000, help="of each re-ranker")
+    parser.add_argument("--out", type=Path, required=True, help="where pictures, checkpoints and the result are kept")
+    parser.add_argument("--bundle", type=Path, help="whose stage one is used; the bundled model by default")
+    parser.add_argument("--steps", type=int, default=500, help="of each re-ranker")
+    parser.add_argument("--groups", type=int, default=2000, help="triplets to learn from, six pictures each")
+    parser.add_argument("--unseen-groups", type=int, default=500, help="triplets to compare on")
     asked = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    asked.out.mkdir(parents=True, exist_ok=True)
-    recipe = read_recipe(asked.run / "recipe.json")
-    count = recipe.stage_two_near + recipe.stage_two_mined + recipe.stage_two_others
+    folder = load_start(asked.bundle)
+    learnt = drawn(folder.model, asked.out / "pool", asked.groups, BUNDLED.seed)
+    unseen = drawn(folder.model, asked.out / "unseen", asked.unseen_groups, BUNDLED.seed + UNSEEN_SEED)
+    count = BUNDLED.stage_two_near + BUNDLED.stage_two_mined + BUNDLED.stage_two_others
     ways = {
         "in-batch": Negatives(0, 0, count),
-        "near and mined": Negatives(recipe.stage_two_near, recipe.stage_two_mined, recipe.stage_two_others),
+        "near and mined": Negatives(BUNDLED.stage_two_near, BUNDLED.stage_two_mined, BUNDLED.stage_two_others),
     }
-    hits = {name: measure(asked.run, recipe, name, way, asked.out, asked.steps) for name, way in ways.items()}
+    hits = {name: measure(folder, learnt, unseen, name, way, asked.out, asked.steps) for name, way in ways.items()}
     print(write_result(hits, asked.out, asked.steps))
 
 
-def measure(run_folder: Path, recipe: Recipe, name: str, way: Negatives, out: Path, steps: int) -> Tensor:
+def drawn(model: CirModel, folder: Path, groups: int, seed: int) -> TripletSet:
+    """Open, or draw and encode, groups of pictures."""
+    size, workers = CATALOG_SMALL.image_size, len(os.sched_getaffinity(0))
+    pool = open_pool(folder, groups=groups, size=size, seed=seed, workers=workers)
+
+    def read(rows: slice) -> Tensor:
+        return normalised_pixels(pool.pictures[rows], model.device)
+
+    return pool_triplets(pool.groups, compute_features(model.eval(), read, len(pool.pictures), folder))
+
+
+def measure(
+    folder: ModelFolder, learnt: TripletSet, unseen: TripletSet, name: str, way: Negatives, out: Path, steps: int
+) -> Tensor:
     """Train one re-ranker; gives bool [Q, 2]: is the target first by stage one, and by this re-ranker alone?"""
-    folder = load_model_folder(run_folder / "model")
-    model, run = folder.model, Run(run_folder, recipe)
-    grounded = torch.load(run_folder / "grounding.ckpt", map_location="cpu", weights_only=True)["modules"]
-    prefix = "composer.text_encoder."
-    start_reranker_from_text_encoder(
-        model, {key.removeprefix(prefix): value for key, value in grounded.items() if key.startswith(prefix)}
-    )
-    learnt, unseen = run.round_triplets(1 + len(recipe.rounds), model), run.unseen_triplets(model)
+    model = build_model(folder.model.sizes, seed=BUNDLED.seed)
+    model.image_encoder.load_state_dict(folder.model.image_encoder.state_dict())
+    model.composer.load_state_dict(folder.model.composer.state_dict())
+    start_reranker_from_text_encoder(model, model.composer.text_encoder.state_dict())
     stage = StageTwo(
         model,
         learnt,
         folder.tokenizer,
-        seed=recipe.seed,
-        batch=recipe.stage_two_batch,
+        seed=BUNDLED.seed,
+        batch=BUNDLED.stage_two_batch,
         near=way.near,
         mined=way.mined,
         others=way.others,
     )
     stage.modules.train()
-    schedule = Schedule(steps, recipe.stage_two_rate)
+    schedule = Schedule(steps, BUNDLED.stage_two_rate)
     train(name.replace(" ", "-"), run_folder=out, modules=stage.modules, schedule=schedule, batch_losses=stage.step)
     stage.modules.eval()
     return first_places(*paired_scores(model, unseen, folder.tokenizer), unseen)

@@ -23,11 +23,15 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from benchmarks.machine import LoadMeter, describe_machine
+from qdrant_cir.cli.answering import read_effort
 from qdrant_cir.cli.demo import COLLECTION
+from qdrant_cir.collection import Collection
+from qdrant_cir.effort import Effort
 from qdrant_cir.image_sources import ImageRecord
 from qdrant_cir.indexer import Indexer, IndexProgress
 from qdrant_cir.retriever import Retriever
 from qdrant_cir.sessions import available_threads
+from qdrant_cir.stores import EdgeStore
 from qdrant_cir.types import GalleryImage, Query, Timings
 
 STEPS = ("encode", "compose", "retrieve", "fetch", "rerank", "total")
@@ -43,7 +47,10 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, help="that the store was made with; the bundled model by default")
     parser.add_argument("--precision", choices=["float32", "float16", "int8"], default="float32", help="of stage two")
     parser.add_argument("--depths", type=int, nargs="+", default=[0, 50, 100])
+    parser.add_argument("--confidence", type=float, help="end re-ranking early, as the calibration says")
+    parser.add_argument("--calibration", type=Path, help="of `qdrant-cir calibrate`, for --confidence")
     arguments = parser.parse_args()
+    effort = read_effort(arguments.confidence, arguments.calibration, None)
     if (arguments.store is None) != (arguments.grow_to is None):
         parser.error("--store and --grow-to are given together")
     catalog, store = arguments.demo / "catalog", arguments.store or arguments.demo / "store"
@@ -60,7 +67,7 @@ def main() -> None:
         for by_id in (False, True):
             base = 0.0
             for depth in arguments.depths:
-                timings = [measure(retriever, row, catalog, depth=depth, by_id=by_id) for row in rows]
+                timings = [measure(retriever, row, catalog, depth, effort, by_id=by_id) for row in rows]
                 medians = {step: 1000 * statistics.median(asdict(timing)[step] for timing in timings) for step in STEPS}
                 base = base or medians["total"]
                 high = np.percentile([1000 * timing.total for timing in timings], [95, 99])
@@ -80,6 +87,10 @@ def grow(store: Path, images: Path, count: int, bundle: Path | None) -> None:
     def show(at: IndexProgress) -> None:
         print(f"\r{at.done:,} of {count:,} pictures, {at.images_per_second or 0:.0f}/s ", end="", flush=True)
 
+    if store.exists():
+        with EdgeStore(store) as opened:
+            if Collection.open(opened, COLLECTION).info().images >= count:
+                return
     with Indexer.open(COLLECTION, store=store, bundle=bundle) as indexer:
         report = indexer.index(sections(sorted(images.iterdir()), count), total=count, progress=show)
     print(f"\r{report.indexed:,} pictures indexed, {report.unchanged:,} were there, in {report.seconds:.0f} s")
@@ -103,12 +114,14 @@ def sections(paths: list[Path], count: int) -> Iterator[ImageRecord]:
         yield ImageRecord(f"{path.stem}-{turn}", section, payload={}, source=None)
 
 
-def measure(retriever: Retriever, row: dict[str, str], catalog: Path, *, depth: int, by_id: bool) -> Timings:
+def measure(
+    retriever: Retriever, row: dict[str, str], catalog: Path, depth: int, effort: Effort, *, by_id: bool
+) -> Timings:
     """Ask one query and give its timings."""
     image_id = row["reference"].removeprefix("images/").removesuffix(".jpg")
     reference = GalleryImage(image_id) if by_id else catalog / "images" / f"{image_id}.jpg"
     query = Query(reference, row["modification_text"])
-    return retriever.search(query, limit=10, rerank_depth=depth).timings
+    return retriever.search(query, limit=10, rerank_depth=depth, effort=effort).timings
 
 
 if __name__ == "__main__":

@@ -122,13 +122,13 @@ def fit_codec_command(
 
 @app.command("record")
 def record_command(
-    bundle: Annotated[Path, typer.Argument(help="The bundle that was evaluated.")],
-    report: Annotated[Path, typer.Argument(help="report.json of `qdrant-cir evaluate`.")],
+    bundle: Annotated[Path, typer.Argument(help="The bundle that was measured.")],
+    file: Annotated[Path, typer.Argument(help="report.json of `qdrant-cir evaluate`, or what `calibrate` wrote.")],
 ) -> None:
-    """Keep measured quality in the bundle's manifest."""
-    from onnx_export.quality_record import record_quality
+    """Keep measured quality, or when re-ranking may end early, in the bundle's manifest."""
+    from onnx_export.quality_record import record_measurement
 
-    record_quality(bundle, report)
+    record_measurement(bundle, file)
     typer.echo(f"recorded in {bundle}")
 
 

@@ -1,4 +1,4 @@
-"""Keeping what was measured of a bundle in the bundle itself."""
+"""Keeping what was measured of a bundle in the bundle itself: its quality, or when re-ranking may end early."""
 
 from __future__ import annotations
 
@@ -7,36 +7,51 @@ from dataclasses import replace
 from pathlib import Path
 
 from onnx_export.errors import ExportError
-from qdrant_cir.bundle import load_bundle
+from qdrant_cir.bundle import Bundle, load_bundle
+from qdrant_cir.effort import PROVENANCE_KEY, EffortCalibration
+from qdrant_cir.errors import InputError
 from qdrant_cir.manifest import MANIFEST_FILE
+from qdrant_cir.types import JsonObject
 
 KEPT = ("benchmark", "split", "stage_one", "stage_two", "ceiling", "run")
 
 
-def record_quality(bundle_folder: Path, report_file: Path) -> None:
-    """Write a report's numbers into the manifest's provenance; the bundle's fingerprint stays what it is.
+def record_measurement(bundle_folder: Path, file: Path) -> None:
+    """Write a report's or a calibration's numbers into the manifest; the bundle's fingerprint stays what it is.
 
     Args:
-        bundle_folder: the bundle that was evaluated.
-        report_file: ``report.json`` of ``qdrant-cir evaluate``.
+        bundle_folder: the bundle that was measured.
+        file: ``report.json`` of ``qdrant-cir evaluate``, or what ``qdrant-cir calibrate`` wrote. A bundle that holds
+            the latter needs no ``--calibration`` for ``search --confidence``.
 
     Raises:
         BundleError: the bundle cannot be read.
-        ExportError: the report cannot be read, or is of another bundle.
+        ExportError: the file cannot be read, or is of another bundle.
     """
     bundle = load_bundle(bundle_folder)
+    measured: JsonObject
     try:
-        report = json.loads(report_file.read_text(encoding="utf-8"))
-        fingerprint = report["run"]["fingerprint"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ExportError(f"{report_file} is no report of `qdrant-cir evaluate`: {error}") from error
+        value = json.loads(file.read_text(encoding="utf-8"))
+        if "bounds" in value:
+            calibration = EffortCalibration.of_object(value, place=str(file))
+            fingerprint, measured = calibration.fingerprint, {PROVENANCE_KEY: calibration.to_object()}
+        else:
+            fingerprint = value["run"]["fingerprint"]
+            measured = {"quality": {key: value[key] for key in KEPT if key in value}}
+    except (OSError, ValueError, KeyError, TypeError, InputError) as error:
+        raise ExportError(
+            f"{file} is neither a report of `qdrant-cir evaluate` nor a file of `qdrant-cir calibrate`: {error}"
+        ) from error
     if fingerprint != bundle.fingerprint:
         raise ExportError(
-            f"{report_file} is about the bundle {fingerprint[:12]}, but {bundle_folder} is {bundle.fingerprint[:12]}. "
-            "Evaluate this bundle and give that report."
+            f"{file} is about the bundle {fingerprint[:12]}, but {bundle_folder} is {bundle.fingerprint[:12]}. "
+            "Measure this bundle and give what that wrote."
         )
-    quality = {key: report[key] for key in KEPT if key in report}
-    manifest = replace(bundle.manifest, provenance={**bundle.manifest.provenance, "quality": quality})
-    partial = bundle_folder / f"{MANIFEST_FILE}.part"
+    _write(bundle, bundle_folder, measured)
+
+
+def _write(bundle: Bundle, folder: Path, measured: JsonObject) -> None:
+    manifest = replace(bundle.manifest, provenance={**bundle.manifest.provenance, **measured})
+    partial = folder / f"{MANIFEST_FILE}.part"
     partial.write_text(manifest.to_json(), encoding="utf-8")
-    partial.replace(bundle_folder / MANIFEST_FILE)
+    partial.replace(folder / MANIFEST_FILE)

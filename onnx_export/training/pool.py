@@ -85,7 +85,7 @@ def open_pool(folder: Path, *, groups: int, size: int, seed: int, workers: int) 
 
     Args:
         folder: where the pool lies or is to lie.
-        groups: how many triplets; a multiple of 250.
+        groups: how many triplets.
         size: side of a picture in pixels.
         seed: of the whole pool; the same seed gives the same pool.
         workers: drawing processes.
@@ -95,25 +95,28 @@ def open_pool(folder: Path, *, groups: int, size: int, seed: int, workers: int) 
     if not array.exists():
         shape = (groups * PICTURES_PER_GROUP, size, size, 3)
         np.lib.format.open_memmap(array, "w+", np.uint8, shape).flush()
-    missing = [c for c in range(groups // CHUNK_GROUPS) if not _facts_file(folder, c).exists()]
+    chunks = [range(start, min(start + CHUNK_GROUPS, groups)) for start in range(0, groups, CHUNK_GROUPS)]
+    missing = [chunk for chunk in chunks if not _facts_file(folder, chunk).exists()]
     begin = time.monotonic()
     with ProcessPoolExecutor(workers) as executor:
         draw = partial(_draw_chunk, folder, size=size, seed=seed)
-        for done, chunk in enumerate(executor.map(draw, missing), start=1):
-            rate = done * CHUNK_GROUPS * PICTURES_PER_GROUP / (time.monotonic() - begin)
-            logger.info("drew chunk %d, %d of %d, %.0f pictures/s", chunk, done, len(missing), rate)
-    facts = [_read_facts(_facts_file(folder, c)) for c in range(groups // CHUNK_GROUPS)]
+        drawn = 0
+        for chunk in executor.map(draw, missing):
+            drawn += len(chunk)
+            rate = drawn * PICTURES_PER_GROUP / (time.monotonic() - begin)
+            logger.info("drew %d of %d groups, %.0f pictures/s", drawn, sum(map(len, missing)), rate)
+    facts = [_read_facts(_facts_file(folder, chunk)) for chunk in chunks]
     return Pool([group for chunk in facts for group in chunk], np.load(array, mmap_mode="r"))
 
 
-def _facts_file(folder: Path, chunk: int) -> Path:
-    return folder / f"facts_{chunk:04d}.jsonl"
+def _facts_file(folder: Path, chunk: range) -> Path:
+    return folder / f"facts_{chunk.start // CHUNK_GROUPS:04d}.jsonl"
 
 
-def _draw_chunk(folder: Path, chunk: int, *, size: int, seed: int) -> int:
+def _draw_chunk(folder: Path, chunk: range, *, size: int, seed: int) -> range:
     pictures = np.load(folder / "pictures.npy", mmap_mode="r+")
     lines = []
-    for group in range(chunk * CHUNK_GROUPS, (chunk + 1) * CHUNK_GROUPS):
+    for group in chunk:
         rng = np.random.default_rng((seed, group))
         triplet = sample_training_edit(rng, negatives=PICTURES_PER_GROUP - 2)
         edit, near_misses = triplet.edit, triplet.negatives[1:]  # the first negative is the reference

@@ -7,9 +7,10 @@ import json
 import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from os import PathLike
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 
@@ -36,7 +37,16 @@ _drawn: Catalog | None = None
 
 def _start_worker(seed: int, products: int, queries: int, split: Split) -> None:
     global _drawn
+    Thread(target=_end_with_parent, daemon=True).start()
     _drawn = sample_catalog(seed, products=products, queries=queries, split=split)
+
+
+def _end_with_parent() -> None:
+    """End this worker when the process that gives it work is gone: a pool's workers outlive one that was killed."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def picture_path(folder: Path, image_id: str) -> Path:

@@ -2,13 +2,16 @@
 
 import json
 import shutil
+from math import isfinite
 from pathlib import Path
 
 import pytest
 
 from onnx_export.errors import ExportError
-from onnx_export.quality_record import record_quality
+from onnx_export.quality_record import record_measurement
 from qdrant_cir.bundle import load_bundle
+from qdrant_cir.effort import Effort, EffortCalibration, LeadBound
+from qdrant_cir.errors import InputError
 
 
 def write_report(path: Path, fingerprint: str) -> Path:
@@ -22,19 +25,38 @@ def test_a_recorded_report_leaves_the_fingerprint_and_can_be_read_back(tiny_bund
     folder = tmp_path / "bundle"
     shutil.copytree(tiny_bundle, folder)
     before = load_bundle(folder)
-    record_quality(folder, write_report(tmp_path / "report.json", before.fingerprint))
+    record_measurement(folder, write_report(tmp_path / "report.json", before.fingerprint))
     after = load_bundle(folder)
     assert after.fingerprint == before.fingerprint
     assert after.manifest.provenance["quality"]["stage_one"]["recall@1"]["value"] == 40.0  # type: ignore[index, call-overload]
 
 
+def test_a_recorded_calibration_is_what_a_confidence_needs(tiny_bundle: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle, folder)
+    effort = Effort(confidence=0.8)
+    with pytest.raises(InputError, match="holds no calibration"):
+        effort.stop_rule(load_bundle(folder), limit=5, rerank_depth=40)
+    calibration = EffortCalibration(load_bundle(folder).fingerprint, 40, 10, 100, (LeadBound(5, 0.8, 1.5),))
+    path = tmp_path / "effort.json"
+    path.write_text(json.dumps(calibration.to_object()), encoding="utf-8")
+    record_measurement(folder, path)
+    assert effort.stop_rule(load_bundle(folder), limit=5, rerank_depth=40).lead == 1.5
+
+
+def test_the_bundled_model_holds_its_calibration() -> None:
+    rule = Effort(confidence=0.95).stop_rule(load_bundle(), limit=10, rerank_depth=100)
+    assert isfinite(rule.lead)
+
+
 def test_a_report_of_another_bundle_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="is about the bundle 0000"):
-        record_quality(tiny_bundle, write_report(tmp_path / "report.json", "0" * 64))
+        record_measurement(tiny_bundle, write_report(tmp_path / "report.json", "0" * 64))
 
 
-def test_a_file_that_is_no_report_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"bounds": []}'])
+def test_a_file_that_is_neither_is_refused(tiny_bundle: Path, tmp_path: Path, content: str) -> None:
     path = tmp_path / "report.json"
-    path.write_text("[]", encoding="utf-8")
-    with pytest.raises(ExportError, match="is no report"):
-        record_quality(tiny_bundle, path)
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(ExportError, match="is neither a report"):
+        record_measurement(tiny_bundle, path)

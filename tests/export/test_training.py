@@ -25,17 +25,17 @@ from onnx_export.training.validation import Validation  # noqa: E402
 
 SCHEDULE = Schedule(steps=12, learning_rate=1e-2, warmup=3)
 TINY = Recipe(
-    groups=250,
-    pretrain_steps=2,
+    groups=24,
+    pretrain_steps=1,
     pretrain_groups=2,
-    grounding_steps=2,
+    grounding_steps=1,
     grounding_groups=2,
-    stage_one_steps=2,
+    stage_one_steps=1,
     stage_one_batch=4,
-    stage_two_steps=2,
+    stage_two_steps=1,
     stage_two_batch=3,
-    rounds=(Round(0, 2, groups=250), Round(2, 2, families=1)),
-    unseen_groups=250,
+    rounds=(Round(0, 1, groups=24), Round(1, 1, families=1)),
+    unseen_groups=12,
 )
 
 
@@ -160,8 +160,12 @@ def test_all_stages_run_from_nothing_to_a_model_folder_and_are_not_repeated(
     weights = (tmp_path / "model" / "model.safetensors").read_bytes()
     Run(tmp_path, TINY).train()
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == weights
-    compare_negatives(["--run", str(tmp_path), "--out", str(tmp_path / "negatives"), "--steps", "1"])
-    found = json.loads((tmp_path / "negatives" / "negatives.json").read_text(encoding="utf-8"))
+
+
+def test_negatives_are_compared_at_equal_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(similarity, "CANDIDATES", 4)
+    compare_negatives(["--out", str(tmp_path), "--steps", "1", "--groups", "24", "--unseen-groups", "12"])
+    found = json.loads((tmp_path / "negatives.json").read_text(encoding="utf-8"))
     assert list(found) == ["steps", "stage one", "in-batch", "near and mined", "gain"]
     assert found["gain"]["value"] == pytest.approx(found["near and mined"]["value"] - found["in-batch"]["value"])
 
