@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 Result = TypeVar("Result")
 
 VECTOR_INSTRUCTIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8")
-"""As the kernel calls them; with one of the last three, products of 8-bit integers are several times faster."""
+"""As the kernel calls them; with one of the last three, there are products of 8-bit integers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,15 +21,12 @@ from torch import Tensor
 
 from onnx_export.bundle_weights import load_start
 from onnx_export.model_folder import ModelFolder
-from onnx_export.models import CATALOG_SMALL, CirModel, build_model
-from onnx_export.training.features import compute_features
+from onnx_export.models import build_model
 from onnx_export.training.loop import train
-from onnx_export.training.pool import open_pool
-from onnx_export.training.pretrain import normalised_pixels
-from onnx_export.training.recipe import BUNDLED, UNSEEN_SEED
+from onnx_export.training.recipe import BUNDLED, UNSEEN_SEED, drawn_triplets
 from onnx_export.training.similarity import paired_scores
 from onnx_export.training.stages import StageTwo, start_reranker_from_text_encoder
-from onnx_export.training.triplets import TripletSet, pool_triplets
+from onnx_export.training.triplets import TripletSet
 from onnx_export.training.updates import Schedule
 from qdrant_cir.evaluation.bootstrap import bootstrap_means, interval_of
 
@@ -57,8 +53,9 @@ def main(arguments: list[str] | None = None) -> None:
     asked = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     folder = load_start(asked.bundle)
-    learnt = drawn(folder.model, asked.out / "pool", asked.groups, BUNDLED.seed)
-    unseen = drawn(folder.model, asked.out / "unseen", asked.unseen_groups, BUNDLED.seed + UNSEEN_SEED)
+    learnt = drawn_triplets(folder.model, asked.out / "pool", groups=asked.groups, seed=BUNDLED.seed)
+    seed = BUNDLED.seed + UNSEEN_SEED
+    unseen = drawn_triplets(folder.model, asked.out / "unseen", groups=asked.unseen_groups, seed=seed)
     count = BUNDLED.stage_two_near + BUNDLED.stage_two_mined + BUNDLED.stage_two_others
     ways = {
         "in-batch": Negatives(0, 0, count),
@@ -66,17 +63,6 @@ def main(arguments: list[str] | None = None) -> None:
     }
     hits = {name: measure(folder, learnt, unseen, name, way, asked.out, asked.steps) for name, way in ways.items()}
     print(write_result(hits, asked.out, asked.steps))
-
-
-def drawn(model: CirModel, folder: Path, groups: int, seed: int) -> TripletSet:
-    """Open, or draw and encode, groups of pictures."""
-    size, workers = CATALOG_SMALL.image_size, len(os.sched_getaffinity(0))
-    pool = open_pool(folder, groups=groups, size=size, seed=seed, workers=workers)
-
-    def read(rows: slice) -> Tensor:
-        return normalised_pixels(pool.pictures[rows], model.device)
-
-    return pool_triplets(pool.groups, compute_features(model.eval(), read, len(pool.pictures), folder))
 
 
 def measure(

@@ -4,10 +4,10 @@
     .venv/bin/python -m benchmarks.query --demo demo --store large --grow-to 100000     # indexes first; resumes
 
 Takes the catalogue and the store that the demonstration leaves, and asks its first queries one at a time,
-by picture and by gallery image, at each depth in turn. Prints the machine, the median per step, the median, 95th and
-99th percentile in total, and how many times the total of stage one alone a re-ranked query takes. Drawing 100,000
-products takes hours, so a larger store is filled with sections of the demonstration's pictures, mirrored or not, each
-encoded like any other: good for times, not for quality.
+by picture and by gallery image, at each depth in turn. Prints the machine, the median per step, the 95th and 99th
+percentile in total, and how many times the total of stage one alone a re-ranked query takes. A larger store is filled
+with sections of the demonstration's pictures, mirrored or not, each encoded like any other: good for times, not for
+quality.
 """
 
 from __future__ import annotations

@@ -153,6 +153,22 @@ def _recipe(values: dict[str, Any]) -> Recipe:
     )
 
 
+def drawn_triplets(model: CirModel, folder: Path, *, groups: int, seed: int) -> TripletSet:
+    """Open, or draw and encode by the model, groups in a folder of their own."""
+    with processes().main_process_first():
+        workers = len(os.sched_getaffinity(0))
+        pool = open_pool(folder, groups=groups, size=CATALOG_SMALL.image_size, seed=seed, workers=workers)
+    return pool_triplets(pool.groups, _features_of(model, pool, folder))
+
+
+def _features_of(model: CirModel, pool: Pool, folder: Path) -> PictureFeatures:
+    def read(rows: slice) -> Tensor:
+        return normalised_pixels(pool.pictures[rows], model.device)
+
+    with processes().main_process_first():
+        return compute_features(model.eval(), read, len(pool.pictures), folder)
+
+
 class Run:
     """One training run in one folder: ``recipe.json``, ``pool/``, checkpoints, logs, and ``model/`` at the end."""
 
@@ -201,7 +217,7 @@ class Run:
         pool = self.pool()
         model = self.fresh_model().to(processes().device)
         pretraining, seconds["pretrain"] = self._pretrain(model, pool)
-        data = pool_triplets(pool.groups, self._features_of(model, pool, self.folder))
+        data = pool_triplets(pool.groups, _features_of(model, pool, self.folder))
         seconds["grounding"] = self._ground(model, pool, data)
         if last != "pretrain":
             grounded = {k: v.clone() for k, v in model.composer.text_encoder.state_dict().items()}
@@ -231,13 +247,6 @@ class Run:
         recipe = self.recipe
         stage = Grounding(model, pool, data, self.tokenizer, seed=recipe.seed, groups_per_step=recipe.grounding_groups)
         return self._run("grounding", stage.modules, recipe.grounding_steps, recipe.grounding_rate, stage.step)
-
-    def _features_of(self, model: CirModel, pool: Pool, folder: Path) -> PictureFeatures:
-        def read(rows: slice) -> Tensor:
-            return normalised_pixels(pool.pictures[rows], model.device)
-
-        with processes().main_process_first():
-            return compute_features(model.eval(), read, len(pool.pictures), folder)
 
     def _stage_one(self, model: CirModel, data: TripletSet, pretraining: Pretraining) -> tuple[StageOne, int]:
         recipe = self.recipe
@@ -294,7 +303,7 @@ class Run:
     def triplets_before(self, number: int, model: CirModel) -> TripletSet:
         """Open, or draw, the pool's triplets and those of all rounds before one; rounds are numbered from 2."""
         pool = self.pool()
-        first = pool_triplets(pool.groups, self._features_of(model, pool, self.folder))
+        first = pool_triplets(pool.groups, _features_of(model, pool, self.folder))
         return join_triplets([first, *(self.round_triplets(earlier, model) for earlier in range(2, number))])
 
     def round_triplets(self, number: int, model: CirModel) -> TripletSet:
@@ -302,7 +311,7 @@ class Run:
         round_, folder = self.recipe.rounds[number - 2], self.folder / f"round-{number}"
         seed = self.recipe.seed + number - 1
         if not round_.families:
-            return self._drawn(folder, round_.groups, seed, model)
+            return drawn_triplets(model, folder, groups=round_.groups, seed=seed)
         with processes().main_process_first():
             drawn = open_families(folder, families=round_.families, size=CATALOG_SMALL.image_size, seed=seed)
             features = compute_features(model.eval(), drawn.read, len(drawn.catalog.items), folder)
@@ -311,14 +320,8 @@ class Run:
     def unseen_triplets(self, model: CirModel) -> TripletSet:
         """Open, or draw and encode, the triplets that nothing learns from."""
         recipe = self.recipe
-        return self._drawn(self.folder / "unseen", recipe.unseen_groups, recipe.seed + UNSEEN_SEED, model.eval())
-
-    def _drawn(self, folder: Path, groups: int, seed: int, model: CirModel) -> TripletSet:
-        """Open, or draw and encode, groups in a folder of their own."""
-        with processes().main_process_first():
-            workers = len(os.sched_getaffinity(0))
-            pool = open_pool(folder, groups=groups, size=CATALOG_SMALL.image_size, seed=seed, workers=workers)
-        return pool_triplets(pool.groups, self._features_of(model, pool, folder))
+        seed = recipe.seed + UNSEEN_SEED
+        return drawn_triplets(model, self.folder / "unseen", groups=recipe.unseen_groups, seed=seed)
 
     def _fit_similarity(self, model: CirModel, after: str) -> None:
         """Fit the weight of stage one's cosine on groups that are drawn for this alone, once after each phase."""
