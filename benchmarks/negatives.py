@@ -23,7 +23,8 @@ from onnx_export.bundle_weights import load_start
 from onnx_export.model_folder import ModelFolder
 from onnx_export.models import build_model
 from onnx_export.training.loop import train
-from onnx_export.training.recipe import BUNDLED, UNSEEN_SEED, drawn_triplets
+from onnx_export.training.recipe import BUNDLED
+from onnx_export.training.rounds import UNSEEN_SEED, drawn_triplets
 from onnx_export.training.similarity import paired_scores
 from onnx_export.training.stages import StageTwo, start_reranker_from_text_encoder
 from onnx_export.training.triplets import TripletSet

@@ -154,6 +154,23 @@ def train_stage_two(run: Run, recipe: RecipeOption = None) -> None:
     _train(run, recipe, "stage-two")
 
 
+@train.command("round")
+def train_round(
+    run: Run,
+    start: Annotated[Path | None, typer.Option(help="Model folder or bundle; the bundled model without it.")] = None,
+    recipe: RecipeOption = None,
+) -> None:
+    """The last round of a recipe alone, from a finished model: its re-ranker learns from freshly drawn families."""
+    from onnx_export.bundle_weights import load_start
+    from onnx_export.training.processes import processes
+    from onnx_export.training.recipe import last_round, read_recipe
+    from onnx_export.training.rounds import train_further_round
+
+    out = train_further_round(run, load_start(start), last_round(read_recipe(recipe)))
+    if processes().is_main_process:
+        typer.echo(f"wrote {out}")
+
+
 train.command("own")(train_own)
 
 

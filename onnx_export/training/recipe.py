@@ -5,25 +5,23 @@ from __future__ import annotations
 import json
 import logging
 import os
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor, nn
+from torch import nn
 
 from onnx_export.errors import TrainingError
 from onnx_export.model_folder import ModelFolder, save_model_folder
 from onnx_export.models import CATALOG_SMALL, CirModel, build_model
-from onnx_export.training.families import open_families
-from onnx_export.training.features import PictureFeatures, compute_features
 from onnx_export.training.grounding import Grounding
 from onnx_export.training.loop import train
 from onnx_export.training.pool import PICTURES_PER_GROUP, Pool, open_pool
-from onnx_export.training.pretrain import Pretraining, normalised_pixels
+from onnx_export.training.pretrain import Pretraining
 from onnx_export.training.processes import describe_machine, processes
-from onnx_export.training.similarity import fit_similarity_weight, paired_scores
+from onnx_export.training.rounds import FurtherRound, Round, Unseen, fit_similarity, pool_features, round_triplets
 from onnx_export.training.stages import StageOne, StageTwo, start_reranker_from_text_encoder
 from onnx_export.training.tokenizer import build_tokenizer
 from onnx_export.training.triplets import TripletSet, join_triplets, pool_triplets
@@ -36,31 +34,6 @@ Stage = Literal["pretrain", "stage-one", "stage-two"]
 
 STARTED_STAGES = ("pretrain", "grounding")
 """The stages that a run's start trains; the later ones begin with the grounded text encoder."""
-
-
-UNSEEN_SEED = 1_000
-"""How far from the recipe's seed that of the groups is that serve to fit the cosine's weight."""
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """Both stages once more, at fresh learning rates.
-
-    Stage one goes on with all that was drawn before this round, and learns to hold a target's attributes in its fusion
-    states. Stage two then goes on with what is drawn for this round: stage one has not learnt it, so its fusion states
-    and its cosines are there as they are on new queries. The re-ranker learns there with the cosine beside its score,
-    too.
-
-    Attributes:
-        stage_one_steps, stage_two_steps: optimiser steps; 0 leaves the composer as it is.
-        groups: triplets with six pictures each, drawn for this round where there are no families.
-        families: references with twenty queries and some eighty variants each, drawn for this round.
-    """
-
-    stage_one_steps: int
-    stage_two_steps: int
-    groups: int = 0
-    families: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +96,11 @@ BUNDLED = Recipe(
     grounding_steps=1_700,
     stage_one_steps=2_000,
     stage_two_steps=2_800,
-    rounds=(Round(0, 4_200, groups=24_000), Round(4_000, 3_600, groups=12_000)),
+    rounds=(
+        Round(0, 4_200, groups=24_000),
+        Round(4_000, 3_600, groups=12_000),
+        Round(0, 4_800, families=1_600, trains_composer=True),
+    ),
     start=Recipe(),
 )
 """What the bundled model was made by: a first round of image encoder and grounding, then all phases."""
@@ -146,27 +123,33 @@ def read_recipe(path: Path | None) -> Recipe:
         raise TrainingError(f"{path} is no recipe ({error}); its fields are {names}.") from error
 
 
+def last_round(recipe: Recipe) -> FurtherRound:
+    """Give the last round of a recipe as one to train by itself.
+
+    Raises:
+        TrainingError: the recipe has no round, or its last one goes on with stage one, which needs what came before.
+    """
+    if not recipe.rounds or recipe.rounds[-1].stage_one_steps:
+        raise TrainingError(
+            "A round by itself is one of stage two alone; expected stage_one_steps 0 in the last round."
+        )
+    return FurtherRound(
+        recipe.rounds[-1],
+        seed=recipe.seed + len(recipe.rounds),
+        rate=recipe.stage_two_rate,
+        batch=recipe.stage_two_batch,
+        near=recipe.stage_two_near,
+        mined=recipe.stage_two_mined,
+        others=recipe.stage_two_others,
+        unseen_groups=recipe.unseen_groups,
+    )
+
+
 def _recipe(values: dict[str, Any]) -> Recipe:
     start, rounds = values.pop("start", None), values.pop("rounds", ())
     return Recipe(
         **values, rounds=tuple(Round(**each) for each in rounds), start=None if start is None else _recipe(start)
     )
-
-
-def drawn_triplets(model: CirModel, folder: Path, *, groups: int, seed: int) -> TripletSet:
-    """Open, or draw and encode by the model, groups in a folder of their own."""
-    with processes().main_process_first():
-        workers = len(os.sched_getaffinity(0))
-        pool = open_pool(folder, groups=groups, size=CATALOG_SMALL.image_size, seed=seed, workers=workers)
-    return pool_triplets(pool.groups, _features_of(model, pool, folder))
-
-
-def _features_of(model: CirModel, pool: Pool, folder: Path) -> PictureFeatures:
-    def read(rows: slice) -> Tensor:
-        return normalised_pixels(pool.pictures[rows], model.device)
-
-    with processes().main_process_first():
-        return compute_features(model.eval(), read, len(pool.pictures), folder)
 
 
 class Run:
@@ -217,7 +200,7 @@ class Run:
         pool = self.pool()
         model = self.fresh_model().to(processes().device)
         pretraining, seconds["pretrain"] = self._pretrain(model, pool)
-        data = pool_triplets(pool.groups, _features_of(model, pool, self.folder))
+        data = pool_triplets(pool.groups, pool_features(model, pool, self.folder))
         seconds["grounding"] = self._ground(model, pool, data)
         if last != "pretrain":
             grounded = {k: v.clone() for k, v in model.composer.text_encoder.state_dict().items()}
@@ -293,7 +276,9 @@ class Run:
             )
         name = f"stage-two-{number}"
         data = self.round_triplets(number, model)
-        reranking.go_on_with(data, similarity_weight=model.sizes.similarity_weight)
+        reranking.go_on_with(
+            data, similarity_weight=model.sizes.similarity_weight, trains_composer=round_.trains_composer
+        )
         seconds[name] = self._run(
             name, reranking.modules, round_.stage_two_steps, recipe.stage_two_rate, reranking.step
         )
@@ -303,38 +288,17 @@ class Run:
     def triplets_before(self, number: int, model: CirModel) -> TripletSet:
         """Open, or draw, the pool's triplets and those of all rounds before one; rounds are numbered from 2."""
         pool = self.pool()
-        first = pool_triplets(pool.groups, _features_of(model, pool, self.folder))
+        first = pool_triplets(pool.groups, pool_features(model, pool, self.folder))
         return join_triplets([first, *(self.round_triplets(earlier, model) for earlier in range(2, number))])
 
     def round_triplets(self, number: int, model: CirModel) -> TripletSet:
         """Open, or draw and encode, what is drawn for one round."""
-        round_, folder = self.recipe.rounds[number - 2], self.folder / f"round-{number}"
-        seed = self.recipe.seed + number - 1
-        if not round_.families:
-            return drawn_triplets(model, folder, groups=round_.groups, seed=seed)
-        with processes().main_process_first():
-            drawn = open_families(folder, families=round_.families, size=CATALOG_SMALL.image_size, seed=seed)
-            features = compute_features(model.eval(), drawn.read, len(drawn.catalog.items), folder)
-        return drawn.triplets(features)
-
-    def unseen_triplets(self, model: CirModel) -> TripletSet:
-        """Open, or draw and encode, the triplets that nothing learns from."""
-        recipe = self.recipe
-        seed = recipe.seed + UNSEEN_SEED
-        return drawn_triplets(model, self.folder / "unseen", groups=recipe.unseen_groups, seed=seed)
+        round_ = self.recipe.rounds[number - 2]
+        return round_triplets(model, self.folder / f"round-{number}", round_, seed=self.recipe.seed + number - 1)
 
     def _fit_similarity(self, model: CirModel, after: str) -> None:
-        """Fit the weight of stage one's cosine on groups that are drawn for this alone, once after each phase."""
-        kept = self.folder / f"{after}.similarity.json"
-        with processes().main_process_first():
-            if not kept.exists():
-                kept.write_text(json.dumps(self._similarity(model, after)) + "\n", encoding="utf-8")
-        model.sizes = replace(model.sizes, similarity_weight=float(json.loads(kept.read_text(encoding="utf-8"))))
-
-    def _similarity(self, model: CirModel, after: str) -> float:
-        weight = fit_similarity_weight(*paired_scores(model, self.unseen_triplets(model), self.tokenizer))
-        logger.info("similarity after %s: stage one's cosine has the weight %.1f", after, weight)
-        return weight
+        unseen = Unseen(self.folder, self.recipe.seed, self.recipe.unseen_groups)
+        fit_similarity(model, self.tokenizer, unseen, self.folder / f"{after}.similarity.json")
 
     def _run(self, name: str, modules: nn.ModuleDict, steps: int, rate: float, losses: BatchLosses) -> int:
         if self.start is not None and name in STARTED_STAGES:

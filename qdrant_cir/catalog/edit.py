@@ -15,7 +15,7 @@ import numpy as np
 from qdrant_cir.catalog.scene import Part, Scene, contrasting_colors, main_part, pick, with_part
 from qdrant_cir.catalog.steps import STEP_KINDS, Step, apply_step, apply_steps, recolourable, sample_step
 
-__all__ = ["EDIT_KINDS", "Edit", "Split", "Step", "apply_step", "hard_negatives", "sample_edit"]
+__all__ = ["EDIT_KINDS", "Edit", "Split", "Step", "apply_step", "edit_between", "hard_negatives", "sample_edit"]
 
 Split = Literal["train", "test"]
 
@@ -98,6 +98,66 @@ def sample_edit(scene: Scene, rng: np.random.Generator, *, split: Split) -> Edit
         target = apply_steps(scene, steps)
         if target != scene:
             return Edit(kind, scene, steps, target)
+
+
+_SINGLE_CHANGES = {
+    ("color",): "recolour",
+    ("pattern_color",): "recolour_pattern",
+    ("pattern",): "repattern",
+    ("pattern", "pattern_color"): "repattern",
+    ("size",): "resize",
+    ("count",): "recount",
+}
+"""Which attributes of a part differ, to the kind of step that changes them."""
+
+
+def edit_between(reference: Scene, target: Scene) -> Edit | None:
+    """Give the edit that makes one product of another, the other way round from :func:`sample_edit`.
+
+    Returns:
+        An edit of one step or two; None where it takes more, where no step can say a change (a part's colour and size
+        at once), or where nothing changes.
+    """
+    if reference.family != target.family:
+        return None
+    names = [slot.name for slot in reference.spec.slots if reference.part(slot.name) != target.part(slot.name)]
+    steps = [_step_between(reference.part(name), target.part(name)) for name in names]
+    found = [step for step in steps if step is not None]
+    if not found or len(found) < len(steps):
+        return None
+    if len(found) > 1 and all(step.kind == "recolour" for step in found):
+        whole = _recolours_as_one(reference, target, found)
+        if whole is not None:
+            return Edit(whole.kind, reference, (whole,), target)
+    if len(found) > 2:
+        return None
+    return Edit(found[0].kind if len(found) == 1 else "two", reference, tuple(found), target)
+
+
+def _step_between(before: Part | None, after: Part | None) -> Step | None:
+    """Give the one step that makes one part of another; None where there is none."""
+    if before is None or after is None:
+        present = before or after
+        kind = "add" if before is None else "remove"
+        return None if present is None else Step(kind, present.name, before, after)
+    names = ("color", "pattern", "pattern_color", "size", "count")
+    kind_of_change = _SINGLE_CHANGES.get(tuple(n for n in names if getattr(before, n) != getattr(after, n)))
+    if kind_of_change is None:
+        return None
+    if before.pattern_color != after.pattern_color and before.pattern != after.pattern != "solid" != before.pattern:
+        return None  # another pattern keeps its colour
+    return Step(kind_of_change, before.name, before, after)
+
+
+def _recolours_as_one(reference: Scene, target: Scene, steps: list[Step]) -> Step | None:
+    """Give several recolourings as a swap of two parts, or as one of the whole product, where they are that."""
+    first, last = steps[0], steps[-1]
+    before = [step.before.color for step in (last, first) if step.before]
+    if len(steps) == 2 and [step.after.color for step in steps if step.after] == before:
+        return Step("swap", first.part, first.before, first.after, last.part)
+    if len(steps) == len(reference.parts) and len({part.color for part in target.parts}) == 1:
+        return Step("recolour_all", first.part, first.before, first.after)
+    return None
 
 
 def _off_by_one(scene: Scene, rng: np.random.Generator) -> Scene | None:

@@ -34,7 +34,7 @@ TINY = Recipe(
     stage_one_batch=4,
     stage_two_steps=1,
     stage_two_batch=3,
-    rounds=(Round(0, 1, groups=24), Round(1, 1, families=1)),
+    rounds=(Round(0, 1, groups=24), Round(1, 1, families=1, trains_composer=True)),
     unseen_groups=12,
 )
 

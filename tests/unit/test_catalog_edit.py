@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 
-from qdrant_cir.catalog.edit import EDIT_KINDS, hard_negatives, sample_edit
+from qdrant_cir.catalog.edit import EDIT_KINDS, edit_between, hard_negatives, sample_edit
 from qdrant_cir.catalog.scene import Part, Scene, distance, sample_scene
 from qdrant_cir.catalog.steps import Step, apply_step, apply_steps
 
@@ -105,3 +106,26 @@ def test_negatives_that_are_not_allowed_are_left_out() -> None:
         HANDBAG, edit, rng, n=8, allow=lambda scene: scene.parts[0].color == HANDBAG.parts[0].color
     )
     assert all(negative.parts[0].color == "red" for negative in negatives)
+
+
+def test_the_edit_between_two_products_is_the_one_that_made_them() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(2000):
+        scene = sample_scene(rng)
+        edit = sample_edit(scene, rng, split="train")
+        found = edit_between(scene, edit.target)
+        assert found is not None
+        assert found.kind == edit.kind
+        assert apply_steps(scene, found.steps) == edit.target
+
+
+def test_there_is_no_edit_between_products_that_two_steps_do_not_make_of_each_other() -> None:
+    green = replace(BODY, color="green")
+    assert edit_between(HANDBAG, HANDBAG) is None
+    assert edit_between(HANDBAG, Scene("mug", (BODY,))) is None
+    assert edit_between(HANDBAG, Scene("handbag", (replace(green, pattern="striped"), FLAP, STRAP, BUTTONS))) is None
+    long, many = replace(STRAP, size="long"), replace(BUTTONS, count=3)
+    assert edit_between(HANDBAG, Scene("handbag", (green, FLAP, long, many))) is None
+    two = edit_between(HANDBAG, Scene("handbag", (BODY, FLAP, long, many)))
+    assert two is not None
+    assert [step.kind for step in two.steps] == ["resize", "recount"]
