@@ -26,7 +26,7 @@ from benchmarks.machine import LoadMeter, describe_machine, write_json
 from onnx_export.checkpoints import read_sizes
 from onnx_export.models import BLIP_BASE, ModelSizes, build_model
 from onnx_export.training.tokenizer import build_tokenizer
-from qdrant_cir.sessions import available_threads
+from qdrant_cir.cores import available_threads
 
 SECONDS_BETWEEN_LOOKS = 0.02
 

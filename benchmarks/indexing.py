@@ -31,11 +31,11 @@ import numpy as np
 from benchmarks.machine import LoadMeter, alternate, describe_machine, median_ratio, processor_name, write_json
 from qdrant_cir.bundle import Bundle, default_bundle_path, load_bundle
 from qdrant_cir.collection import Collection
+from qdrant_cir.cores import available_threads
 from qdrant_cir.image_encoder import ImageEncoder
 from qdrant_cir.image_sources import ImageRecord, read_folder
 from qdrant_cir.indexer import Indexer
 from qdrant_cir.preprocess import load_image, preprocess
-from qdrant_cir.sessions import available_threads
 from qdrant_cir.stores.edge import EdgeStore
 from qdrant_cir.types import Float32, Precision
 

@@ -24,8 +24,9 @@ import numpy as np
 
 from benchmarks.machine import LoadMeter, describe_machine
 from qdrant_cir.bundle import ModelSizes, default_bundle_path, load_bundle
+from qdrant_cir.cores import available_threads
 from qdrant_cir.reranker import Reranker
-from qdrant_cir.sessions import Session, available_threads, open_graph, open_session
+from qdrant_cir.sessions import Session, open_graph, open_session
 from qdrant_cir.token_codec import quantize
 from qdrant_cir.types import ComposedQuery, StoredTokens
 

@@ -11,11 +11,12 @@ from time import perf_counter
 import numpy as np
 
 from qdrant_cir.bundle import Bundle
+from qdrant_cir.cores import available_threads
 from qdrant_cir.effort import StopRule
 from qdrant_cir.errors import TokensError
 from qdrant_cir.gallery_points import HitTokens
 from qdrant_cir.reranker import DEFAULT_CHUNK, Reranker
-from qdrant_cir.sessions import ExecutionProvider, available_threads, open_graph
+from qdrant_cir.sessions import ExecutionProvider, open_graph
 from qdrant_cir.token_form import TokenForm
 from qdrant_cir.types import ComposedQuery, Float32, Precision, RerankMode, StoredTokens
 

@@ -22,9 +22,17 @@ class Composer:
         self._tokenizer = tokenizer
 
     @classmethod
-    def open(cls, bundle: Bundle, *, provider: ExecutionProvider = "auto", threads: int | None = None) -> Composer:
+    def open(
+        cls,
+        bundle: Bundle,
+        *,
+        provider: ExecutionProvider = "auto",
+        threads: int | None = None,
+        captures: bool = False,
+    ) -> Composer:
         """Load graph and tokenizer; the rest as :func:`qdrant_cir.sessions.open_graph`."""
-        return cls(open_graph(bundle, "composer", provider=provider, threads=threads), TextTokenizer(bundle))
+        session = open_graph(bundle, "composer", provider=provider, threads=threads, captures=captures)
+        return cls(session, TextTokenizer(bundle))
 
     def compose(self, reference_tokens: Float32, texts: Sequence[str]) -> list[ComposedQuery]:
         """Compose a batch in one run.

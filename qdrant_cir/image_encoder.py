@@ -32,6 +32,7 @@ class ImageEncoder:
         *,
         provider: ExecutionProvider = "auto",
         threads: int | None = None,
+        captures: bool = False,
         precision: Precision = "float32",
     ) -> ImageEncoder:
         """Load the graph or both of a bundle; arguments and errors as :func:`qdrant_cir.sessions.open_graph`."""
@@ -39,7 +40,15 @@ class ImageEncoder:
         if bundle.has_candidate_encoder:
             names.append("candidate_encoder")
         sessions = [
-            open_graph(bundle, name, provider=provider, threads=threads, shrinks_arena=True, precision=precision)
+            open_graph(
+                bundle,
+                name,
+                provider=provider,
+                threads=threads,
+                shrinks_arena=True,
+                captures=captures,
+                precision=precision,
+            )
             for name in names
         ]
         return cls(*sessions, precision=precision)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib
 import logging
-import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -15,13 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_cir.bundle import Bundle, GraphName, TensorSpec, contract_tensors
+from qdrant_cir.captured_runs import CapturedRuns
+from qdrant_cir.cores import available_threads
 from qdrant_cir.errors import BundleError, InputError, MissingExtraError, ProviderError
 from qdrant_cir.types import Precision
 
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["ExecutionProvider", "Session", "available_threads", "open_graph", "open_session"]
+__all__ = ["ExecutionProvider", "Session", "open_graph", "open_session"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,13 +36,19 @@ _DTYPES: Mapping[str, str] = {
 _CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
 _DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 class Session:
     """One loaded graph. :meth:`run` may be called from several threads at once."""
 
-    def __init__(self, path: Path, session: onnxruntime.InferenceSession, *, shrinks_arena: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        session: onnxruntime.InferenceSession,
+        *,
+        shrinks_arena: bool,
+        captures: bool = False,
+    ) -> None:
         """Describe an open onnxruntime session; use :func:`open_session`."""
         import onnxruntime
 
@@ -53,6 +59,11 @@ class Session:
         self.inputs = tuple(_described(tensor) for tensor in session.get_inputs())
         self.outputs = tuple(_described(tensor) for tensor in session.get_outputs())
         self._output_names = [tensor.name for tensor in self.outputs]
+        self._captured = None
+        if captures and self.provider == "cuda":
+            self._captured = CapturedRuns(
+                onnxruntime, session, inputs=self.inputs, outputs=self.outputs, device=self.provider
+            )
         if shrinks_arena and self.provider == "cpu":
             self._options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
 
@@ -72,6 +83,8 @@ class Session:
         from onnxruntime.capi import onnxruntime_pybind11_state as states
 
         try:
+            if self._captured is not None:
+                return self._captured.run(inputs) or self._captured.run_usually(inputs)
             if self.provider == "cuda":
                 return self.run_bound(inputs)
             values = self._session.run(self._output_names, dict(inputs), self._options)
@@ -106,6 +119,7 @@ def open_session(
     provider: ExecutionProvider = "auto",
     threads: int | None = None,
     shrinks_arena: bool = False,
+    captures: bool = False,
 ) -> Session:
     """Load an ONNX file.
 
@@ -114,6 +128,8 @@ def open_session(
         provider: ``auto`` takes CUDA where it works and the CPU elsewhere, and logs which.
         threads: for one run; by default as many as :func:`available_threads` counts.
         shrinks_arena: give memory back after every run; for graphs whose runs differ much in size.
+        captures: on CUDA, record a run of every shape as a CUDA graph and replay it; for small graphs whose runs have
+            few shapes. Where the graph cannot be recorded, it runs as usual, and the log says so.
 
     Raises:
         MissingExtraError: onnxruntime is not installed.
@@ -141,8 +157,12 @@ def open_session(
             f"{', '.join(ort.get_available_providers())}). Uninstall onnxruntime, then "
             'pip install "qdrant-cir[gpu]", or use provider="cpu".'
         )
-    providers = [_CUDA, _CPU] if provider != "cpu" and cuda_is_built_in else [_CPU]
-    session = Session(path, _loaded(ort, path, options, providers), shrinks_arena=shrinks_arena)
+    uses_cuda = provider != "cpu" and cuda_is_built_in
+    loaded = _recordable(ort, path, options) if captures and uses_cuda else None
+    captures = loaded is not None
+    if loaded is None:
+        loaded = _loaded(ort, path, options, [_CUDA, _CPU] if uses_cuda else [_CPU])
+    session = Session(path, loaded, shrinks_arena=shrinks_arena, captures=captures)
     if provider == "cuda" and session.provider != "cuda":
         raise ProviderError(
             "CUDA was asked for, but onnxruntime could not start it and offers the CPU only. Check "
@@ -161,6 +181,7 @@ def open_graph(
     provider: ExecutionProvider = "auto",
     threads: int | None = None,
     shrinks_arena: bool = False,
+    captures: bool = False,
     precision: Precision = "float32",
 ) -> Session:
     """Load a graph of a bundle and check what it really takes and gives; arguments as :func:`open_session`.
@@ -173,7 +194,7 @@ def open_graph(
         MissingExtraError, ProviderError, InputError: as :func:`open_session`.
     """
     path = bundle.graph_path(name, precision)
-    session = open_session(path, provider=provider, threads=threads, shrinks_arena=shrinks_arena)
+    session = open_session(path, provider=provider, threads=threads, shrinks_arena=shrinks_arena, captures=captures)
     expected = contract_tensors(name, bundle.manifest.sizes)
     for side, wanted, found in (
         ("inputs", expected.inputs, session.inputs),
@@ -188,39 +209,6 @@ def open_graph(
                 f"the graph has {_tensors(found)}. Export the bundle again."
             )
     return session
-
-
-def available_threads() -> int:
-    """Count the cores this process may use: the least of its affinity and its cgroups' quotas, at least 1."""
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quotas = [_quota(folder) for folder in _cgroup_folders()]
-    return max(1, min([affinity, *(math.ceil(quota) for quota in quotas if quota is not None)]))
-
-
-def _cgroup_folders() -> list[Path]:
-    """List the folders whose quotas bind this process: its own cgroup and all above it."""
-    try:
-        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
-    own = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), "")
-    folder = _CGROUP / own
-    return [folder, *(parent for parent in folder.parents if parent.is_relative_to(_CGROUP)), _CGROUP / "cpu"]
-
-
-def _quota(folder: Path) -> float | None:
-    """Read the CPU quota of a cgroup in cores, in the format of version 2 or 1; None where there is none."""
-    try:
-        if (folder / "cpu.max").is_file():
-            quota, period = (folder / "cpu.max").read_text(encoding="ascii").split()
-        else:
-            quota = (folder / "cpu.cfs_quota_us").read_text(encoding="ascii").strip()
-            period = (folder / "cpu.cfs_period_us").read_text(encoding="ascii").strip()
-    except (OSError, ValueError):
-        return None
-    if not quota.isdigit() or not period.isdigit() or int(quota) == 0 or int(period) == 0:
-        return None
-    return int(quota) / int(period)
 
 
 def _onnxruntime() -> ModuleType:
@@ -248,6 +236,20 @@ def _is_installed(distribution: str) -> bool:
     except metadata.PackageNotFoundError:
         return False
     return True
+
+
+def _recordable(
+    ort: ModuleType, path: Path, options: onnxruntime.SessionOptions
+) -> onnxruntime.InferenceSession | None:
+    """Load a graph so that CUDA can record its runs; None where it cannot."""
+    providers = [(_CUDA, {"enable_cuda_graph": "1"}), _CPU]
+    try:
+        session = ort.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
+    # Its errors share no base class below Exception.
+    except Exception as error:
+        logger.warning("%s: its runs cannot be recorded as CUDA graphs (%s)", path.name, _first_line(error))
+        return None
+    return session if _CUDA in session.get_providers() else None
 
 
 def _loaded(

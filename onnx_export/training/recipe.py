@@ -99,7 +99,7 @@ BUNDLED = Recipe(
     rounds=(
         Round(0, 4_200, groups=24_000),
         Round(4_000, 3_600, groups=12_000),
-        Round(0, 4_800, families=1_600, trains_composer=True),
+        Round(0, 3_000, families=1_600, trains_composer=True, mined_depth=40),
     ),
     start=Recipe(),
 )
@@ -277,7 +277,10 @@ class Run:
         name = f"stage-two-{number}"
         data = self.round_triplets(number, model)
         reranking.go_on_with(
-            data, similarity_weight=model.sizes.similarity_weight, trains_composer=round_.trains_composer
+            data,
+            similarity_weight=model.sizes.similarity_weight,
+            trains_composer=round_.trains_composer,
+            mined_depth=round_.mined_depth,
         )
         seconds[name] = self._run(
             name, reranking.modules, round_.stage_two_steps, recipe.stage_two_rate, reranking.step

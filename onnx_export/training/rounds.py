@@ -23,7 +23,7 @@ from onnx_export.training.pool import Pool, open_pool
 from onnx_export.training.pretrain import normalised_pixels
 from onnx_export.training.processes import describe_machine, processes
 from onnx_export.training.similarity import fit_similarity_weight, paired_scores
-from onnx_export.training.stages import StageTwo
+from onnx_export.training.stages import MINED_DEPTH, StageTwo
 from onnx_export.training.triplets import TripletSet, pool_triplets
 from onnx_export.training.updates import Schedule
 from qdrant_cir.types import JsonObject, JsonValue
@@ -48,6 +48,7 @@ class Round:
         groups: triplets with six pictures each, drawn for this round where there are no families.
         families: families of some thirty variants each, drawn for this round; any two variants are a query.
         trains_composer: whether the composer learns from stage two's loss, its query vectors held where they are.
+        mined_depth: how many of stage one's best the mined candidates are drawn from.
     """
 
     stage_one_steps: int
@@ -55,6 +56,7 @@ class Round:
     groups: int = 0
     families: int = 0
     trains_composer: bool = False
+    mined_depth: int = MINED_DEPTH
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +162,7 @@ def train_further_round(folder: Path, start: ModelFolder, further: FurtherRound)
         data,
         similarity_weight=model.sizes.similarity_weight,
         trains_composer=further.round_.trains_composer,
+        mined_depth=further.round_.mined_depth,
     )
     stage.modules.train()
     schedule = Schedule(further.round_.stage_two_steps, further.rate)

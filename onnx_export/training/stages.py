@@ -113,7 +113,7 @@ class StageTwo:
     """The re-ranker: softmax over one target and several kinds of wrong candidates.
 
     Wrong are the pictures known to be near (``near``), some that stage one ranks high (``mined``, drawn from its best
-    ``MINED_DEPTH`` with chances falling as the inverse of the rank), and targets of other queries (``others``).
+    ``mined_depth`` with chances falling as the inverse of the rank), and targets of other queries (``others``).
 
     With a ``similarity_weight`` there is a second loss of the same form, for the sum of the score and so many times
     stage one's cosine. It is of use on triplets that stage one has not learnt: there the cosine's mistakes show.
@@ -137,7 +137,7 @@ class StageTwo:
         self.model, self.data, self.tokenizer, self.device = model, data, tokenizer, model.device
         self.seed, self.batch = seed, min(batch, len(data.triplets))
         self.near, self.mined, self.others = near, mined, others
-        self.similarity_weight = 0.0
+        self.similarity_weight, self.mined_depth = 0.0, MINED_DEPTH
         self.stage_one = model.composer
         self.modules = nn.ModuleDict({"reranker": model.reranker})
         self.keys: list[str] = []
@@ -149,15 +149,23 @@ class StageTwo:
                 head = nn.Linear(2 * model.sizes.text_width, len(self.keys))
             self.modules["mismatch"] = head.to(self.device)
 
-    def go_on_with(self, data: TripletSet, *, similarity_weight: float, trains_composer: bool = False) -> None:
+    def go_on_with(
+        self,
+        data: TripletSet,
+        *,
+        similarity_weight: float,
+        trains_composer: bool = False,
+        mined_depth: int = MINED_DEPTH,
+    ) -> None:
         """Learn from other triplets from now on.
 
         Args:
             data: the triplets.
             similarity_weight: above 0, the score is also learnt with the cosine beside it.
             trains_composer: whether the composer learns too; its query vectors stay what they are now.
+            mined_depth: how many of stage one's best the mined candidates are drawn from.
         """
-        self.data, self.similarity_weight = data, similarity_weight
+        self.data, self.similarity_weight, self.mined_depth = data, similarity_weight, mined_depth
         self.codes = attribute_codes(data.attributes, self.keys)[1] if self.keys and data.attributes else None
         self.stage_one = self.model.composer
         if "composer" in self.modules:
@@ -182,7 +190,7 @@ class StageTwo:
         if "composer" in self.modules:
             moved, states = self.model.composer(ids, mask, reference)
             losses["vectors"] = VECTORS_WEIGHT * (1 - (moved * query).sum(-1)).mean()
-        best = similarity.topk(min(MINED_DEPTH, similarity.shape[1])).indices.cpu().numpy()
+        best = similarity.topk(min(self.mined_depth, similarity.shape[1])).indices.cpu().numpy()
         candidates = np.stack([self._candidates(i, triplets, best[i], rng) for i in range(len(triplets))])
         rows, places = np.unique(candidates, return_inverse=True)
         pairs = torch.arange(len(triplets), device=self.device).repeat_interleave(candidates.shape[1])

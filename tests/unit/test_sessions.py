@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -12,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qdrant_cir import sessions
 from qdrant_cir.bundle import TensorSpec, load_bundle
 from qdrant_cir.errors import BundleError, InputError, MissingExtraError, ProviderError
-from qdrant_cir.sessions import Session, available_threads, open_graph, open_session
+from qdrant_cir.sessions import Session, open_graph, open_session
 
 
 @pytest.fixture(scope="module")
@@ -143,36 +141,3 @@ def test_every_graph_of_a_bundle_opens(tiny_bundle: Path) -> None:
     bundle = load_bundle(tiny_bundle)
     for name in bundle.manifest.graphs:
         assert open_graph(bundle, name, provider="cpu", threads=1).provider == "cpu"
-
-
-# threads
-
-
-def quota_folder(tmp_path: Path, files: dict[str, str]) -> Path:
-    for name, content in files.items():
-        (tmp_path / name).write_text(content)
-    return tmp_path
-
-
-@pytest.mark.parametrize(
-    ("files", "cores"),
-    [
-        ({"cpu.max": "150000 100000\n"}, 1.5),
-        ({"cpu.max": "max 100000\n"}, None),
-        ({"cpu.cfs_quota_us": "400000\n", "cpu.cfs_period_us": "100000\n"}, 4.0),
-        ({"cpu.cfs_quota_us": "-1\n", "cpu.cfs_period_us": "100000\n"}, None),
-        ({"cpu.max": "nonsense"}, None),
-        ({}, None),
-    ],
-)
-def test_a_cgroup_quota_is_read_in_cores(tmp_path: Path, files: dict[str, str], cores: float | None) -> None:
-    assert sessions._quota(quota_folder(tmp_path, files)) == cores
-
-
-def test_the_quota_bounds_the_threads_and_is_rounded_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    affinity = len(os.sched_getaffinity(0))
-    quota_folder(tmp_path, {"cpu.max": "50000 100000"})
-    monkeypatch.setattr(sessions, "_cgroup_folders", lambda: [tmp_path])
-    assert available_threads() == 1
-    (tmp_path / "cpu.max").write_text("99900000 100000")
-    assert available_threads() == affinity

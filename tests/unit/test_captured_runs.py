@@ -1,0 +1,95 @@
+"""Runs through kept buffers give what ordinary runs give, whatever the shape, the order and the thread."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qdrant_cir import captured_runs
+from qdrant_cir.captured_runs import CapturedRuns
+from qdrant_cir.sessions import Session, open_session
+
+onnxruntime = pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture
+def composer(tiny_bundle: Path) -> Session:
+    return open_session(tiny_bundle / "onnx" / "composer.onnx", provider="cpu", threads=1)
+
+
+def captured(session: Session) -> CapturedRuns:
+    return CapturedRuns(onnxruntime, session._session, inputs=session.inputs, outputs=session.outputs, device="cpu")
+
+
+def texts(session: Session, length: int, seed: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    tokens = next(tensor.shape for tensor in session.inputs if tensor.name == "reference_tokens")
+    return {
+        "input_ids": rng.integers(5, 16, (1, length)),
+        "attention_mask": np.ones((1, length), np.int64),
+        "reference_tokens": rng.standard_normal((1, *tokens[1:]), dtype=np.float32),
+    }
+
+
+def test_replayed_runs_give_what_usual_ones_give_for_every_shape(composer: Session) -> None:
+    runs = captured(composer)
+    for seed, length in enumerate((3, 7, 3, 1, 7, 3)):
+        given = texts(composer, length, seed)
+        found, expected = runs.run(given), composer.run(given)
+        assert found is not None
+        for name in expected:
+            np.testing.assert_array_equal(found[name], expected[name])
+
+
+def test_an_answer_is_not_overwritten_by_the_next_run(composer: Session) -> None:
+    runs = captured(composer)
+    first = texts(composer, 4, seed=1)
+    runs.run(first)
+    kept = runs.run(first)
+    assert kept is not None
+    before = kept["query_vectors"].copy()
+    runs.run(texts(composer, 4, seed=2))
+    np.testing.assert_array_equal(kept["query_vectors"], before)
+
+
+def test_threads_take_turns(composer: Session) -> None:
+    runs = captured(composer)
+    given = [texts(composer, 2 + seed % 3, seed) for seed in range(24)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(runs.run, given))
+    for answer, inputs in zip(found, given, strict=True):
+        assert answer is not None
+        np.testing.assert_array_equal(answer["query_vectors"], composer.run(inputs)["query_vectors"])
+
+
+def test_shapes_beyond_the_most_are_left_to_usual_runs(composer: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(captured_runs, "MOST_SHAPES", 2)
+    runs = captured(composer)
+    found = [runs.run(texts(composer, length, seed=1)) is not None for length in (1, 2, 3, 1)]
+    assert found == [True, True, False, True]
+
+
+def test_a_device_whose_recorded_runs_differ_is_left_to_usual_runs(
+    composer: Session, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    runs = captured(composer)
+    replay = CapturedRuns._replay
+
+    def wrong(self: CapturedRuns, buffers: object, inputs: object) -> dict[str, np.ndarray]:
+        return {name: value + 1 for name, value in replay(self, buffers, inputs).items()}  # type: ignore[arg-type]
+
+    monkeypatch.setattr(CapturedRuns, "_replay", wrong)
+    given = texts(composer, 3, seed=1)
+    first = runs.run(given)
+    assert first is not None
+    np.testing.assert_array_equal(first["query_vectors"], composer.run(given)["query_vectors"])
+    assert not runs.is_trusted
+    assert runs.run(given) is None
+    assert "CUDA graphs are not used" in caplog.text
+
+
+def test_runs_with_missing_inputs_are_left_to_the_session_which_says_what_is_missing(composer: Session) -> None:
+    assert captured(composer).run({"input_ids": np.zeros((1, 2), np.int64)}) is None
