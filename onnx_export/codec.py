@@ -35,21 +35,18 @@ from qdrant_cir.bundle import (
     sorted_digests,
     write_manifest,
 )
-from qdrant_cir.errors import CirError
-from qdrant_cir.image_encoder import ImageEncoder
 from qdrant_cir.image_sources import ImageRecord, RejectedRow
-from qdrant_cir.preprocess import load_image, preprocess
 from qdrant_cir.reranker import Reranker
 from qdrant_cir.token_compression import TokenProjection, write_projection
 from qdrant_cir.token_form import TokenForm
-from qdrant_cir.types import ComposedQuery, Float32, StoredTokens
+from qdrant_cir.token_loss import encode_pictures, fitting_record, lost_share
+from qdrant_cir.types import ComposedQuery, StoredTokens
 
 logger = logging.getLogger(__name__)
 
 PROJECTION_FILE = "token_projection.npz"
 LEAST_PICTURES = 20
 MOST_BYTES = 24_000
-_BATCH = 16
 _LAST_VERSION = 2**16 - 1
 _TOLERANCE = 1e-4
 _CHECKED_CANDIDATES, _CHECKED_LENGTH = 12, 9
@@ -105,6 +102,7 @@ def fit_codec(
     Raises:
         BundleError: the bundle is missing or damaged.
         CheckpointError: its weights cannot be read back into torch.
+        InputError: no picture can be read.
         ExportError: it compresses already, ``out`` exists, there are too few pictures, or a size is out of range.
         VerificationError: the new graph does not give what torch gives; nothing is written then.
     """
@@ -119,7 +117,11 @@ def fit_codec(
     if not 3 <= rows <= sizes.token_rows:
         raise ExportError(f"Cannot store {sizes.token_rows} tokens in {rows} rows; give 3 to {sizes.token_rows}.")
     model = read_bundle_model(bundle)
-    tokens, skipped = _tokens_of(bundle, records, encoded)
+    found = encode_pictures(bundle, records, encoded=encoded)
+    tokens = found.tokens
+    if len(tokens) < LEAST_PICTURES:
+        named = "".join(f" {name}: {reason}" for name, reason in list(found.skipped.items())[:3])
+        raise ExportError(f"{len(tokens)} pictures could be read; fitting needs at least {LEAST_PICTURES}.{named}")
     held_out = tokens[::10]
     fitted = np.delete(tokens, np.s_[::10], axis=0).reshape(-1, sizes.token_dims)
     metric = reading_metric(model.model)
@@ -129,16 +131,18 @@ def fit_codec(
         made = _write(bundle, model, projection, rows, Path(scratch) / "bundle")
         form, exact = TokenForm(made), TokenForm(bundle)
         small = [form.encode(image) for image in held_out]
+        restored = form.restore(form.decode(small))
+        _record(made, len(tokens), lost_share(held_out, restored))
         fit = FittedCodec(
             folder=out,
             pictures=len(tokens),
-            skipped=skipped,
+            skipped=dict(found.skipped),
             rows=rows,
             dims=dims,
             version=form.version,
             bytes_before=len(exact.encode(tokens[0])),
             bytes_after=len(small[0]),
-            lost=_lost(held_out, form.restore(form.decode(small)), metric),
+            lost=lost_share(held_out, restored, metric),
             difference=_verify(made, model, form, form.decode(small[:_CHECKED_CANDIDATES])),
         )
         made.folder.rename(out)
@@ -156,33 +160,6 @@ def default_form(rows: int, dims: int) -> tuple[int, int]:
         if form[0] * form[1] <= MOST_BYTES:
             break
     return form
-
-
-def _tokens_of(
-    bundle: Bundle, records: Sequence[ImageRecord | RejectedRow], encoded: Callable[[int], object]
-) -> tuple[Float32, dict[str, str]]:
-    """Encode pictures as stage two reads them: float32 [P, N, C]; and what could not be read."""
-    encoder, spec = ImageEncoder.open(bundle, provider="cpu"), bundle.manifest.preprocessing
-    skipped: dict[str, str] = {}
-    pixels: list[Float32] = []
-    tokens: list[Float32] = []
-    for number, record in enumerate(records, start=1):
-        if isinstance(record, RejectedRow):
-            skipped[record.place] = record.reason
-        else:
-            try:
-                pixels.append(preprocess(load_image(record.image), spec))
-            except CirError as error:
-                skipped[record.image_id] = str(error)
-        if pixels and (len(pixels) == _BATCH or number == len(records)):
-            tokens.append(encoder.encode(np.stack(pixels)).candidate_tokens)
-            pixels.clear()
-        encoded(1)
-    count = sum(map(len, tokens))
-    if count < LEAST_PICTURES:
-        named = "".join(f" {name}: {reason}" for name, reason in list(skipped.items())[:3])
-        raise ExportError(f"{count} pictures could be read; fitting needs at least {LEAST_PICTURES}.{named}")
-    return np.concatenate(tokens), skipped
 
 
 def _write(bundle: Bundle, model: ModelFolder, projection: TokenProjection, rows: int, folder: Path) -> Bundle:
@@ -226,18 +203,10 @@ def _version_of(projection: TokenProjection, rows: int) -> int:
     return int.from_bytes(digest[:4], "little") % _LAST_VERSION + 1
 
 
-def _lost(tokens: Float32, restored: Float32, metric: Float32) -> float:
-    """Say which share of the variance of tokens [P, N, C] is lost, as the metric measures it; a lower bound.
-
-    Restored tokens come in another order, but attention cares for none; so each is compared with its nearest.
-    """
-    root, mean, lost, total = np.linalg.cholesky(metric), tokens.mean(axis=(0, 1)), 0.0, 0.0
-    for image, back in zip((tokens - mean) @ root, (restored - mean) @ root, strict=True):
-        lengths, others = np.square(image).sum(1), np.square(back).sum(1)
-        squares = lengths[:, None] + others[None] - 2 * (image @ back.T)
-        lost += float(squares.min(axis=1).clip(0).sum())
-        total += float(lengths.sum())
-    return lost / total
+def _record(made: Bundle, pictures: int, lost: float) -> None:
+    """Keep in the manifest what is lost, to which what comes later is compared."""
+    provenance = {**made.manifest.provenance, **fitting_record(pictures, lost)}
+    write_manifest(made.folder, replace(made.manifest, provenance=provenance))
 
 
 def _verify(made: Bundle, model: ModelFolder, form: TokenForm, stored: StoredTokens) -> float:

@@ -12,6 +12,7 @@ from qdrant_cir.cli.calibrate import calibrate
 from qdrant_cir.cli.catalog import catalog_app
 from qdrant_cir.cli.evaluate import evaluation_app
 from qdrant_cir.cli.exit_codes import describe_exit_codes
+from qdrant_cir.cli.fit_codec import fit_codec
 from qdrant_cir.cli.options import (
     ApiKeyOption,
     BundleOption,
@@ -112,6 +113,7 @@ def index(
 
 app.command()(search)
 app.command()(calibrate)
+app.command("fit-codec")(fit_codec)
 
 
 @app.command()

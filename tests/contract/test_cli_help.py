@@ -11,7 +11,17 @@ from typer.testing import CliRunner
 
 from qdrant_cir.cli import app
 
-COMMANDS = [["index"], ["search"], ["calibrate"], ["info"], ["delete"], ["demo"], ["catalog"], ["catalog", "build"]]
+COMMANDS = [
+    ["index"],
+    ["search"],
+    ["calibrate"],
+    ["fit-codec"],
+    ["info"],
+    ["delete"],
+    ["demo"],
+    ["catalog"],
+    ["catalog", "build"],
+]
 
 
 def test_the_committed_page_is_what_the_command_generates() -> None:

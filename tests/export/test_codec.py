@@ -1,11 +1,14 @@
 """Compressed tokens: where nothing is lost no score changes, and a fitted bundle is indexed and searched."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import Result
 from PIL import Image
+from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch", reason="needs torch: pip install 'qdrant-cir[export]'")
 
@@ -21,7 +24,10 @@ from onnx_export.token_projection import fit_projection, reading_metric  # noqa:
 from onnx_export.training.tokenizer import build_tokenizer  # noqa: E402
 from qdrant_cir import Indexer, Query, Retriever  # noqa: E402
 from qdrant_cir.bundle import load_bundle  # noqa: E402
+from qdrant_cir.cli import app  # noqa: E402
+from qdrant_cir.errors import BundleError, InputError  # noqa: E402
 from qdrant_cir.image_sources import ImageRecord, read_folder  # noqa: E402
+from qdrant_cir.token_loss import TokenLoss, measure_loss  # noqa: E402
 from qdrant_cir.types import Float32  # noqa: E402
 
 IDS = torch.tensor([[3, 9, 27, 4]])
@@ -156,3 +162,46 @@ def test_a_compressed_bundle_is_not_read_back_into_torch(fitted: FittedCodec) ->
 
     with pytest.raises(CheckpointError, match="compressed"):
         read_bundle_model(load_bundle(fitted.folder))
+
+
+def test_a_fitted_bundle_knows_what_it_lost_and_plain_pictures_lose_less(
+    fitted: FittedCodec, pictures: Path, tmp_path: Path
+) -> None:
+    bundle = load_bundle(fitted.folder)
+    same = measure_loss(bundle, list(read_folder(pictures)))
+    assert same.pictures == 24
+    assert same.lost_when_fitted == pytest.approx(same.lost, rel=0.5)
+    for number in range(4):
+        Image.new("RGB", (64, 64), (60 * number, 100, 200)).save(tmp_path / f"{number}.png")
+    assert measure_loss(bundle, list(read_folder(tmp_path))).lost < same.lost
+
+
+def test_a_gallery_has_drifted_where_half_as_much_again_is_lost() -> None:
+    assert TokenLoss(10, {}, lost=0.16, lost_when_fitted=0.1).has_drifted
+    assert not TokenLoss(10, {}, lost=0.14, lost_when_fitted=0.1).has_drifted
+    assert not TokenLoss(10, {}, lost=0.9, lost_when_fitted=None).has_drifted
+
+
+def test_loss_is_asked_of_fitted_bundles_and_of_pictures_that_can_be_read(
+    bundle: Path, fitted: FittedCodec, pictures: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(BundleError, match="stores all tokens"):
+        measure_loss(load_bundle(bundle), list(read_folder(pictures)))
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match="None of 1 pictures could be read"):
+        measure_loss(load_bundle(fitted.folder), list(read_folder(tmp_path)))
+
+
+def test_the_command_fits_a_bundle_and_checks_it(bundle: Path, pictures: Path, tmp_path: Path) -> None:
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(app, ["fit-codec", *arguments])
+
+    small = tmp_path / "small"
+    assert run(str(bundle), "--gallery", str(pictures)).exit_code == 3
+    made = run(str(bundle), "--gallery", str(pictures), "--out", str(small), "--rows", "6", "--dims", "10", "--json")
+    assert made.exit_code == 0, made.stderr
+    assert json.loads(made.stdout) == {"bundle": str(small)}
+    told = run(str(small), "--gallery", str(pictures), "--check", "--json")
+    assert told.exit_code == 0, told.stderr
+    assert json.loads(told.stdout)["pictures"] == 24
+    assert "it still fits" in run(str(small), "--gallery", str(pictures), "--check").stdout
