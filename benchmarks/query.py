@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--depths", type=int, nargs="+", default=[0, 50, 100])
     parser.add_argument("--confidence", type=float, help="end re-ranking early, as the calibration says")
     parser.add_argument("--calibration", type=Path, help="of `qdrant-cir calibrate`, for --confidence")
+    parser.add_argument("--cuda-graphs", action="store_true", help="on a GPU: record and replay the small stages")
     arguments = parser.parse_args()
     effort = read_effort(arguments.confidence, arguments.calibration, None)
     if (arguments.store is None) != (arguments.grow_to is None):
@@ -63,7 +64,13 @@ def main() -> None:
         f"{'reference':9} {'K':>4}  " + "".join(f"{step:>10}" for step in STEPS) + f"{'p95':>10}{'p99':>10}{'ratio':>8}"
     )
     load = LoadMeter()
-    with Retriever.open(COLLECTION, store=store, bundle=arguments.bundle, precision=arguments.precision) as retriever:
+    with Retriever.open(
+        COLLECTION,
+        store=store,
+        bundle=arguments.bundle,
+        precision=arguments.precision,
+        cuda_graphs=arguments.cuda_graphs,
+    ) as retriever:
         for by_id in (False, True):
             base = 0.0
             for depth in arguments.depths:

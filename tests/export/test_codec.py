@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch", reason="needs torch: pip install 'qdrant-ci
 
 from tiny_sizes import SIZES  # noqa: E402
 
+from benchmarks.codec import DIM_SIXTEENTHS, ROW_SHARES, frontier  # noqa: E402
 from onnx_export.codec import FittedCodec, default_form, fit_codec  # noqa: E402
 from onnx_export.errors import CheckpointError, ExportError  # noqa: E402
 from onnx_export.export import BundleDescription, export_bundle  # noqa: E402
@@ -205,3 +206,12 @@ def test_the_command_fits_a_bundle_and_checks_it(bundle: Path, pictures: Path, t
     assert told.exit_code == 0, told.stderr
     assert json.loads(told.stdout)["pictures"] == 24
     assert "it still fits" in run(str(small), "--gallery", str(pictures), "--check").stdout
+
+
+def test_fewer_dimensions_lose_more_and_all_of_them_only_what_8_bits_lose() -> None:
+    rows = frontier(random_array(8, 12, 32, seed=9))
+    assert rows[0].lost < 1e-3
+    for share in range(len(ROW_SHARES)):
+        of_these_rows = [row.lost for row in rows[share * len(DIM_SIXTEENTHS) : (share + 1) * len(DIM_SIXTEENTHS)]]
+        assert of_these_rows == sorted(of_these_rows)
+    assert [row.kilobytes for row in rows[:2]] == [(20 + 12 * (4 + 2 + dims)) / 1000 for dims in (32, 16)]
