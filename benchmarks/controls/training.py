@@ -11,19 +11,23 @@ from typing import cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from benchmarks.controls.heads import VECTOR_SIZE, SingleVector, build_control, head_of
+from onnx_export.bundle_weights import load_start
 from onnx_export.errors import TrainingError
 from onnx_export.models import CATALOG_SMALL
 from onnx_export.training.attributes import AttributeVocabulary, head_name, read_attributes
+from onnx_export.training.families import FamilyQueries
 from onnx_export.training.loop import train
 from onnx_export.training.pretrain import encode_texts, positives_loss
 from onnx_export.training.recipe import Run, read_recipe
+from onnx_export.training.rounds import Round, round_triplets
 from onnx_export.training.stages import draw_triplets
 from onnx_export.training.tokenizer import build_tokenizer
-from onnx_export.training.triplets import TripletSet, join_triplets
+from onnx_export.training.triplets import Triplet, TripletSet, join_triplets
 from onnx_export.training.updates import Schedule
 
 PROBE = "features.npz"
@@ -33,6 +37,9 @@ ROUNDS = "-rounds"
 """Ends the name of what a control learnt last, from the groups of the run's rounds."""
 
 _PROBED = 8
+
+NEAR_OF_A_FAMILY = 8
+"""Near-duplicates that a step draws for each query where a family has many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,8 @@ class BatchSize:
 
 
 BATCHES = {"single_vector": BatchSize(64, 1024), "late_interaction": BatchSize(32, 512)}
+ROUND_BATCHES = {"single_vector": BatchSize(32, 512), "late_interaction": BatchSize(16, 256)}
+"""Of families, where every query brings near-duplicates of its own."""
 
 
 class ControlTraining:
@@ -71,9 +80,8 @@ class ControlTraining:
                 )
         self.modules.to(self.device)
 
-    def start_from(self, grounding: Path) -> None:
-        """Load the text encoder of a grounding checkpoint."""
-        weights = torch.load(grounding, map_location="cpu", weights_only=True)["modules"]
+    def start_from(self, weights: Mapping[str, Tensor]) -> None:
+        """Load the text encoder of a model's composer."""
         prefix = "composer.text_encoder."
         started = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
         self.modules["text_encoder"].load_state_dict(started)
@@ -85,7 +93,7 @@ class ControlTraining:
         ids, mask = encode_texts(self.tokenizer, texts, device=self.device)
         references = features.tokens_of(np.array([triplet.reference for triplet in triplets]))
         states = self.modules["text_encoder"](ids, mask, references)
-        own = np.unique([row for triplet in triplets for row in (*triplet.targets, *triplet.near)])
+        own = np.unique([row for triplet in triplets for row in (*triplet.targets, *self._near(triplet, rng))])
         others = rng.integers(len(self.data.scenes), size=min(self.others, len(self.data.scenes)))
         rows = np.concatenate((own, np.setdiff1d(others, own)))
         pictures, queries = head.pictures(features.tokens_of(rows)), head.queries(states, mask)
@@ -107,6 +115,12 @@ class ControlTraining:
                 scaled = math.sqrt(VECTOR_SIZE) * pictures[: len(own)]
                 losses["picture_attributes"] = self._read("picture_attributes", scaled, shown)
         return losses
+
+    def _near(self, triplet: Triplet, rng: np.random.Generator) -> Sequence[int]:
+        if not isinstance(self.data.triplets, FamilyQueries):
+            return triplet.near
+        others = self.data.triplets.family_of(triplet.reference)
+        return [*triplet.near, *rng.choice(np.array(others), NEAR_OF_A_FAMILY, replace=False).tolist()]
 
     def _read(self, name: str, embedding: Tensor, wanted: Sequence[Mapping[str, str]]) -> Tensor:
         return read_attributes(cast(nn.ModuleDict, self.modules[name]), self.vocabulary, embedding, wanted)
@@ -130,19 +144,58 @@ def train_controls(run_folder: Path, out: Path, *, steps: int | None, round_step
     model = run.fresh_model()  # encodes nothing, for all is there; no query of these goes without a reference
     data = run.triplets_before(2, model)
     later = join_triplets([run.round_triplets(number, model) for number in numbers]) if numbers else None
-    pictures, recipe = run.pool().pictures[:_PROBED], run.recipe
-    out.mkdir(parents=True, exist_ok=True)
-    np.savez(out / PROBE, pictures=pictures, vectors=data.features.vectors[:_PROBED].cpu().numpy())
-    asked = {"steps": steps, "round_steps": round_steps}
-    (out / "controls.json").write_text(json.dumps(asked) + "\n", encoding="utf-8")
+    recipe = run.recipe
+    asked = {"--steps": steps, "--round-steps": round_steps}
+    _describe(out, run.pool().pictures[:_PROBED], data, ["--run", "RUN"], asked)
+    grounded = torch.load(run_folder / "grounding.ckpt", map_location="cpu", weights_only=True)["modules"]
     for kind, batch in BATCHES.items():
         control = ControlTraining(kind, data, build_tokenizer(), seed=recipe.seed, batch=batch)
-        control.start_from(run_folder / "grounding.ckpt")
+        control.start_from(grounded)
         _train(kind, control, out, Schedule(steps or recipe.stage_one_steps, recipe.stage_one_rate))
         if later is not None:
             control.data = later
             count = round_steps or sum(each.stage_two_steps for each in recipe.rounds)
             _train(kind + ROUNDS, control, out, Schedule(count, recipe.stage_one_rate))
+
+
+def train_on_round(round_folder: Path, out: Path, *, start: Path | None, steps: int, kinds: Sequence[str]) -> None:
+    """Train controls on what a further round of stage two learnt from (``python -m onnx_export train round``).
+
+    They start from the text encoder of the composer that the round started from, which has all of stage one behind it.
+
+    Args:
+        round_folder: of the round, its pictures encoded; it is only read.
+        out: made when missing.
+        start: the model that the round started from; None for the bundled model.
+        steps: of each control.
+        kinds: which controls.
+    """
+    settings = json.loads((round_folder / "round.json").read_text(encoding="utf-8"))
+    folder, round_ = round_folder / "round", Round(**settings["round_"])
+    _check_encoded([folder])
+    model = load_start(start).model
+    data = round_triplets(model, folder, round_, seed=settings["seed"])
+    pictures = np.load(folder / "pictures.npy", mmap_mode="r")[:_PROBED]
+    _describe(out, pictures, data, ["--round", "ROUND"], {"--steps": steps, "--kinds": " ".join(kinds)})
+    for kind in kinds:
+        control = ControlTraining(kind, data, build_tokenizer(), seed=settings["seed"], batch=ROUND_BATCHES[kind])
+        control.start_from(model.state_dict())
+        _train(kind, control, out, Schedule(steps, settings["rate"]))
+
+
+def _describe(
+    out: Path,
+    pictures: NDArray[np.uint8],
+    data: TripletSet,
+    source: Sequence[str],
+    asked: Mapping[str, int | str | None],
+) -> None:
+    """Keep what a measurement needs to know: the encoder's vectors of some pictures, and the command."""
+    out.mkdir(parents=True, exist_ok=True)
+    np.savez(out / PROBE, pictures=pictures, vectors=data.features.vectors[: len(pictures)].cpu().numpy())
+    options = [f"{name} {value}" for name, value in asked.items() if value is not None]
+    command = " ".join(["python -m benchmarks.controls", *source, "--out CONTROLS", *options])
+    (out / "controls.json").write_text(json.dumps({"command": command}) + "\n", encoding="utf-8")
 
 
 def _train(name: str, control: ControlTraining, out: Path, schedule: Schedule) -> None:

@@ -45,6 +45,8 @@ def control_sections(bench: Bench) -> list[Section]:
     depth = min(RERANK_DEPTH, bench.answers.order.shape[1])
     tables = {"stage one": bench.retrieved}
     for kind, title in _TITLES.items():
+        if not (folder / f"{kind}.ckpt").exists():
+            continue
         tables |= {f"{title}, {way}": table for way, table in _rankings(bench, folder, kind, depth).items()}
     rows = [_row(bench, title, table) for title, table in tables.items()]
     own = intervals(bench.reranked, bench.held_out.queries)
@@ -55,14 +57,13 @@ def control_sections(bench: Bench) -> list[Section]:
         Section(
             name="controls",
             title="The gain over the best control",
-            command=f"python -m benchmarks.controls --run RUN --out CONTROLS{_steps_option(folder)}\n"
-            f"{bench.settings.command_of('controls')} --controls CONTROLS",
+            command=f"{_command(folder)}\n{bench.settings.command_of('controls')} --controls CONTROLS",
             columns=("ranked by", "R@1", "over stage one", "re-ranker gains", "R@10", "re-ranker gains"),
             rows=tuple(rows),
             notes=(
                 f"The best control is {best}; the re-ranker is {gain_in_words(gain[R1].gain)} points of R@1 and "
                 f"{gain_in_words(gain[R10].gain)} of R@10 above it, paired. Controls see the frozen tokens that both "
-                "stages see, start from the same grounded text encoder, and are trained with the batch's "
+                "stages see, start from a text encoder that both stages went through, and are trained with the batch's "
                 "near-duplicates and random pictures as negatives. The weight of stage one's cosine beside a control's "
                 "score is the best of six for these queries.",
             ),
@@ -151,7 +152,5 @@ def _check_features(bench: Bench, folder: Path) -> None:
         )
 
 
-def _steps_option(folder: Path) -> str:
-    """Say how many steps the controls were trained for, where that was not the run's own number."""
-    asked = json.loads((folder / "controls.json").read_text(encoding="utf-8"))
-    return "".join(f" --{name.replace('_', '-')} {steps}" for name, steps in asked.items() if steps is not None)
+def _command(folder: Path) -> str:
+    return str(json.loads((folder / "controls.json").read_text(encoding="utf-8"))["command"])

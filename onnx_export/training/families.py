@@ -70,7 +70,7 @@ class FamilyQueries(Sequence[Triplet]):
     """The queries between pictures of the same family; the words of each are found when it is asked for."""
 
     def __init__(self, scenes: Sequence[Scene], starts: NDArray[np.int64], *, seed: int) -> None:
-        self._scenes, self._seed = scenes, seed
+        self._scenes, self._starts, self._seed = scenes, starts, seed
         rng = np.random.default_rng((seed, _CHOOSING_STREAM))
         chosen: list[tuple[int, int]] = []
         for start, end in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
@@ -86,6 +86,11 @@ class FamilyQueries(Sequence[Triplet]):
 
     def __len__(self) -> int:
         return len(self._pairs)
+
+    def family_of(self, row: int) -> range:
+        """Give the pictures of a picture's family, itself among them."""
+        family = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return range(int(self._starts[family]), int(self._starts[family + 1]))
 
     @overload
     def __getitem__(self, number: int) -> Triplet: ...

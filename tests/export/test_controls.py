@@ -16,12 +16,15 @@ from torch import Tensor  # noqa: E402
 from benchmarks.controls.__main__ import main as train_main  # noqa: E402
 from benchmarks.controls.heads import KINDS, LateInteraction, build_control, head_of  # noqa: E402
 from benchmarks.controls.ranking import load_control  # noqa: E402
-from benchmarks.controls.training import BATCHES, BatchSize, ControlTraining  # noqa: E402
+from benchmarks.controls.training import BATCHES, ROUND_BATCHES, BatchSize, ControlTraining  # noqa: E402
 from benchmarks.quality.__main__ import main as quality_main  # noqa: E402
+from onnx_export.bundle_weights import load_start  # noqa: E402
+from onnx_export.errors import TrainingError  # noqa: E402
 from onnx_export.models import CATALOG_SMALL, build_model  # noqa: E402
 from onnx_export.training.features import PictureFeatures  # noqa: E402
 from onnx_export.training.pool import PICTURES_PER_GROUP, open_pool  # noqa: E402
-from onnx_export.training.recipe import Recipe, Round, Run  # noqa: E402
+from onnx_export.training.recipe import Recipe, Run  # noqa: E402
+from onnx_export.training.rounds import Round, round_triplets  # noqa: E402
 from onnx_export.training.tokenizer import build_tokenizer  # noqa: E402
 from onnx_export.training.triplets import Triplet, TripletSet  # noqa: E402
 from qdrant_cir.bundle import load_bundle  # noqa: E402
@@ -89,7 +92,9 @@ def test_controls_are_measured_on_the_catalogue(tmp_path: Path) -> None:
     pixels = np.stack([preprocess(Image.fromarray(picture), bundle.manifest.preprocessing) for picture in pictures])
     vectors = ImageEncoder.open(bundle, provider="cpu", threads=1).encode(pixels).vectors
     np.savez(folder / "features.npz", pictures=pictures, vectors=vectors)
-    (folder / "controls.json").write_text('{"steps": 7, "round_steps": 3}', encoding="utf-8")
+    (folder / "controls.json").write_text(
+        '{"command": "python -m benchmarks.controls --run RUN --steps 7"}', encoding="utf-8"
+    )
     asked = ["--out", str(out), "--products", "60", "--queries", "4", "--threads", "1", "--only", "controls"]
 
     quality_main([*asked, "--controls", str(folder)])
@@ -97,7 +102,7 @@ def test_controls_are_measured_on_the_catalogue(tmp_path: Path) -> None:
     found = json.loads((out / "quality.json").read_text(encoding="utf-8"))["controls"]
     assert len(found["rows"]) == 8  # stage one, two controls in three ways, the re-ranker
     assert found["data"]["stage one"]["R@1"]["over_stage_one"]["value"] == 0
-    assert "--run RUN --out CONTROLS --steps 7 --round-steps 3" in found["command"]
+    assert found["command"].startswith("python -m benchmarks.controls --run RUN --steps 7\n")
     np.savez(folder / "features.npz", pictures=pictures, vectors=-vectors)
     with pytest.raises(InputError, match="another image encoder"):
         quality_main([*asked, "--controls", str(folder)])
@@ -131,6 +136,28 @@ def test_controls_are_trained_from_a_run_and_go_on_where_they_were(
     assert torch.allclose(last, first, atol=0.01)
     assert not torch.equal(last, first)
     assert torch.equal(load_control(out, "single_vector").state_dict()["head.query.weight"], last)
+    told = json.loads((out / "controls.json").read_text(encoding="utf-8"))["command"]
+    assert told == "python -m benchmarks.controls --run RUN --out CONTROLS --steps 2 --round-steps 1"
+
+
+def test_controls_are_trained_on_what_a_round_learnt_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    round_folder, out = tmp_path / "round", tmp_path / "controls"
+    settings = {"round_": {"stage_one_steps": 0, "stage_two_steps": 1, "families": 2}, "seed": 5, "rate": 1e-3}
+    command = ["--round", str(round_folder), "--out", str(out), "--steps", "2", "--kinds", "single_vector"]
+    round_folder.mkdir()
+    (round_folder / "round.json").write_text(json.dumps(settings), encoding="utf-8")
+    with pytest.raises(TrainingError, match="has no features yet"):
+        train_main(command)
+    model = load_start(None).model
+    round_triplets(model, round_folder / "round", Round(**settings["round_"]), seed=5)
+    monkeypatch.setitem(ROUND_BATCHES, "single_vector", BatchSize(4, 16))
+
+    train_main(command)
+
+    words = "text_encoder.embeddings.word_embeddings.weight"
+    trained = torch.load(out / "single_vector.ckpt", weights_only=True)["modules"]
+    assert torch.allclose(trained[words], model.state_dict()[f"composer.{words}"], atol=0.05)
+    assert not (out / "late_interaction.ckpt").exists()
 
 
 def keep_run(folder: Path) -> dict[str, Tensor]:
