@@ -10,6 +10,7 @@ import numpy as np
 
 from benchmarks.quality.gallery import EncodedGallery, open_array
 from benchmarks.quality.progress import Progress
+from qdrant_cir.candidate_scoring import SharedReranker
 from qdrant_cir.composer import Composer
 from qdrant_cir.reranker import Reranker
 from qdrant_cir.types import ComposedQuery, Float32, Int64
@@ -72,7 +73,11 @@ def retrieve(vectors: Float32, gallery: Float32, *, depth: int, excluded: Sequen
 
 
 def score_all(
-    reranker: Reranker, queries: Sequence[ComposedQuery], order: Int64, gallery: EncodedGallery, kept: Path
+    reranker: Reranker | SharedReranker,
+    queries: Sequence[ComposedQuery],
+    order: Int64,
+    gallery: EncodedGallery,
+    kept: Path,
 ) -> Float32:
     """Score every query's candidates as they are stored.
 

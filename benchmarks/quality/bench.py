@@ -14,6 +14,7 @@ from benchmarks.quality.catalogue import HeldOut
 from benchmarks.quality.figures import score_rankings
 from benchmarks.quality.gallery import EncodedGallery, encode_gallery
 from qdrant_cir.bundle import Bundle
+from qdrant_cir.candidate_scoring import SharedReranker
 from qdrant_cir.composer import Composer
 from qdrant_cir.image_encoder import ImageEncoder
 from qdrant_cir.reranker import Reranker
@@ -58,6 +59,8 @@ class Bench:
         self.encoder = ImageEncoder.open(bundle, provider="cpu", threads=settings.threads)
         self.composer = Composer.open(bundle, provider="cpu", threads=settings.threads)
         self.reranker = Reranker.open(bundle, provider="cpu", threads=settings.threads)
+        alone = Reranker.open(bundle, provider="cpu", threads=1)
+        self.scorer = SharedReranker(alone, threads=settings.threads)  # as the retriever runs it
 
     @property
     def texts(self) -> list[str]:
@@ -80,7 +83,7 @@ class Bench:
         queries = compose_all(self.composer, self.gallery.reference_tokens, self.texts)
         vectors = np.stack([query.vector for query in queries])
         order = retrieve(vectors, self.gallery.vectors, depth=min(MOST_CANDIDATES, len(self.gallery.vectors)))
-        scores = score_all(self.reranker, queries, order, self.gallery, self.kept / "scores.npy")
+        scores = score_all(self.scorer, queries, order, self.gallery, self.kept / "scores.npy")
         return Answers(queries, order, scores)
 
     @cached_property

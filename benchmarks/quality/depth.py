@@ -101,4 +101,4 @@ def _answer(bench: Bench, place: int, depth: int) -> None:
     query = bench.composer.compose(tokens, [bench.texts[place]])[0]
     order = retrieve(query.vector[None], bench.gallery.vectors, depth=max(depth, 10))[0]
     if depth:
-        np.argsort(-bench.reranker.score(query, bench.gallery.candidates(order[:depth])), kind="stable")
+        np.argsort(-bench.scorer.score(query, bench.gallery.candidates(order[:depth])), kind="stable")
