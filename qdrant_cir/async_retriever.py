@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from qdrant_cir.async_collection import AsyncCollection
 from qdrant_cir.bundle import load_bundle
+from qdrant_cir.candidate_scoring import CandidateTokens
 from qdrant_cir.effort import EXACT, Effort
 from qdrant_cir.query_model import QueryModel, gallery_id
 from qdrant_cir.ranking import FetchedQuery, SearchOptions, StageClock, answer_fetched
@@ -149,8 +150,8 @@ class AsyncRetriever:
         clock.retrieved()
         wanted = options.to_rerank(hits, query)
         if not wanted:
-            return FetchedQuery(query, hits, (), clock)
-        tokens = await self.collection.hit_tokens(wanted)
+            return FetchedQuery(query, hits, CandidateTokens((), 0), clock)
+        tokens = CandidateTokens(await self.collection.hit_tokens(wanted), len(wanted))
         clock.fetched()
         return FetchedQuery(query, hits, tokens, clock)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import ceil
@@ -20,7 +20,15 @@ from qdrant_cir.sessions import ExecutionProvider, open_graph
 from qdrant_cir.token_form import TokenForm
 from qdrant_cir.types import ComposedQuery, Float32, Precision, RerankMode, StoredTokens
 
-__all__ = ["NO_SCORES", "CandidateScorer", "CandidateScores", "RerankScores", "SharedReranker", "rerank"]
+__all__ = [
+    "NO_SCORES",
+    "CandidateScorer",
+    "CandidateScores",
+    "CandidateTokens",
+    "RerankScores",
+    "SharedReranker",
+    "rerank",
+]
 
 _LEAST_SHARE = 4
 """Candidates that a thread is woken for: what a run costs before its first candidate is worth two more."""
@@ -49,6 +57,31 @@ class RerankScores:
     by_id: Mapping[str, float]
     problems: Mapping[str, str]
     mode: RerankMode
+
+
+@dataclass(slots=True)
+class CandidateTokens:
+    """Tokens of the candidates of one query, in stage one's order; the later ones are read when they are needed.
+
+    Attributes:
+        first: those that were read.
+        count: of all candidates.
+        rest: reads the others, where there are any.
+        reading: seconds that this took.
+    """
+
+    first: Sequence[HitTokens]
+    count: int
+    rest: Callable[[], Sequence[HitTokens]] | None = None
+    reading: float = 0.0
+
+    def part(self, start: int, end: int) -> Sequence[HitTokens]:
+        """Give some candidates' tokens, by their places."""
+        if self.rest is not None and end > len(self.first):
+            began = perf_counter()
+            self.first = [*self.first, *self.rest()]
+            self.rest, self.reading = None, perf_counter() - began
+        return self.first[start:end]
 
 
 NO_SCORES = RerankScores({}, {}, "none")
@@ -120,7 +153,7 @@ class CandidateScorer:
 
 
 def rerank(
-    scorer: CandidateScorer, query: ComposedQuery, candidates: Sequence[HitTokens], stop: StopRule, *, started: float
+    scorer: CandidateScorer, query: ComposedQuery, candidates: CandidateTokens, stop: StopRule, *, started: float
 ) -> RerankScores:
     """Score candidates step by step until the last one, or until the rule says stop.
 
@@ -137,15 +170,15 @@ def rerank(
     by_id: dict[str, float] = {}
     problems: dict[str, str] = {}
     steps: list[list[float]] = []
-    size = stop.step or max(1, len(candidates))
+    size = stop.step or max(1, candidates.count)
     longest = 0.0
-    for start in range(0, len(candidates), size):
+    for start in range(0, candidates.count, size):
         if stop.is_settled(steps):
             return RerankScores(by_id, problems, "adaptive")
         began = perf_counter()
         if stop.time_budget is not None and began - started + longest > stop.time_budget:
             return RerankScores(by_id, problems, "budget")
-        found = scorer.score(query, candidates[start : start + size])
+        found = scorer.score(query, candidates.part(start, start + size))
         longest = max(longest, perf_counter() - began)
         by_id |= found.by_id
         problems |= found.problems

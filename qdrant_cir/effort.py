@@ -115,6 +115,10 @@ class EffortCalibration:
         return min(fitting, key=lambda bound: bound.confidence).lead if fitting else inf
 
 
+_STEPS_READ = 3
+"""Steps that are read at once: most queries end within them, and one that does not costs one more round trip."""
+
+
 @dataclass(frozen=True, slots=True)
 class StopRule:
     """When the re-ranking of one query ends before its last candidate.
@@ -130,6 +134,11 @@ class StopRule:
     step: int | None = None
     lead: float = inf
     time_budget: float | None = None
+
+    @property
+    def first_read(self) -> int | None:
+        """How many candidates' tokens to read before the first decision; None for all, where it looks at all."""
+        return None if self.step is None else _STEPS_READ * self.step
 
     def is_settled(self, steps: Sequence[Sequence[float]]) -> bool:
         """Say whether the first ``limit`` places can no longer reasonably change; scores by step, in their order."""

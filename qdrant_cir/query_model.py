@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from qdrant_cir.bundle import Bundle
-from qdrant_cir.candidate_scoring import NO_SCORES, CandidateScorer, RerankScores, rerank
+from qdrant_cir.candidate_scoring import NO_SCORES, CandidateScorer, CandidateTokens, RerankScores, rerank
 from qdrant_cir.composer import Composer
 from qdrant_cir.effort import StopRule
 from qdrant_cir.errors import ImageError, InputError, TokensError
-from qdrant_cir.gallery_points import HitTokens, StoredImage
+from qdrant_cir.gallery_points import StoredImage
 from qdrant_cir.image_encoder import ImageEncoder
 from qdrant_cir.image_preparation import hash_image
 from qdrant_cir.image_sources import ImageRecord
@@ -122,9 +122,7 @@ class QueryModel:
             compose_seconds=time.perf_counter() - encoded,
         )
 
-    def score(
-        self, query: ReadyQuery, candidates: Sequence[HitTokens], stop: StopRule, *, started: float
-    ) -> RerankScores:
+    def score(self, query: ReadyQuery, candidates: CandidateTokens, stop: StopRule, *, started: float) -> RerankScores:
         """Score candidates in the order given until a rule says stop; the rest as :func:`rerank`."""
         if query.composed is None:
             return NO_SCORES

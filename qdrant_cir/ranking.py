@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from qdrant_cir.candidate_scoring import NO_SCORES, RerankScores
+from qdrant_cir.candidate_scoring import NO_SCORES, CandidateTokens, RerankScores
 from qdrant_cir.effort import Effort, StopRule
 from qdrant_cir.errors import InputError, TokensError
-from qdrant_cir.gallery_points import GalleryHit, HitTokens
+from qdrant_cir.gallery_points import GalleryHit
 from qdrant_cir.query_model import QueryModel, ReadyQuery
 from qdrant_cir.types import (
     Candidate,
@@ -52,9 +52,10 @@ class StageClock:
         self.started += now - self._last
         self._last = now
 
-    def reranked(self) -> None:
-        """Note that the scores are there."""
-        self.rerank = self._lap()
+    def reranked(self, *, reading: float) -> None:
+        """Note that the scores are there; ``reading`` is what of it went into reading further tokens."""
+        self.rerank = self._lap() - reading
+        self.fetch += reading
 
     def _lap(self) -> float:
         last, self._last = self._last, perf_counter()
@@ -165,13 +166,13 @@ class FetchedQuery:
     Attributes:
         query: as it was composed.
         hits: in stage one's order.
-        tokens: of those that are to be re-ranked; empty for none.
+        tokens: of those that are to be re-ranked.
         clock: has measured the steps up to here.
     """
 
     query: ReadyQuery
     hits: Sequence[GalleryHit]
-    tokens: Sequence[HitTokens]
+    tokens: CandidateTokens
     clock: StageClock
 
 
@@ -183,18 +184,18 @@ def answer_fetched(model: QueryModel, fetched: FetchedQuery, *, options: SearchO
         ProviderError: the computation failed.
     """
     query, clock, scores = fetched.query, fetched.clock, NO_SCORES
-    if fetched.tokens:
+    if fetched.tokens.count:
         clock.begins_reranking()
         scores = model.score(query, fetched.tokens, stop, started=clock.started)
-        clock.reranked()
+        clock.reranked(reading=fetched.tokens.reading)
     spent = (query.encode_seconds, query.compose_seconds, clock.retrieve, clock.fetch, clock.rerank)
     reranks = options.rerank_depth > 0 and query.composed is not None
     return SearchResult(
         candidates=rank_candidates(fetched.hits, scores.by_id)[: options.limit],
         timings=Timings(*spent, total=sum(spent)),
         # a search that was to be re-ranked and found nothing has scored all there is
-        rerank_mode="exact" if reranks and not fetched.tokens else scores.mode,
-        notes=(*query.notes, *_notes_on(scores, asked=len(fetched.tokens)), *_notes_on_encoding(fetched.hits)),
+        rerank_mode="exact" if reranks and not fetched.tokens.count else scores.mode,
+        notes=(*query.notes, *_notes_on(scores, asked=fetched.tokens.count), *_notes_on_encoding(fetched.hits)),
         scored=len(scores.by_id),
         precision=model.precision,
     )

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from qdrant_cir.bundle import load_bundle
+from qdrant_cir.candidate_scoring import CandidateTokens
 from qdrant_cir.collection import Collection
 from qdrant_cir.effort import EXACT, Effort
 from qdrant_cir.query_model import QueryModel, gallery_id
@@ -168,7 +169,7 @@ class Retriever:
         stop = effort.stop_rule(self._model.bundle, limit=limit, rerank_depth=rerank_depth)
         answer = partial(answer_fetched, self._model, options=options, stop=stop)
         if len(queries) == 1:
-            return [answer(self._fetch(queries[0], options))]
+            return [answer(self._fetch(queries[0], options, first=stop.first_read))]
         results: list[SearchResult] = []
         pending: deque[Future[SearchResult]] = deque()
         with ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="qdrant-cir") as pool:
@@ -179,8 +180,8 @@ class Retriever:
                     results.append(pending.popleft().result())
             return results + [future.result() for future in pending]
 
-    def _fetch(self, given: Query, options: SearchOptions) -> FetchedQuery:
-        """Go the way of a query up to its candidates' tokens."""
+    def _fetch(self, given: Query, options: SearchOptions, *, first: int | None = None) -> FetchedQuery:
+        """Go the way of a query up to its candidates' tokens, of which all but the ``first`` may be read later."""
         started = perf_counter()
         reference_id = gallery_id(given)
         references = {} if reference_id is None else self.collection.stored([reference_id])
@@ -193,8 +194,10 @@ class Retriever:
         clock.retrieved()
         wanted = options.to_rerank(hits, query)
         if not wanted:
-            return FetchedQuery(query, hits, (), clock)
-        tokens = self.collection.hit_tokens(wanted)
+            return FetchedQuery(query, hits, CandidateTokens((), 0), clock)
+        now, later = wanted[:first], wanted[len(wanted[:first]) :]
+        rest = partial(self.collection.hit_tokens, later) if later else None
+        tokens = CandidateTokens(self.collection.hit_tokens(now), len(wanted), rest)
         clock.fetched()
         return FetchedQuery(query, hits, tokens, clock)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import astuple, replace
 from math import inf, sqrt
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from qdrant_cir.collection import Collection
 from qdrant_cir.effort import PROVENANCE_KEY, Effort, EffortCalibration, LeadBound, StopRule, lead_of
 from qdrant_cir.effort_calibration import CONFIDENCES, calibrate_effort
 from qdrant_cir.errors import InputError
+from qdrant_cir.gallery_points import GalleryHit, HitTokens
 from qdrant_cir.image_encoder import ImageEncoder
 from qdrant_cir.image_sources import ImageRecord
 from qdrant_cir.indexer import Indexer
@@ -163,6 +164,30 @@ def test_a_lead_that_is_never_reached_is_exact_re_ranking(retriever: Retriever, 
     exact = search(retriever, Effort())
     assert (never.rerank_mode, never.scored) == ("exact", COUNT)
     assert [c.image_id for c in never.candidates] == [c.image_id for c in exact.candidates]
+
+
+def test_tokens_that_are_not_needed_are_not_read(
+    retriever: Retriever, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[list[str]] = []
+    hit_tokens = Collection.hit_tokens
+
+    def counted(self: Collection, hits: Sequence[GalleryHit]) -> Sequence[HitTokens]:
+        read.append([hit.image_id for hit in hits])
+        return hit_tokens(self, hits)
+
+    monkeypatch.setattr(Collection, "hit_tokens", counted)
+
+    def effort(lead: float) -> Effort:
+        return Effort(confidence=0.9, calibration=calibration_of(tiny_bundle, lead=lead, step=2))
+
+    exact = search(retriever, Effort())
+    early, never = search(retriever, effort(-1e9)), search(retriever, effort(1e9))
+    assert [len(ids) for ids in read] == [COUNT, 6, 6, COUNT - 6]
+    assert read[1] + read[3] == read[0]
+    assert (early.scored, never.scored) == (4, COUNT)
+    assert [c.image_id for c in never.candidates] == [c.image_id for c in exact.candidates]
+    assert never.timings.total == pytest.approx(sum(astuple(never.timings)[:-1]))
 
 
 def test_a_spent_time_budget_leaves_stage_ones_order(retriever: Retriever) -> None:
