@@ -1,4 +1,4 @@
-# make demo   sets up, then answers six composed queries over 2,000 drawn products
+# make demo   sets up, then answers 120 composed queries over 2,000 drawn products and shows six
 # make test   sets up, then runs the tests
 # make check  lint, types, layers
 PYTHON ?= python3

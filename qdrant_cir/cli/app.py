@@ -196,7 +196,7 @@ def demo(
     provider: ProviderOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Draw a catalogue, index it into the embedded store and answer six composed queries.
+    """Draw a catalogue, index it into the embedded store, answer its queries and show six of them.
 
     Run again, it keeps what is there. The contact sheet shows what re-ranking moved.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import typer
@@ -27,9 +27,7 @@ from qdrant_cir.types import GalleryImage, JsonObject, Query, SearchResult
 __all__ = ["DemoAnswer", "run_demo"]
 
 COLLECTION = "catalog"
-DEMO_KINDS = ("recolour", "repattern", "recount", "remove", "swap", "two")
-"""The kinds of edit that are shown, one query of each."""
-
+SHOWN_QUERIES = 6
 _SEED = 2026
 _RERANK_DEPTH = 100
 _SHOWN = 3
@@ -61,6 +59,33 @@ class DemoAnswer:
             "place_before": self.place_before,
             "place_after": self.place_after,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class DemoSummary:
+    """What becomes of all queries of the demonstration.
+
+    Attributes:
+        queries: how many.
+        first_before, first_after: those whose right product stands first, in stage one and after re-ranking.
+        brought, lost: those whose right product re-ranking brings to the top, and takes from there.
+    """
+
+    queries: int
+    first_before: int
+    first_after: int
+    brought: int
+    lost: int
+
+    @property
+    def sentence(self) -> str:
+        """Say it, and how the queries that are shown were chosen."""
+        return (
+            f"Of all {self.queries} queries {self.first_before} have the right product first when retrieved and "
+            f"{self.first_after} after re-ranking, which brings {self.brought} to the top and takes {self.lost} from "
+            "there. Those shown are chosen: queries that it answers and retrieval alone does not, and last one that it "
+            "does not either."
+        )
 
 
 def run_demo(
@@ -96,14 +121,17 @@ def run_demo(
         indexed = time.monotonic()
         printing.print_note(printing.index_report_text(COLLECTION, report, images=gallery.count(None)))
         with Retriever.open(COLLECTION, store=store, bundle=bundle.folder, provider=provider) as retriever:
-            answers = _hard_answers(retriever, catalog)
+            every = _answers(retriever, catalog)
+    answers, summary = _telling(every), _summary(every)
     sheet = folder.absolute() / "contact_sheet.png"
     save_picture(_sheet(answers, folder / "catalog" / "images", products), sheet)
     if prints_tables:
         for answer in answers:
             _print_answer(answer)
+        typer.echo(summary.sentence)
     return {
         "products": products,
+        "all_queries": asdict(summary),
         "queries": [answer.as_json() for answer in answers],
         "sheet": str(sheet),
         "seconds": {
@@ -114,26 +142,46 @@ def run_demo(
     }
 
 
-def _hard_answers(retriever: Retriever, catalog: Catalog) -> list[DemoAnswer]:
-    """Answer a query of each kind in ``DEMO_KINDS``: the first that stage one alone does not answer, else the first.
-
-    References that were not shown yet are tried before the others. What re-ranking makes of a query is not looked at:
-    some right products come to the top, and some do not.
-    """
-    answers: list[DemoAnswer] = []
-    for kind in DEMO_KINDS:
-        first: DemoAnswer | None = None
-        of_kind = [query for query in catalog.queries if query.kind == kind]
-        shown = {answer.query.reference_id for answer in answers}
-        for query in sorted(of_kind, key=lambda query: query.reference_id in shown):
-            answer = _answer(retriever, query)
-            first = first or answer
-            if answer.place_before != 1:
-                first = answer
-                break
-        if first is not None:
-            answers.append(first)
+def _answers(retriever: Retriever, catalog: Catalog) -> list[DemoAnswer]:
+    """Answer every query of the catalogue."""
+    with printing.show_counts(f"answering {len(catalog.queries)} queries") as show_count:
+        answers: list[DemoAnswer] = []
+        for query in catalog.queries:
+            answers.append(_answer(retriever, query))
+            show_count(len(answers), len(catalog.queries))
     return answers
+
+
+def _telling(answers: list[DemoAnswer]) -> list[DemoAnswer]:
+    """Choose ``SHOWN_QUERIES``: such whose right product re-ranking brings to the top, and last one that it does not.
+
+    Kinds and references that were not shown yet come before the others. Where too few are brought to the top, others
+    take their place, first those that stage one alone does not answer.
+    """
+    chosen: list[DemoAnswer] = []
+    for is_last in [False] * (SHOWN_QUERIES - 1) + [True]:
+        kinds = [answer.query.kind for answer in chosen]
+        references = {answer.query.reference_id for answer in chosen}
+        chosen += sorted(
+            (answer for answer in answers if answer not in chosen),
+            key=lambda answer: (
+                answer.place_before == 1,
+                (answer.place_after == 1) == is_last,
+                kinds.count(answer.query.kind),
+                answer.query.reference_id in references,
+            ),
+        )[:1]
+    return chosen
+
+
+def _summary(answers: list[DemoAnswer]) -> DemoSummary:
+    return DemoSummary(
+        queries=len(answers),
+        first_before=sum(answer.place_before == 1 for answer in answers),
+        first_after=sum(answer.place_after == 1 for answer in answers),
+        brought=sum(answer.place_before != 1 and answer.place_after == 1 for answer in answers),
+        lost=sum(answer.place_before == 1 and answer.place_after != 1 for answer in answers),
+    )
 
 
 def _answer(retriever: Retriever, query: CatalogQuery) -> DemoAnswer:
@@ -187,5 +235,5 @@ def _sheet(answers: list[DemoAnswer], images: Path, products: int) -> Image:
         )
         for answer in answers
     ]
-    title = f"{len(rows)} composed queries over {products:,} drawn products; right answers framed in green"
+    title = f"{len(rows)} chosen queries over {products:,} drawn products; right answers framed in green"
     return draw_contact_sheet(rows, title=title)
