@@ -22,6 +22,7 @@ import torch
 
 from benchmarks.machine import describe_machine, write_json
 from onnx_export.bundle_weights import load_start
+from onnx_export.export import BLIP_MEAN, BLIP_STD, PAD_RATIO
 from onnx_export.models import BLIP_BASE, CirModel, build_model
 from onnx_export.token_projection import fit_projection
 from qdrant_cir.image_sources import ImageRecord, read_folder
@@ -74,8 +75,7 @@ def main() -> None:
 @torch.inference_mode()
 def encode(model: CirModel, records: list[ImageRecord]) -> Float32:
     """Encode pictures to tokens float32 [P, N, C]."""
-    mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-    spec = PreprocessingSpec(size=model.sizes.image_size, pad_ratio=1.25, mean=mean, std=std)
+    spec = PreprocessingSpec(size=model.sizes.image_size, pad_ratio=PAD_RATIO, mean=BLIP_MEAN, std=BLIP_STD)
     found = [
         model.image_encoder.visual_encoder(torch.from_numpy(preprocess(load_image(record.image), spec))[None])
         for record in records

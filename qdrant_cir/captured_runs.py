@@ -9,7 +9,7 @@ recorded any more and the answers are those of usual runs.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from threading import Lock
 from types import ModuleType
@@ -18,12 +18,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from qdrant_cir.graph_contracts import TensorSpec
-
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["CapturedRuns"]
+__all__ = ["NOT_RECORDED", "CapturedRuns"]
 
 logger = logging.getLogger(__name__)
 
@@ -31,9 +29,12 @@ MOST_SHAPES = 64
 """Shapes that are recorded; each keeps its buffers and its graph on the device. Later ones run as usual."""
 
 _TOLERANCE = 1e-3
-_GRAPH_ID, _NOT_CAPTURED = "gpu_graph_id", "-1"
+_GRAPH_ID = "gpu_graph_id"
+NOT_RECORDED = (_GRAPH_ID, "-1")
+"""The run option that leaves one run of such a session unrecorded."""
 
 Arrays = Mapping[str, NDArray[Any]]
+_Shape = tuple[tuple[str, tuple[int, ...]], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +55,7 @@ class CapturedRuns:
         ort: ModuleType,
         session: onnxruntime.InferenceSession,
         *,
-        inputs: tuple[TensorSpec, ...],
-        outputs: tuple[TensorSpec, ...],
+        run_usually: Callable[[Arrays], dict[str, NDArray[Any]]],
         device: Literal["cuda", "cpu"],
     ) -> None:
         """Prepare for runs; nothing is allocated before the first.
@@ -63,56 +63,36 @@ class CapturedRuns:
         Args:
             ort: the onnxruntime module.
             session: on CUDA with ``enable_cuda_graph``; on the CPU the buffers alone are kept, for tests.
-            inputs: of the graph.
-            outputs: of the graph; their dynamic axes are named like those of the inputs.
+            run_usually: a run of the session that is not recorded (``NOT_RECORDED`` among its options).
             device: where the buffers lie.
         """
-        self._ort, self._session, self._device = ort, session, device
-        self._inputs, self._outputs = inputs, outputs
-        self._by_shape: dict[tuple[tuple[int, ...], ...], _Buffers] = {}
+        self._ort, self._session, self._device, self._run_usually = ort, session, device, run_usually
+        self._by_shape: dict[_Shape, _Buffers] = {}
         self._lock = Lock()
         self.is_trusted = True
         """Whether recorded runs have given what usual ones give."""
 
-    def run(self, inputs: Arrays) -> dict[str, NDArray[Any]] | None:
-        """Compute all outputs; None where this shape is not recorded, and an ordinary run has to be made.
-
-        Args:
-            inputs: an array for every input of the graph, of its element type.
-        """
-        if not self.is_trusted or set(inputs) != {tensor.name for tensor in self._inputs}:
-            return None
-        shape = tuple(inputs[tensor.name].shape for tensor in self._inputs)
+    def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        """Compute all outputs; arguments and errors are those of a usual run."""
+        shape = tuple((name, value.shape) for name, value in sorted(inputs.items()))
         with self._lock:
             buffers = self._by_shape.get(shape)
             if buffers is not None:
                 return self._replay(buffers, inputs)
-            if len(self._by_shape) == MOST_SHAPES:
-                return None
-            usual = self.run_usually(inputs)
-            buffers = self._allocate(inputs, usual, number=len(self._by_shape) + 1)
-            recorded = [self._replay(buffers, inputs) for _ in range(2)]  # is recorded, and replayed
-            if any(_differ(usual[name], found[name]) for found in recorded for name in usual):
-                logger.warning("recorded runs differ from usual ones on this device: CUDA graphs are not used")
-                self.is_trusted = False
-                self._by_shape.clear()
-            else:
-                self._by_shape[shape] = buffers
+            usual = self._run_usually(inputs)
+            if self.is_trusted and len(self._by_shape) < MOST_SHAPES:
+                self._record(shape, inputs, usual)
             return usual
 
-    def run_usually(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        """Compute all outputs without recording."""
-        options = self._ort.RunOptions()
-        if self._device == "cuda":
-            options.add_run_config_entry(_GRAPH_ID, _NOT_CAPTURED)
-        binding = self._session.io_binding()
-        for name, value in inputs.items():
-            binding.bind_cpu_input(name, np.ascontiguousarray(value))
-        names = [tensor.name for tensor in self._outputs]
-        for name in names:
-            binding.bind_output(name, "cpu")
-        self._session.run_with_iobinding(binding, options)
-        return dict(zip(names, binding.copy_outputs_to_cpu(), strict=True))
+    def _record(self, shape: _Shape, inputs: Arrays, usual: Arrays) -> None:
+        buffers = self._allocate(inputs, usual, number=len(self._by_shape) + 1)
+        recorded = [self._replay(buffers, inputs) for _ in range(2)]  # is recorded, and replayed
+        if any(_differ(usual[name], found[name]) for found in recorded for name in usual):
+            logger.warning("recorded runs differ from usual ones on this device: CUDA graphs are not used")
+            self.is_trusted = False
+            self._by_shape.clear()
+        else:
+            self._by_shape[shape] = buffers
 
     def _allocate(self, inputs: Arrays, outputs: Arrays, *, number: int) -> _Buffers:
         create, binding, options = self._ort.OrtValue, self._session.io_binding(), self._ort.RunOptions()

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_cir.bundle import Bundle, GraphName, TensorSpec, contract_tensors
-from qdrant_cir.captured_runs import CapturedRuns
+from qdrant_cir.captured_runs import NOT_RECORDED, CapturedRuns
 from qdrant_cir.cores import available_threads
 from qdrant_cir.errors import BundleError, InputError, MissingExtraError, ProviderError
 from qdrant_cir.types import Precision
@@ -61,9 +61,8 @@ class Session:
         self._output_names = [tensor.name for tensor in self.outputs]
         self._captured = None
         if captures and self.provider == "cuda":
-            self._captured = CapturedRuns(
-                onnxruntime, session, inputs=self.inputs, outputs=self.outputs, device=self.provider
-            )
+            self._options.add_run_config_entry(*NOT_RECORDED)
+            self._captured = CapturedRuns(onnxruntime, session, run_usually=self.run_bound, device=self.provider)
         if shrinks_arena and self.provider == "cpu":
             self._options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
 
@@ -84,7 +83,7 @@ class Session:
 
         try:
             if self._captured is not None:
-                return self._captured.run(inputs) or self._captured.run_usually(inputs)
+                return self._captured.run(inputs)
             if self.provider == "cuda":
                 return self.run_bound(inputs)
             values = self._session.run(self._output_names, dict(inputs), self._options)

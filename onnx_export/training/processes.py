@@ -46,7 +46,7 @@ def open_accelerator(accumulation: int) -> Accelerator:
 
 
 def _computes_in_bfloat16() -> bool:
-    """Whether the device has bfloat16 arithmetic; a CPU without it computes it twenty times slower than float32."""
+    """Whether the device has bfloat16 arithmetic; a CPU without it emulates it, far slower than float32."""
     if processes().device.type == "cpu":
         return bool(torch.cpu._is_avx512_bf16_supported())
     return bool(is_bf16_available())
