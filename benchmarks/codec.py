@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,7 @@ from onnx_export.bundle_weights import load_start
 from onnx_export.export import BLIP_MEAN, BLIP_STD, PAD_RATIO
 from onnx_export.models import BLIP_BASE, CirModel, build_model
 from onnx_export.token_projection import fit_projection
-from qdrant_cir.image_sources import ImageRecord, read_folder
+from qdrant_cir.image_sources import ImageRecord, sample_images
 from qdrant_cir.manifest import PreprocessingSpec
 from qdrant_cir.preprocess import load_image, preprocess
 from qdrant_cir.token_codec import encode_merged_tokens, quantize
@@ -57,10 +56,9 @@ def main() -> None:
     parser.add_argument("--full-size", action="store_true", help="the paper's sizes instead of the bundled model")
     parser.add_argument("--json", type=Path, help="write the rows here too")
     asked = parser.parse_args()
-    records = list(read_folder(asked.images))
-    chosen = records[:: max(1, len(records) // asked.pictures)]
     model = build_model(BLIP_BASE) if asked.full_size else load_start(None).model
-    tokens = encode(model, [r for r in islice(chosen, asked.pictures) if isinstance(r, ImageRecord)])
+    records = sample_images(asked.images, asked.pictures)
+    tokens = encode(model, [record for record in records if isinstance(record, ImageRecord)])
     print(f"{len(tokens)} pictures, {tokens.shape[1]} tokens of {tokens.shape[2]}", flush=True)
     print("| rows x dimensions | KB per picture | variance lost |\n| --- | ---: | ---: |")
     rows = []

@@ -104,10 +104,9 @@ def fit_codec_command(
 ) -> None:
     """Make a bundle that stores candidate tokens compressed, fitted on pictures of a gallery."""
     from onnx_export.codec import fit_codec
-    from qdrant_cir.image_sources import read_images
+    from qdrant_cir.image_sources import sample_images
 
-    found = list(read_images(gallery))
-    chosen = found[:: max(1, len(found) // pictures)][:pictures]
+    chosen = sample_images(gallery, pictures)
     with typer.progressbar(length=len(chosen), label="encoding pictures") as bar:
         fit = fit_codec(bundle, chosen, out, rows=rows, dims=dims, encoded=bar.update)
     for name, reason in fit.skipped.items():

@@ -28,6 +28,7 @@ __all__ = [
     "read_folder",
     "read_images",
     "read_manifest",
+    "sample_images",
 ]
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".jp2", ".ppm"})
@@ -65,6 +66,12 @@ class RejectedRow:
 def read_images(path: str | os.PathLike[str]) -> list[ImageRecord] | ImageManifest:
     """Read a folder with :func:`read_folder`, a file with :func:`read_manifest`; both have a length."""
     return read_folder(path) if Path(path).is_dir() else read_manifest(path)
+
+
+def sample_images(path: str | os.PathLike[str], count: int) -> list[ImageRecord | RejectedRow]:
+    """Read at most ``count`` pictures of a folder or manifest, spread evenly over it; errors as :func:`read_images`."""
+    found = list(read_images(path))
+    return found[:: max(1, len(found) // count)][:count]
 
 
 def read_folder(path: str | os.PathLike[str]) -> list[ImageRecord]:

@@ -54,11 +54,10 @@ def fit_codec(
 
 def _check(bundle: Path, gallery: Path, pictures: int, *, as_json: bool) -> None:
     from qdrant_cir.bundle import load_bundle
-    from qdrant_cir.image_sources import read_images
+    from qdrant_cir.image_sources import sample_images
     from qdrant_cir.token_loss import DRIFTED, measure_loss
 
-    found = list(read_images(gallery))
-    chosen = found[:: max(1, len(found) // pictures)][:pictures]
+    chosen = sample_images(gallery, pictures)
     with printing.show_counts("encoding pictures") as show_count:
         seen = 0
 

@@ -11,7 +11,7 @@ import pytest
 from pyarrow import parquet
 
 from qdrant_cir.errors import InputError, MissingExtraError
-from qdrant_cir.image_sources import ImageRecord, RejectedRow, read_folder, read_images, read_manifest
+from qdrant_cir.image_sources import ImageRecord, RejectedRow, read_folder, read_images, read_manifest, sample_images
 from qdrant_cir.types import JsonObject
 
 
@@ -252,3 +252,10 @@ def test_a_manifest_without_rows_and_an_unknown_format_are_refused(tmp_path: Pat
         read_manifest(write(tmp_path / "m.csv", "file\n"))
     with pytest.raises(InputError, match=r"ending in \.csv"):
         read_manifest(write(tmp_path / "m.xlsx", "file\n"))
+
+
+@pytest.mark.parametrize(("count", "names"), [(3, ["0", "3", "6"]), (10, list("0123456789")), (99, list("0123456789"))])
+def test_a_sample_is_spread_over_the_folder(tmp_path: Path, count: int, names: list[str]) -> None:
+    for number in range(10):
+        (tmp_path / f"{number}.png").touch()
+    assert [Path(record.image_id).stem for record in sample_images(tmp_path, count)] == names
