@@ -60,7 +60,9 @@ def test_drawn_families_go_on_where_they_were_stopped(tmp_path: Path) -> None:
     assert np.array_equal(whole.pictures, again.pictures)
 
 
-def composer_gradients(*, trains_composer: bool) -> tuple[dict[str, torch.Tensor], list[torch.Tensor]]:
+def composer_gradients(
+    *, trains_composer: bool, has_moved: bool = False
+) -> tuple[dict[str, torch.Tensor], list[torch.Tensor]]:
     model = build_model(CATALOG_SMALL, seed=3)
     vectors = torch.nn.functional.normalize(torch.randn(12, 128, generator=torch.Generator().manual_seed(1)), dim=-1)
     features = PictureFeatures(
@@ -70,6 +72,9 @@ def composer_gradients(*, trains_composer: bool) -> tuple[dict[str, torch.Tensor
     data = TripletSet(triplets, features, np.arange(12) // 2)
     stage = StageTwo(model, data, build_tokenizer(), seed=1, batch=2, near=1, mined=3, others=1)
     stage.go_on_with(data, similarity_weight=0.0, trains_composer=trains_composer)
+    if has_moved:
+        with torch.no_grad():
+            model.composer.text_proj.weight.add_(1.0)
     losses = stage.step(0)
     torch.stack([value for name, value in losses.items() if not name.startswith("_")]).sum().backward()
     return losses, [p.grad for p in model.composer.text_encoder.parameters() if p.grad is not None]
@@ -83,6 +88,8 @@ def test_the_composer_learns_from_stage_two_where_it_is_asked_to_and_its_vectors
     assert float(moving["vectors"].detach()) == pytest.approx(0, abs=1e-5)  # nothing has moved yet
     assert any(float(gradient.abs().sum()) > 0 for gradient in gradients)
     assert float(moving["loss"].detach()) == pytest.approx(float(frozen["loss"].detach()))
+    moved, _ = composer_gradients(trains_composer=True, has_moved=True)
+    assert float(moved["vectors"].detach()) > 0.1  # compared with what the composer gave before the round
 
 
 def test_a_round_from_a_finished_model_gives_one_and_is_not_repeated(
