@@ -74,7 +74,7 @@ def composer_gradients(
     stage.go_on_with(data, similarity_weight=0.0, trains_composer=trains_composer)
     if has_moved:
         with torch.no_grad():
-            model.composer.text_proj.weight.add_(1.0)
+            model.composer.text_proj.weight.neg_()
     losses = stage.step(0)
     torch.stack([value for name, value in losses.items() if not name.startswith("_")]).sum().backward()
     return losses, [p.grad for p in model.composer.text_encoder.parameters() if p.grad is not None]
