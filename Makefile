@@ -1,5 +1,5 @@
 # make demo   sets up, then answers 120 composed queries over 2,000 drawn products and shows six
-# make test   sets up, then runs the tests
+# make test   sets up, then runs the tests, a process on every core
 # make check  lint, types, layers
 PYTHON ?= python3
 BIN := .venv/bin
@@ -10,7 +10,7 @@ demo: .venv/runtime
 	$(BIN)/qdrant-cir demo
 
 test: .venv/dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 check: .venv/dev
 	$(BIN)/ruff check .

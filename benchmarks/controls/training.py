@@ -176,7 +176,8 @@ def train_on_round(round_folder: Path, out: Path, *, start: Path | None, steps: 
     model = load_start(start).model
     data = round_triplets(model, folder, round_, seed=settings["seed"])
     pictures = np.load(folder / "pictures.npy", mmap_mode="r")[:_PROBED]
-    _describe(out, pictures, data, ["--round", "ROUND"], {"--steps": steps, "--kinds": " ".join(kinds)})
+    source = ["--round", "ROUND", *(["--start", "BUNDLE"] if start else [])]
+    _describe(out, pictures, data, source, {"--steps": steps, "--kinds": " ".join(kinds)})
     for kind in kinds:
         control = ControlTraining(kind, data, build_tokenizer(), seed=settings["seed"], batch=ROUND_BATCHES[kind])
         control.start_from(model.state_dict())
