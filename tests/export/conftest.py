@@ -5,18 +5,17 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
-
-torch = pytest.importorskip("torch", reason="needs torch: pip install 'qdrant-cir[export]'")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def traced_once() -> Iterator[None]:
+    import torch  # here, for each of the files says what is missing where there is no torch
+
     trace, programs = torch.onnx.export, {}
 
-    def trace_once(module: Any, **how: Any) -> Any:
+    def trace_once(module: object, **how: object) -> object:
         written = io.BytesIO()
         torch.save((module, how), written)
         key = hashlib.sha256(written.getvalue()).hexdigest()
