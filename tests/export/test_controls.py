@@ -27,7 +27,7 @@ from onnx_export.training.recipe import Recipe, Run  # noqa: E402
 from onnx_export.training.rounds import Round, round_triplets  # noqa: E402
 from onnx_export.training.tokenizer import build_tokenizer  # noqa: E402
 from onnx_export.training.triplets import Triplet, TripletSet  # noqa: E402
-from qdrant_cir.bundle import load_bundle  # noqa: E402
+from qdrant_cir.bundle import default_bundle_path, load_bundle  # noqa: E402
 from qdrant_cir.errors import InputError  # noqa: E402
 from qdrant_cir.image_encoder import ImageEncoder  # noqa: E402
 from qdrant_cir.preprocess import preprocess  # noqa: E402
@@ -144,6 +144,7 @@ def test_controls_are_trained_on_what_a_round_learnt_from(tmp_path: Path, monkey
     round_folder, out = tmp_path / "round", tmp_path / "controls"
     settings = {"round_": {"stage_one_steps": 0, "stage_two_steps": 1, "families": 2}, "seed": 5, "rate": 1e-3}
     command = ["--round", str(round_folder), "--out", str(out), "--steps", "2", "--kinds", "single_vector"]
+    command += ["--start", str(default_bundle_path())]
     round_folder.mkdir()
     (round_folder / "round.json").write_text(json.dumps(settings), encoding="utf-8")
     with pytest.raises(TrainingError, match="has no features yet"):
@@ -158,6 +159,8 @@ def test_controls_are_trained_on_what_a_round_learnt_from(tmp_path: Path, monkey
     trained = torch.load(out / "single_vector.ckpt", weights_only=True)["modules"]
     assert torch.allclose(trained[words], model.state_dict()[f"composer.{words}"], atol=0.05)
     assert not (out / "late_interaction.ckpt").exists()
+    told = json.loads((out / "controls.json").read_text(encoding="utf-8"))["command"]
+    assert told.endswith("--round ROUND --start BUNDLE --out CONTROLS --steps 2 --kinds single_vector")
 
 
 def keep_run(folder: Path) -> dict[str, Tensor]:
