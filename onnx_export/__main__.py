@@ -149,23 +149,28 @@ def train_stage_one(run: Run, recipe: RecipeOption = None) -> None:
 
 @train.command("stage-two")
 def train_stage_two(run: Run, recipe: RecipeOption = None) -> None:
-    """The same, then the re-ranker: from nothing to RUN/model in one command."""
+    """The same, then the re-ranker."""
     _train(run, recipe, "stage-two")
 
 
 @train.command("round")
 def train_round(
     run: Run,
-    start: Annotated[Path | None, typer.Option(help="Model folder or bundle; the bundled model without it.")] = None,
     recipe: RecipeOption = None,
+    start: Annotated[
+        Path | None, typer.Option(help="Model folder or bundle to train the round alone from, not all before it.")
+    ] = None,
 ) -> None:
-    """The last round of a recipe alone, from a finished model: its re-ranker learns from freshly drawn families."""
+    """The same, then a round of families: from nothing to the bundled model in one command. It wants a GPU."""
+    if start is None:
+        _train(run, recipe, "round")
+        return
     from onnx_export.bundle_weights import load_start
+    from onnx_export.training.family_round import train_round_from
     from onnx_export.training.processes import processes
-    from onnx_export.training.recipe import last_round, read_recipe
-    from onnx_export.training.rounds import train_further_round
+    from onnx_export.training.recipe import family_round, read_recipe
 
-    out = train_further_round(run, load_start(start), last_round(read_recipe(recipe)))
+    out = train_round_from(run, load_start(start), family_round(read_recipe(recipe)))
     if processes().is_main_process:
         typer.echo(f"wrote {out}")
 
@@ -173,7 +178,7 @@ def train_round(
 train.command("own")(train_own)
 
 
-def _train(run: Path, recipe: Path | None, last: Literal["pretrain", "stage-one", "stage-two"]) -> None:
+def _train(run: Path, recipe: Path | None, last: Literal["pretrain", "stage-one", "stage-two", "round"]) -> None:
     from onnx_export.training.processes import processes
     from onnx_export.training.recipe import Run, read_recipe
 

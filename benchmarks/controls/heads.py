@@ -87,11 +87,11 @@ KINDS: Mapping[str, type[SingleVector] | type[LateInteraction]] = {
 }
 
 
-def build_control(kind: str, *, seed: int) -> nn.ModuleDict:
+def build_control(kind: str, sizes: ModelSizes = CATALOG_SMALL, *, seed: int) -> nn.ModuleDict:
     """Build ``text_encoder`` and ``head`` of a control with fresh weights; the global random state stays."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return nn.ModuleDict({"text_encoder": TextEncoder(CATALOG_SMALL), "head": KINDS[kind](CATALOG_SMALL)})
+        return nn.ModuleDict({"text_encoder": TextEncoder(sizes), "head": KINDS[kind](sizes)})
 
 
 def head_of(modules: nn.ModuleDict) -> Control:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.controls.heads import build_control, head_of
-from benchmarks.controls.training import ROUNDS
 from benchmarks.quality.progress import Progress
 from onnx_export.training.pretrain import encode_texts
 from onnx_export.training.tokenizer import build_tokenizer
@@ -23,9 +22,7 @@ _PICTURES, _QUERIES = 256, 8
 def load_control(folder: Path, kind: str) -> nn.ModuleDict:
     """Load a control as ``python -m benchmarks.controls`` left it, ready to be asked."""
     modules = build_control(kind, seed=0)
-    last = folder / f"{kind}{ROUNDS}.ckpt"
-    path = last if last.exists() else folder / f"{kind}.ckpt"
-    trained = torch.load(path, map_location="cpu", weights_only=True)["modules"]
+    trained = torch.load(folder / f"{kind}.ckpt", map_location="cpu", weights_only=True)["modules"]
     own = modules.state_dict().keys()
     modules.load_state_dict({name: value for name, value in trained.items() if name in own})
     return modules.eval()

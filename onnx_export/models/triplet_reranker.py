@@ -74,6 +74,9 @@ class TripletLayer(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Transform both streams [P, L, H] against candidate tokens [T, N, C] picked by index [P].
 
+        Without an index the pairs of a candidate stand together. Attention to it has no mask, so that they read it as
+        one long text.
+
         With ``only_first`` only the first state of each is wanted, as of the last layer: [P, 1, H].
         """
         own = self.attention.output
@@ -86,10 +89,11 @@ class TripletLayer(nn.Module):
         keys_values1 = cross.self1.keys_values(candidate_tokens)
         if candidate_index is not None:
             keys_values0, keys_values1 = keys_values0[:, candidate_index], keys_values1[:, candidate_index]
+        of_candidate = (keys_values0.shape[1], -1, x0.shape[-1])
         merged = cross.output.merge(
-            cross.output.dense0(cross.self0.attend(x0, keys_values0, None)),
-            cross.output.dense1(cross.self1.attend(x1, keys_values1, None)),
-        )
+            cross.output.dense0(cross.self0.attend(x0.reshape(of_candidate), keys_values0, None)),
+            cross.output.dense1(cross.self1.attend(x1.reshape(of_candidate), keys_values1, None)),
+        ).view_as(x0)
         x0 = cross.output.LayerNormA(merged + x0)
         x1 = cross.output.LayerNormB(merged + x1)
         return self.output(self.intermediate(x0), x0), self.output(self.intermediate(x1), x1)
@@ -130,8 +134,8 @@ class TripletReranker(nn.Module):
             attention_mask: int64 [P, L].
             fusion_states: float32 [P, L, H] from the composer.
             candidate_tokens: float32 [T, N, C].
-            candidate_index: int64 [P], which of the T candidates each pair takes; None means T = P, in order. Keys
-                and values are projected once per candidate, so that B x B in-batch scoring projects B, not B x B.
+            candidate_index: int64 [P], which of the T candidates each pair takes; None means P / T pairs of each, in
+                order. Keys and values are projected once per candidate, so that B x B in-batch scoring projects B.
 
         Returns:
             float32 [P], higher is better.

@@ -1,121 +1,82 @@
-"""Families of near-duplicates to learn from: one product in some thirty variants, any two of which make a query.
+"""Families of near-duplicates to learn from: one product in 31 variants, any two of which make a query.
 
 Two variants that one change or two take into each other are a query with an exact answer, and all the others are near
-misses of it. So some forty thousand pictures give some million queries, each with words of its own: what is learnt
-there can hardly be the queries themselves.
+misses of it. So 124,000 pictures give some 1.7 million queries: what is learnt there can hardly be the queries
+themselves. What is known of a picture is kept as numbers, so that a step needs no loop over pictures.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import overload
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+from tokenizers import Tokenizer
 
-from onnx_export.training.features import PictureFeatures
-from onnx_export.training.pretrain import normalised_pixels
-from onnx_export.training.triplets import Triplet, TripletSet, number_scenes
+from onnx_export.training.attributes import NOT_OF_THIS_KIND
+from onnx_export.training.pretrain import special_id
 from qdrant_cir.catalog.dataset import is_held_out
-from qdrant_cir.catalog.draw import draw_scene
+from qdrant_cir.catalog.draw import Box, draw_scene
 from qdrant_cir.catalog.edit import Edit, edit_between
-from qdrant_cir.catalog.language import describe_edit
+from qdrant_cir.catalog.families import COLORS, FAMILIES
+from qdrant_cir.catalog.language import describe_edit, describe_scene
 from qdrant_cir.catalog.query_groups import draft_group
 from qdrant_cir.catalog.scene import Scene, attributes
 
 logger = logging.getLogger(__name__)
 
 EDITS_PER_FAMILY, NEAR_MISSES_PER_EDIT = 6, 4
-CHUNK_PICTURES = 1_000
+VARIANTS = 1 + EDITS_PER_FAMILY * (1 + NEAR_MISSES_PER_EDIT)
 TEXTS_PER_QUERY = 2
-_DRAWING_STREAM, _WORDING_STREAM, _CHOOSING_STREAM = 1, 2, 3
+CHUNK_FAMILIES = 25
+_DRAWING_STREAM, _WORDING_STREAM = 1, 2
+
+_SLOTS = [slot for spec in FAMILIES.values() for slot in spec.slots]
+PARTS = tuple(sorted({slot.name for slot in _SLOTS}))
+KINDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "present": ("no", "yes"),
+        "color": (*COLORS, "none"),
+        "pattern": (*sorted({pattern for slot in _SLOTS for pattern in slot.patterns}), "none"),
+        "pattern_color": (*COLORS, "none"),
+        "size": (*sorted({size for slot in _SLOTS for size in slot.sizes}), "none"),
+        "count": (*(str(number) for number in sorted({n for slot in _SLOTS for n in slot.counts})), "none"),
+    }
+)
+"""What can be said of a part, and the values that it takes; ``none`` as in :func:`attributes`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Families:
-    """Drawn families.
+    """F drawn families; picture ``VARIANTS * f + i`` is variant i of family f.
 
     Attributes:
-        scenes: of every picture, family after family.
-        starts: first picture of every family, and behind the last one their number: int64 [F + 1].
         pictures: uint8 [P, S, S, 3], memory-mapped.
-        seed: of scenes, pictures, queries and words.
+        codes: int64 [P, parts, kinds], what is known of every part; -1 where its product has no such attribute.
+        boxes: float32 [P, parts, 4], left, top, right, bottom in fractions of the picture; zeros for absent parts.
+        scenes: int64 [P]; pictures with the same number answer the same queries.
+        references, targets: int64 [Q], pictures of every query; a family's queries stand together, by length.
+        ids: int64 [Q, L] of every query's text, padded with 0.
+        starts: int64 [F + 1], first query of every family, and behind the last one their number.
+        captions: int64 [P, M], ids of a text that describes every picture, padded with 0.
     """
 
-    scenes: list[Scene]
-    starts: NDArray[np.int64]
     pictures: NDArray[np.uint8]
-    seed: int
-
-    def read(self, rows: slice) -> Tensor:
-        """Read the pixels float32 [B, 3, S, S] of some pictures, normalised."""
-        return normalised_pixels(self.pictures[rows])
-
-    def triplets(self, features: PictureFeatures) -> TripletSet:
-        """Give every query of one change, and as many of two, as triplets; near misses are met as stage one's best."""
-        known = [attributes(scene) for scene in self.scenes]
-        queries = FamilyQueries(self.scenes, self.starts, seed=self.seed)
-        logger.info("%d queries between pictures of %d families", len(queries), len(self.starts) - 1)
-        return TripletSet(queries, features, number_scenes(known), known)
-
-
-class FamilyQueries(Sequence[Triplet]):
-    """The queries between pictures of the same family; the words of each are found when it is asked for."""
-
-    def __init__(self, scenes: Sequence[Scene], starts: NDArray[np.int64], *, seed: int) -> None:
-        self._scenes, self._starts, self._seed = scenes, starts, seed
-        rng = np.random.default_rng((seed, _CHOOSING_STREAM))
-        chosen: list[tuple[int, int]] = []
-        for start, end in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
-            pairs: dict[int, list[tuple[int, int]]] = {1: [], 2: []}
-            for reference in range(start, end):
-                for target in range(start, end):
-                    edit = edit_between(scenes[reference], scenes[target])
-                    if edit is not None:
-                        pairs[len(edit.steps)].append((reference, target))
-            chosen += pairs[1]
-            chosen += [pairs[2][i] for i in rng.permutation(len(pairs[2]))[: len(pairs[1])].tolist()]
-        self._pairs = np.array(chosen, dtype=np.int64)
-
-    def __len__(self) -> int:
-        return len(self._pairs)
-
-    def family_of(self, row: int) -> range:
-        """Give the pictures of a picture's family, itself among them."""
-        family = int(np.searchsorted(self._starts, row, side="right")) - 1
-        return range(int(self._starts[family]), int(self._starts[family + 1]))
-
-    @overload
-    def __getitem__(self, number: int) -> Triplet: ...
-    @overload
-    def __getitem__(self, number: slice) -> Sequence[Triplet]: ...
-    def __getitem__(self, number: int | slice) -> Triplet | Sequence[Triplet]:
-        if isinstance(number, slice):
-            return [self[i] for i in range(*number.indices(len(self)))]
-        reference, target = self._pairs[number].tolist()
-        edit = edit_between(self._scenes[reference], self._scenes[target])
-        if edit is None:
-            raise IndexError(number)
-        rng = np.random.default_rng((self._seed, _WORDING_STREAM, number % len(self)))
-        return Triplet(
-            reference=reference,
-            targets=(target,),
-            near=(reference,),
-            texts=tuple(_wording(edit, rng) for _ in range(TEXTS_PER_QUERY)),
-        )
-
-
-def _wording(edit: Edit, rng: np.random.Generator) -> str:
-    if rng.random() < 0.5:
-        edit = replace(edit, steps=edit.steps[::-1])
-    return describe_edit(edit, rng, split="train")
+    codes: NDArray[np.int64]
+    boxes: NDArray[np.float32]
+    scenes: NDArray[np.int64]
+    references: NDArray[np.int64]
+    targets: NDArray[np.int64]
+    ids: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    captions: NDArray[np.int64]
 
 
 def family_scenes(seed: int, number: int) -> list[Scene]:
@@ -133,7 +94,40 @@ def family_scenes(seed: int, number: int) -> list[Scene]:
     return scenes
 
 
-def open_families(folder: Path, *, families: int, size: int, seed: int, workers: int) -> Families:
+def family_queries(scenes: list[Scene], rng: np.random.Generator) -> list[tuple[int, int, str]]:
+    """Give reference, target and text of the queries of one change, and of as many of two."""
+    edits: dict[int, list[tuple[int, int, Edit]]] = {1: [], 2: []}
+    for reference, first in enumerate(scenes):
+        for target, second in enumerate(scenes):
+            edit = edit_between(first, second)
+            if edit is not None:
+                edits[len(edit.steps)].append((reference, target, edit))
+    of_two = [edits[2][i] for i in rng.permutation(len(edits[2]))[: len(edits[1])].tolist()]
+    return [
+        (reference, target, _wording(edit, rng))
+        for reference, target, edit in edits[1] + of_two
+        for _ in range(TEXTS_PER_QUERY)
+    ]
+
+
+def _wording(edit: Edit, rng: np.random.Generator) -> str:
+    if rng.random() < 0.5:
+        edit = replace(edit, steps=edit.steps[::-1])
+    return describe_edit(edit, rng, split="train")
+
+
+def scene_codes(scene: Scene) -> NDArray[np.int64]:
+    """Give what is known of a scene's parts as numbers: int64 [parts, kinds]."""
+    codes = np.full((len(PARTS), len(KINDS)), NOT_OF_THIS_KIND, np.int64)
+    kinds = list(KINDS)
+    for key, value in attributes(scene).items():
+        part, _, kind = key.partition(".")
+        if kind:
+            codes[PARTS.index(part), kinds.index(kind)] = KINDS[kind].index(value)
+    return codes
+
+
+def open_families(folder: Path, *, families: int, size: int, seed: int, workers: int, tokenizer: Tokenizer) -> Families:
     """Draw what is missing of some families, and open them.
 
     Args:
@@ -142,35 +136,94 @@ def open_families(folder: Path, *, families: int, size: int, seed: int, workers:
         size: side of a picture in pixels.
         seed: the same seed gives the same families, whatever their number.
         workers: drawing processes.
+        tokenizer: of the texts.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    each = [family_scenes(seed, number) for number in range(families)]
-    scenes = [scene for family in each for scene in family]
     array = folder / "pictures.npy"
     if not array.exists():
-        np.lib.format.open_memmap(array, "w+", np.uint8, (len(scenes), size, size, 3)).flush()
-    chunks = [range(start, min(start + CHUNK_PICTURES, len(scenes))) for start in range(0, len(scenes), CHUNK_PICTURES)]
-    missing = [chunk for chunk in chunks if not _mark(folder, chunk).exists()]
+        np.lib.format.open_memmap(array, "w+", np.uint8, (families * VARIANTS, size, size, 3)).flush()
+    chunks = [range(first, min(first + CHUNK_FAMILIES, families)) for first in range(0, families, CHUNK_FAMILIES)]
+    missing = [chunk for chunk in chunks if not _facts_file(folder, chunk).exists()]
     begin, drawn = time.monotonic(), 0
     with ProcessPoolExecutor(workers) as executor:
-        draw = partial(_draw_chunk, folder, size=size, seed=seed)
-        for chunk in executor.map(draw, missing, [scenes[chunk.start : chunk.stop] for chunk in missing]):
+        draw = partial(_draw_chunk, folder, size=size, seed=seed, tokenizer=tokenizer.to_str())
+        for chunk in executor.map(draw, missing):
             drawn += len(chunk)
-            rate = drawn / (time.monotonic() - begin)
-            logger.info("drew %d of %d pictures, %.0f pictures/s", drawn, sum(map(len, missing)), rate)
-    starts = np.cumsum([0, *map(len, each)])
-    return Families(scenes, starts, np.load(array, mmap_mode="r"), seed)
+            rate = drawn * VARIANTS / (time.monotonic() - begin)
+            logger.info("drew %d of %d families, %.0f pictures/s", drawn, sum(map(len, missing)), rate)
+    facts = [np.load(_facts_file(folder, chunk)) for chunk in chunks]
+
+    def joined(name: str) -> NDArray[np.int64]:
+        widest = max(each[name].shape[1] for each in facts)
+        return np.concatenate([_widened(each[name], widest) for each in facts]).astype(np.int64)
+
+    codes, queries, numbers = joined("codes"), joined("queries"), dict[bytes, int]()
+    keys = np.concatenate((joined("products"), codes.reshape(len(codes), -1)), axis=1)
+    return Families(
+        pictures=np.load(array, mmap_mode="c"),
+        codes=codes,
+        boxes=np.concatenate([each["boxes"] for each in facts]),
+        scenes=np.array([numbers.setdefault(key.tobytes(), len(numbers)) for key in keys]),
+        references=queries[:, 0],
+        targets=queries[:, 1],
+        ids=joined("ids"),
+        starts=np.cumsum([0, *joined("counts")[:, 0].tolist()]),
+        captions=joined("captions"),
+    )
 
 
-def _mark(folder: Path, chunk: range) -> Path:
-    return folder / f"drawn_{chunk.start:06d}"
+def _widened(array: NDArray[np.int64], columns: int) -> NDArray[np.int64]:
+    """Give [R, c, ...] zeros for the columns that it lacks."""
+    return np.pad(array, [(0, 0), (0, columns - array.shape[1]), *[(0, 0)] * (array.ndim - 2)])
 
 
-def _draw_chunk(folder: Path, chunk: range, scenes: list[Scene], *, size: int, seed: int) -> range:
-    pictures = np.load(folder / "pictures.npy", mmap_mode="r+")
-    for row, scene in zip(chunk, scenes, strict=True):
-        rng = np.random.default_rng((seed, row, _DRAWING_STREAM))
-        pictures[row] = np.asarray(draw_scene(scene, rng, size=size).image)
+def _facts_file(folder: Path, chunk: range) -> Path:
+    return folder / f"facts_{chunk.start:05d}.npz"
+
+
+def _draw_chunk(folder: Path, chunk: range, *, size: int, seed: int, tokenizer: str) -> range:
+    pictures, words = np.load(folder / "pictures.npy", mmap_mode="r+"), Tokenizer.from_str(tokenizer)
+    words.enable_padding()
+    codes, boxes, products, captions, queries, texts, counts = [], [], [], [], [], [], []
+    for family in chunk:
+        scenes, first = family_scenes(seed, family), family * VARIANTS
+        rng = np.random.default_rng((seed, family, _WORDING_STREAM))
+        for row, scene in zip(range(first, first + VARIANTS), scenes, strict=True):
+            drawn = draw_scene(scene, np.random.default_rng((seed, row, _DRAWING_STREAM)), size=size)
+            pictures[row] = np.asarray(drawn.image)
+            codes.append(scene_codes(scene))
+            boxes.append(_box_array(drawn.boxes))
+            products.append([list(FAMILIES).index(scene.family)])
+            captions.append(describe_scene(scene, rng))
+        asked = sorted(family_queries(scenes, rng), key=lambda query: len(query[2].split()))
+        queries += [(first + reference, first + target) for reference, target, _ in asked]
+        texts += [text for _, _, text in asked]
+        counts.append([len(asked)])
     pictures.flush()
-    _mark(folder, chunk).touch()
+    partial_file = _facts_file(folder, chunk).with_suffix(".part.npz")
+    np.savez(
+        partial_file,
+        codes=np.stack(codes).astype(np.int8),
+        boxes=np.stack(boxes),
+        products=np.array(products, np.int8),
+        captions=_encoded(words, captions),
+        queries=np.array(queries),
+        ids=_encoded(words, texts),
+        counts=np.array(counts),
+    )
+    partial_file.replace(_facts_file(folder, chunk))
     return chunk
+
+
+def _encoded(words: Tokenizer, texts: list[str]) -> NDArray[np.int16]:
+    """Give ids int16 [B, L] of texts, padded with 0 to the longest."""
+    ids = np.array([encoding.ids for encoding in words.encode_batch(texts)], np.int16)
+    ids[:, 0] = special_id(words, "[ENC]")
+    return ids
+
+
+def _box_array(boxes: Mapping[str, Box]) -> NDArray[np.float32]:
+    found = np.zeros((len(PARTS), 4), np.float32)
+    for name, box in boxes.items():
+        found[PARTS.index(name)] = box.left, box.top, box.right, box.bottom
+    return found

@@ -86,4 +86,4 @@ def compute_features(model: CirModel, read_pixels: PixelReader, count: int, fold
         np.save(vectors_file, vectors)
     blank = model.image_encoder(torch.zeros(1, 3, sizes.image_size, sizes.image_size, device=device))[0][0]
     found = torch.from_numpy(np.load(vectors_file)).to(device)
-    return PictureFeatures(np.load(tokens_file, mmap_mode="r"), found, blank.clone())
+    return PictureFeatures(np.load(tokens_file, mmap_mode="c"), found, blank.clone())

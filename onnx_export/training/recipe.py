@@ -16,12 +16,13 @@ from torch import nn
 from onnx_export.errors import TrainingError
 from onnx_export.model_folder import ModelFolder, save_model_folder
 from onnx_export.models import CATALOG_SMALL, CirModel, build_model
+from onnx_export.training.family_round import FamilyRound, train_family_round
 from onnx_export.training.grounding import Grounding
 from onnx_export.training.loop import train
 from onnx_export.training.pool import PICTURES_PER_GROUP, Pool, open_pool
 from onnx_export.training.pretrain import Pretraining
 from onnx_export.training.processes import describe_machine, processes
-from onnx_export.training.rounds import FurtherRound, Round, Unseen, fit_similarity, pool_features, round_triplets
+from onnx_export.training.rounds import Round, Unseen, drawn_triplets, fit_similarity, pool_features
 from onnx_export.training.stages import StageOne, StageTwo, start_reranker_from_text_encoder
 from onnx_export.training.tokenizer import build_tokenizer
 from onnx_export.training.triplets import TripletSet, join_triplets, pool_triplets
@@ -30,7 +31,7 @@ from qdrant_cir.types import JsonObject
 
 logger = logging.getLogger(__name__)
 
-Stage = Literal["pretrain", "stage-one", "stage-two"]
+Stage = Literal["pretrain", "stage-one", "stage-two", "round"]
 
 STARTED_STAGES = ("pretrain", "grounding")
 """The stages that a run's start trains; the later ones begin with the grounded text encoder."""
@@ -53,6 +54,7 @@ class Recipe:
         stage_two_near, stage_two_mined, stage_two_others: wrong candidates per query: near-duplicates of its own,
             stage one's best, pictures of the batch's other queries.
         rounds: what follows when both stages have learnt the pool.
+        families: the last round, of which ``train stage-two`` does nothing.
         accumulation: batches that every process takes per optimiser step, in all stages. A step then learns from
             batch x accumulation x processes; each batch finds its negatives in itself.
         unseen_groups: groups, drawn for this alone, on which stage one's weight in the final score is fitted.
@@ -81,6 +83,7 @@ class Recipe:
     stage_two_mined: int = 5
     stage_two_others: int = 1
     rounds: tuple[Round, ...] = ()
+    families: FamilyRound | None = None
     accumulation: int = 1
     unseen_groups: int = 500
     start: Recipe | None = None
@@ -99,7 +102,21 @@ BUNDLED = Recipe(
     rounds=(
         Round(0, 4_200, groups=24_000),
         Round(4_000, 3_600, groups=12_000),
-        Round(0, 3_000, families=1_600, trains_composer=True, mined_depth=40),
+    ),
+    families=FamilyRound(
+        seed=5,
+        families=4_000,
+        encoder_steps=3_000,
+        encoder_batch=1_024,
+        encoder_rate=1e-3,
+        encoder_shift=6,
+        steps=2_800,
+        rate=5e-4,
+        batch=24,
+        composed=40,
+        reranked=8,
+        mined_depth=64,
+        unseen_groups=500,
     ),
     start=Recipe(),
 )
@@ -123,32 +140,24 @@ def read_recipe(path: Path | None) -> Recipe:
         raise TrainingError(f"{path} is no recipe ({error}); its fields are {names}.") from error
 
 
-def last_round(recipe: Recipe) -> FurtherRound:
-    """Give the last round of a recipe as one to train by itself.
+def family_round(recipe: Recipe) -> FamilyRound:
+    """Give the round of families of a recipe.
 
     Raises:
-        TrainingError: the recipe has no round, or its last one goes on with stage one, which needs what came before.
+        TrainingError: it has none.
     """
-    if not recipe.rounds or recipe.rounds[-1].stage_one_steps:
-        raise TrainingError(
-            "A round by itself is one of stage two alone; expected stage_one_steps 0 in the last round."
-        )
-    return FurtherRound(
-        recipe.rounds[-1],
-        seed=recipe.seed + len(recipe.rounds),
-        rate=recipe.stage_two_rate,
-        batch=recipe.stage_two_batch,
-        near=recipe.stage_two_near,
-        mined=recipe.stage_two_mined,
-        others=recipe.stage_two_others,
-        unseen_groups=recipe.unseen_groups,
-    )
+    if recipe.families is None:
+        raise TrainingError("The recipe has no round of families; give it one under `families`, or train stage-two.")
+    return recipe.families
 
 
 def _recipe(values: dict[str, Any]) -> Recipe:
-    start, rounds = values.pop("start", None), values.pop("rounds", ())
+    start, rounds, families = values.pop("start", None), values.pop("rounds", ()), values.pop("families", None)
     return Recipe(
-        **values, rounds=tuple(Round(**each) for each in rounds), start=None if start is None else _recipe(start)
+        **values,
+        rounds=tuple(Round(**each) for each in rounds),
+        families=None if families is None else FamilyRound(**families),
+        start=None if start is None else _recipe(start),
     )
 
 
@@ -188,7 +197,7 @@ class Run:
         """Build the model as it is before any training."""
         return build_model(CATALOG_SMALL, seed=self.recipe.seed)
 
-    def train(self, last: Stage = "stage-two") -> JsonObject:
+    def train(self, last: Stage) -> JsonObject:
         """Train up to and with ``last``; stages that are done are loaded, not repeated.
 
         Returns:
@@ -210,6 +219,9 @@ class Run:
                 reranking, seconds["stage-two"] = self._stage_two(model, data)
                 for number in self._round_numbers():
                     seconds |= self._round(number, model, composing, reranking)
+            if last == "round":
+                folder, families = self.folder / "families", family_round(self.recipe)
+                seconds["families"] = train_family_round(folder, model, self.tokenizer, families)
         self._save(model.eval(), seconds)
         return seconds
 
@@ -276,12 +288,7 @@ class Run:
             )
         name = f"stage-two-{number}"
         data = self.round_triplets(number, model)
-        reranking.go_on_with(
-            data,
-            similarity_weight=model.sizes.similarity_weight,
-            trains_composer=round_.trains_composer,
-            mined_depth=round_.mined_depth,
-        )
+        reranking.go_on_with(data, similarity_weight=model.sizes.similarity_weight)
         seconds[name] = self._run(
             name, reranking.modules, round_.stage_two_steps, recipe.stage_two_rate, reranking.step
         )
@@ -296,8 +303,8 @@ class Run:
 
     def round_triplets(self, number: int, model: CirModel) -> TripletSet:
         """Open, or draw and encode, what is drawn for one round."""
-        round_ = self.recipe.rounds[number - 2]
-        return round_triplets(model, self.folder / f"round-{number}", round_, seed=self.recipe.seed + number - 1)
+        groups, seed = self.recipe.rounds[number - 2].groups, self.recipe.seed + number - 1
+        return drawn_triplets(model, self.folder / f"round-{number}", groups=groups, seed=seed)
 
     def _fit_similarity(self, model: CirModel, after: str) -> None:
         unseen = Unseen(self.folder, self.recipe.seed, self.recipe.unseen_groups)

@@ -8,7 +8,6 @@ two learns of the reference, must hold the target's attributes, too. All read of
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Sequence
 from typing import cast
 
@@ -36,7 +35,6 @@ TEXT_ONLY_SHARE = 0.08
 MINED_DEPTH = 1000
 LENGTH_GROUPS = 6
 MISMATCH_WEIGHT = 3.0
-VECTORS_WEIGHT = 20.0
 
 
 class StageOne:
@@ -113,13 +111,11 @@ class StageTwo:
     """The re-ranker: softmax over one target and several kinds of wrong candidates.
 
     Wrong are the pictures known to be near (``near``), some that stage one ranks high (``mined``, drawn from its best
-    ``mined_depth`` with chances falling as the inverse of the rank), and targets of other queries (``others``).
+    ``MINED_DEPTH`` with chances falling as the inverse of the rank), and targets of other queries (``others``).
 
     With a ``similarity_weight`` there is a second loss of the same form, for the sum of the score and so many times
     stage one's cosine. It is of use on triplets that stage one has not learnt: there the cosine's mistakes show.
-
-    Stage one is frozen, as in the paper, unless it is asked to go along: then its fusion states learn to say what the
-    re-ranker needs, and a further loss holds its query vectors where they are, since the gallery is searched by them.
+    Stage one is frozen.
     """
 
     def __init__(
@@ -137,8 +133,7 @@ class StageTwo:
         self.model, self.data, self.tokenizer, self.device = model, data, tokenizer, model.device
         self.seed, self.batch = seed, min(batch, len(data.triplets))
         self.near, self.mined, self.others = near, mined, others
-        self.similarity_weight, self.mined_depth = 0.0, MINED_DEPTH
-        self.stage_one = model.composer
+        self.similarity_weight = 0.0
         self.modules = nn.ModuleDict({"reranker": model.reranker})
         self.keys: list[str] = []
         self.codes: Tensor | None = None
@@ -149,32 +144,10 @@ class StageTwo:
                 head = nn.Linear(2 * model.sizes.text_width, len(self.keys))
             self.modules["mismatch"] = head.to(self.device)
 
-    def go_on_with(
-        self,
-        data: TripletSet,
-        *,
-        similarity_weight: float,
-        trains_composer: bool = False,
-        mined_depth: int = MINED_DEPTH,
-    ) -> None:
-        """Learn from other triplets from now on.
-
-        Args:
-            data: the triplets.
-            similarity_weight: above 0, the score is also learnt with the cosine beside it.
-            trains_composer: whether the composer learns too; its query vectors stay what they are now.
-            mined_depth: how many of stage one's best the mined candidates are drawn from.
-        """
-        self.data, self.similarity_weight, self.mined_depth = data, similarity_weight, mined_depth
+    def go_on_with(self, data: TripletSet, *, similarity_weight: float) -> None:
+        """Learn from other triplets from now on; with a weight above 0, the score is also learnt with the cosine."""
+        self.data, self.similarity_weight = data, similarity_weight
         self.codes = attribute_codes(data.attributes, self.keys)[1] if self.keys and data.attributes else None
-        self.stage_one = self.model.composer
-        if "composer" in self.modules:
-            del self.modules["composer"]
-        if trains_composer:
-            self.stage_one = copy.deepcopy(self.model.composer).eval()
-            for parameter in self.stage_one.parameters():
-                parameter.requires_grad = False
-            self.modules["composer"] = self.model.composer
 
     def step(self, batch: int) -> dict[str, Tensor]:
         """Draw a batch from (seed, its number) and give its losses."""
@@ -183,14 +156,10 @@ class StageTwo:
         ids, mask = encode_texts(self.tokenizer, texts, device=self.device)
         reference = self.data.features.tokens_of(np.array([t.reference for t in triplets]))
         with torch.no_grad():
-            query, states = self.stage_one(ids, mask, reference)
+            query, states = self.model.composer(ids, mask, reference)
             with torch.autocast(self.device.type, enabled=False):
                 similarity = query.float() @ self.data.features.vectors.T
-        losses: dict[str, Tensor] = {}
-        if "composer" in self.modules:
-            moved, states = self.model.composer(ids, mask, reference)
-            losses["vectors"] = VECTORS_WEIGHT * (1 - (moved * query).sum(-1)).mean()
-        best = similarity.topk(min(self.mined_depth, similarity.shape[1])).indices.cpu().numpy()
+        best = similarity.topk(min(MINED_DEPTH, similarity.shape[1])).indices.cpu().numpy()
         candidates = np.stack([self._candidates(i, triplets, best[i], rng) for i in range(len(triplets))])
         rows, places = np.unique(candidates, return_inverse=True)
         pairs = torch.arange(len(triplets), device=self.device).repeat_interleave(candidates.shape[1])
@@ -202,7 +171,7 @@ class StageTwo:
             torch.from_numpy(places.ravel()).to(self.device),
         )
         scores = self.model.reranker.cls_head(features)[:, 0].view(candidates.shape)
-        losses |= _target_first(scores, "")
+        losses = _target_first(scores, "")
         if self.similarity_weight > 0:
             cosines = similarity.gather(1, torch.from_numpy(candidates).to(self.device))
             losses |= _target_first(scores + self.similarity_weight * cosines, "summed_")

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from qdrant_cir.catalog.families import FamilySpec, PartSpec
+from qdrant_cir.catalog.families import FAMILIES, FamilySpec, PartSpec
 from qdrant_cir.catalog.scene import Part, pick
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "look_phrase",
     "part_noun",
     "part_phrase",
+    "part_words",
     "verb",
 ]
 
@@ -111,6 +112,13 @@ def attribute_words() -> frozenset[str]:
     tables = (COLOR_WORDS, PATTERN_ADJECTIVES, PATTERN_NOUNS, COUNT_WORDS, SIZE_WORDS, COMPARATIVES)
     phrases = (phrase for table in tables for phrases in table.values() for phrase in phrases)
     return frozenset(word for phrase in phrases for word in phrase.split() if word != "a")
+
+
+def part_words() -> frozenset[str]:
+    """Give every word that names a part."""
+    slots = (slot for spec in FAMILIES.values() for slot in spec.slots)
+    names = (name for slot in slots for name in (slot.name, slot.singular, slot.plural, *slot.synonyms))
+    return frozenset(word for name in names for word in name.split())
 
 
 def color_word(color: str, rng: np.random.Generator) -> str:

@@ -22,13 +22,16 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs torch: pip install 'qdrant-cir[export]'")
 
 from tiny_sizes import SIZES as TINY_SIZES  # noqa: E402
+from tiny_sizes import TINY_ROUND  # noqa: E402
 from torch.utils import backend_registration  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch.utils._pytree import tree_leaves, tree_map  # noqa: E402
 
 from onnx_export.models import CirModel, build_model  # noqa: E402
 from onnx_export.training import pool as pools  # noqa: E402
-from onnx_export.training.features import compute_features  # noqa: E402
+from onnx_export.training.families import Families  # noqa: E402
+from onnx_export.training.family_round import Answering, Gallery, Seeing, open_round_families, resident  # noqa: E402
+from onnx_export.training.features import PictureFeatures, compute_features  # noqa: E402
 from onnx_export.training.grounding import Grounding  # noqa: E402
 from onnx_export.training.own_validation import HeldOut  # noqa: E402
 from onnx_export.training.pretrain import Pretraining, normalised_pixels  # noqa: E402
@@ -124,16 +127,23 @@ def check_the_device() -> None:
         there + torch.ones(2)
 
 
-def check_stages(model: CirModel, pool: pools.Pool, data: TripletSet) -> None:
+def check_stages(
+    model: CirModel, pool: pools.Pool, data: TripletSet, families: Families, features: PictureFeatures
+) -> None:
     """Every stage's weights and losses are elsewhere."""
     tokenizer = build_tokenizer()
+    gallery = Gallery(resident(features.tokens, elsewhere()), features.vectors, features.blank)  # type: ignore[arg-type]
+    seeing = Seeing(model, families, features.vectors, TINY_ROUND)
+    answering = Answering(
+        model, families, tokenizer, before=gallery, gallery=gallery, round_=TINY_ROUND, stage_one=model.composer
+    )
     pretraining = Pretraining(model, pool, seed=1, groups_per_step=2, pictures_per_group=4, shift=2)
     grounding = Grounding(model, pool, data, tokenizer, seed=1, groups_per_step=2)
     stage_one = StageOne(model, data, tokenizer, seed=1, batch=3, negatives=8)
     stage_one.read_with(pretraining.attributes, pretraining.heads.whole)
     stage_two = StageTwo(model, data, tokenizer, seed=1, batch=3, near=2, mined=2, others=1)
     start_reranker_from_text_encoder(model, dict(model.composer.text_encoder.state_dict()))
-    for stage in (pretraining, grounding, stage_one, stage_two):
+    for stage in (pretraining, grounding, stage_one, stage_two, seeing, answering):
         assert {value.device for value in stage.modules.state_dict().values()} == {elsewhere()}
         for name, loss in stage.step(1).items():
             assert loss.device == elsewhere(), name
@@ -155,6 +165,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, torch.no_grad():
         folder = Path(name)
         pool = pools.open_pool(folder / "pool", groups=4, size=32, seed=1, workers=1)
+        families = open_round_families(folder, TINY_ROUND, SIZES, build_tokenizer())
         compute = compute_features.__wrapped__  # inference mode takes no tensors that wrap others
         with WithElsewhere():
             check_the_device()
@@ -162,7 +173,13 @@ def main() -> None:
             assert model.device == elsewhere()
             features = compute(model, lambda rows: normalised_pixels(pool.pictures[rows]), len(pool.pictures), folder)
             data = pool_triplets(pool.groups, features)
-            check_stages(model, pool, data)
+            of_families = compute(
+                model,
+                lambda rows: normalised_pixels(families.pictures[rows]),
+                len(families.pictures),
+                folder / "families",
+            )
+            check_stages(model, pool, data, families, of_families)
             check_validation(model, data)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch: pip install 'qdrant-cir[export]'")
 
+from tiny_sizes import TINY_ROUND  # noqa: E402
 from torch.optim.optimizer import register_optimizer_step_post_hook  # noqa: E402
 
 from benchmarks.negatives import main as compare_negatives  # noqa: E402
@@ -34,7 +35,8 @@ TINY = Recipe(
     stage_one_batch=4,
     stage_two_steps=1,
     stage_two_batch=3,
-    rounds=(Round(0, 1, groups=24), Round(1, 1, families=1, trains_composer=True)),
+    rounds=(Round(0, 1, groups=24), Round(1, 1, groups=24)),
+    families=TINY_ROUND,
     unseen_groups=12,
 )
 
@@ -153,12 +155,21 @@ def test_all_stages_run_from_nothing_to_a_model_folder_and_are_not_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(similarity, "CANDIDATES", 4)  # the cosine's weight is of no use here
-    Run(tmp_path, TINY).train()
+    Run(tmp_path, TINY).train("round")
     folder = load_model_folder(tmp_path / "model")
-    stages = ["pretrain", "grounding", "stage-one", "stage-two", "stage-two-2", "stage-one-3", "stage-two-3"]
+    stages = [
+        "pretrain",
+        "grounding",
+        "stage-one",
+        "stage-two",
+        "stage-two-2",
+        "stage-one-3",
+        "stage-two-3",
+        "families",
+    ]
     assert list(folder.provenance["wall_seconds"]) == stages
     weights = (tmp_path / "model" / "model.safetensors").read_bytes()
-    Run(tmp_path, TINY).train()
+    Run(tmp_path, TINY).train("round")
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == weights
 
 

@@ -1,6 +1,7 @@
-"""The sizes of a model that tests train and export in seconds."""
+"""The sizes of a model that tests train and export in seconds, and of a round."""
 
 from onnx_export.models import ModelSizes
+from onnx_export.training.family_round import FamilyRound
 
 SIZES = ModelSizes(
     image_size=32,
@@ -17,4 +18,20 @@ SIZES = ModelSizes(
     max_positions=64,
     vector_size=8,
     merge_layers_from=1,
+)
+
+TINY_ROUND = FamilyRound(
+    seed=5,
+    families=2,
+    encoder_steps=1,
+    encoder_batch=4,
+    encoder_rate=1e-4,
+    encoder_shift=2,
+    steps=2,
+    rate=1e-4,
+    batch=2,
+    composed=4,
+    reranked=2,
+    mined_depth=8,
+    unseen_groups=12,
 )

@@ -1,0 +1,465 @@
+"""The last round: image encoder, composer and re-ranker go on with families of near-duplicates.
+
+First the image encoder learns to see more of every part, its embedding held where it is, since the gallery is searched
+by it. Then it is frozen again, and composer and re-ranker learn together: the re-ranker from whole families, the
+composer from many more queries, since it costs a hundredth of what the re-ranker does.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from torch.nn import functional
+
+from onnx_export.errors import TrainingError
+from onnx_export.model_folder import ModelFolder, save_model_folder
+from onnx_export.models import CirModel, ModelSizes
+from onnx_export.training.attributes import NOT_OF_THIS_KIND
+from onnx_export.training.families import KINDS, PARTS, VARIANTS, Families, open_families
+from onnx_export.training.features import compute_features
+from onnx_export.training.loop import train
+from onnx_export.training.pretrain import PIXEL_MEAN, PIXEL_STD, normalised_pixels, positives_loss, special_id
+from onnx_export.training.processes import describe_machine, processes
+from onnx_export.training.rounds import Unseen, fit_similarity
+from onnx_export.training.updates import Schedule
+from qdrant_cir.catalog.wording import attribute_words, part_words
+from qdrant_cir.types import JsonObject, JsonValue
+
+logger = logging.getLogger(__name__)
+
+HELD_WEIGHT = 20.0
+MISMATCH_WEIGHT = 3.0
+WINDOW = 2
+"""Queries of a family are drawn from a window of so many times their number, of similar length."""
+REPLACED_SHARE, REPLACED_WORDS = 0.5, 0.15
+"""In so many texts, so many of the words without which it can be understood become words that training never sees."""
+_KEPT = frozenset(
+    {"[PAD]", "[CLS]", "[SEP]", "[ENC]", "no", "not", "without", "more", "fewer", "less", "instead", "than"}
+)
+_SEEING_STREAM, _ANSWERING_STREAM = 5, 6
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyRound:
+    """Everything that decides what a round of families makes of a model.
+
+    Attributes:
+        seed: of pictures and batches.
+        families: how many are drawn.
+        encoder_steps, encoder_batch, encoder_rate: of the image encoder: optimiser steps, pictures of a step, peak
+            learning rate.
+        encoder_shift: pixels that pictures are moved by at most, each way.
+        steps, rate: of composer and re-ranker together.
+        batch: families of a step.
+        composed: queries of each of them that the composer answers.
+        reranked: those among them that the re-ranker ranks the whole family for, and as many pictures of others.
+        mined_depth: how many of stage one's best of other families these are drawn from.
+        unseen_groups: groups, drawn for this alone, on which stage one's weight in the final score is fitted.
+    """
+
+    seed: int
+    families: int
+    encoder_steps: int
+    encoder_batch: int
+    encoder_rate: float
+    encoder_shift: int
+    steps: int
+    rate: float
+    batch: int
+    composed: int
+    reranked: int
+    mined_depth: int
+    unseen_groups: int
+
+
+class AttributeReader(nn.Module):
+    """Reads what is known of every part off a state for each."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.parts = nn.Embedding(len(PARTS), width)
+        self.hidden = nn.Linear(width, width)
+        self.values = nn.Linear(width, sum(map(len, KINDS.values())))
+
+    def forward(self, states: Tensor, codes: Tensor) -> Tensor:
+        """Cross-entropy, mean over all that is known, of states [B, parts, H] for codes int64 [B, parts, kinds]."""
+        hidden = functional.gelu(self.hidden(states + self.parts.weight))
+        return code_loss(self.values(hidden), codes)
+
+
+def code_loss(logits: Tensor, codes: Tensor) -> Tensor:
+    """Cross-entropy, mean over all that is known, of logits [B, parts, values] for codes int64 [B, parts, kinds]."""
+    each = torch.split(logits.float(), [len(values) for values in KINDS.values()], dim=-1)
+    losses = [
+        functional.cross_entropy(
+            of_kind.flatten(0, 1), codes[..., kind].flatten(), ignore_index=NOT_OF_THIS_KIND, reduction="sum"
+        )
+        for kind, of_kind in enumerate(each)
+    ]
+    return torch.stack(losses).sum() / (codes != NOT_OF_THIS_KIND).sum()
+
+
+class QuestionReader(nn.Module):
+    """Reads attributes off states of any number: every part asks them what they hold of it."""
+
+    def __init__(self, sizes: ModelSizes) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(sizes.text_width, sizes.text_heads, batch_first=True)
+        self.reader = AttributeReader(sizes.text_width)
+
+    def forward(self, states: Tensor, mask: Tensor, codes: Tensor) -> Tensor:
+        """Cross-entropy as of :class:`AttributeReader`, for states [B, L, H] with mask int64 [B, L]."""
+        questions = self.reader.parts.weight.expand(len(states), -1, -1)
+        answers, _ = self.attention(questions, states, states, key_padding_mask=mask == 0, need_weights=False)
+        return cast(Tensor, self.reader(answers, codes))
+
+
+class Seeing:
+    """The image encoder: attributes of every part from the tokens in its box, the embedding held."""
+
+    def __init__(self, model: CirModel, families: Families, held: Tensor, round_: FamilyRound) -> None:
+        """Prepare the losses; ``held`` are the embeddings float32 [P, D] as they are to stay."""
+        self.model, self.round_, self.device = model, round_, model.device
+        self.pictures = resident(families.pictures, self.device)
+        self.codes, self.boxes = (torch.from_numpy(each).to(self.device) for each in (families.codes, families.boxes))
+        self.held, self.size = held, model.sizes.image_size
+        self.grid = self.size // model.sizes.patch_size
+        with seeded(round_.seed):
+            reader = AttributeReader(model.sizes.image_width)
+        self.modules = nn.ModuleDict({"image_encoder": model.image_encoder, "reader": reader.to(self.device)})
+
+    def step(self, batch: int) -> dict[str, Tensor]:
+        """Draw a batch from (seed, its number) and give its losses."""
+        self.model.image_encoder.visual_encoder.patch_embed.eval()  # batch normalisation stays what it is
+        rng = np.random.default_rng((self.round_.seed, _SEEING_STREAM, batch))
+        count, most = self.round_.encoder_batch, self.round_.encoder_shift
+        rows = torch.from_numpy(rng.integers(len(self.pictures), size=count)).to(self.device)
+        moved = torch.from_numpy(rng.integers(-most, most + 1, size=(count, 2))).to(self.device)
+        tokens = self.model.image_encoder.visual_encoder(self._pixels(rows, moved))
+        vectors = functional.normalize(self.model.image_encoder.vision_proj(tokens[:, 0]).float(), dim=-1)
+        held = (1 - (vectors * self.held[rows]).sum(-1)).mean()
+        weights = box_shares(self.boxes[rows] - moved.repeat(1, 2)[:, None] / self.size, self.grid)
+        states = weights.to(tokens.dtype) @ tokens[:, 1:]
+        seen = self.modules["reader"](states, self._seen(rows))
+        return {"part": seen, "held": HELD_WEIGHT * held}
+
+    def _pixels(self, rows: Tensor, moved: Tensor) -> Tensor:
+        """Normalised pixels [B, 3, S, S] of pictures, moved left and up [B, 2]; edge pixels fill the gap."""
+        places = torch.arange(self.size, device=self.device)
+        across, down = ((places + moved[:, side, None]).clamp(0, self.size - 1) for side in (0, 1))
+        where = (rows[:, None, None], down[:, :, None], across[:, None, :])
+        pixels = self.pictures[tuple(each.to(self.pictures.device) for each in where)].to(self.device)
+        mean, std = (torch.tensor(values, device=self.device) for values in (PIXEL_MEAN, PIXEL_STD))
+        return ((pixels / 255 - mean) / std).permute(0, 3, 1, 2).contiguous()
+
+    def _seen(self, rows: Tensor) -> Tensor:
+        """What is known of the parts that a picture shows; absent ones have no place to be read at."""
+        is_shown = (self.boxes[rows].amax(-1) > 0)[..., None]
+        return self.codes[rows].masked_fill(~is_shown, NOT_OF_THIS_KIND)
+
+
+def box_shares(boxes: Tensor, grid: int) -> Tensor:
+    """Share of each patch in a box, float32 [..., grid * grid] in row order, for boxes float32 [..., 4]."""
+    edges = torch.arange(grid + 1, device=boxes.device) / grid
+    low, high = torch.maximum(boxes[..., :2, None], edges[:-1]), torch.minimum(boxes[..., 2:, None], edges[1:])
+    inside = (high - low).clamp(min=1e-4)
+    shares = (inside[..., 1, :, None] * inside[..., 0, None, :]).flatten(-2)
+    return shares / shares.sum(-1, keepdim=True)
+
+
+class Asked(NamedTuple):
+    """Queries of a step: F families, C queries of each.
+
+    Attributes:
+        families: int64 [F].
+        references, targets: int64 [F, C].
+        ids, mask: int64 [F, C, L].
+        captions, caption_mask: int64 [F, M], which describe a picture of every family.
+    """
+
+    families: Tensor
+    references: Tensor
+    targets: Tensor
+    ids: Tensor
+    mask: Tensor
+    captions: Tensor
+    caption_mask: Tensor
+
+
+class FamilyQueries:
+    """Draws queries: those of a step are of similar length, and some words of theirs are replaced."""
+
+    def __init__(self, families: Families, tokenizer: Tokenizer, device: torch.device) -> None:
+        self.device, self.starts = device, families.starts
+        self._arrays, self._captions = (families.references, families.targets, families.ids), families.captions
+        words = tokenizer.get_vocab()
+        known = np.zeros(max(words.values()) + 1, np.bool_)
+        known[families.ids], known[families.captions] = True, True
+        known[special_id(tokenizer, "[UNK]")] = False
+        self._unknown = np.flatnonzero(~known)
+        kept = attribute_words() | part_words() | _KEPT
+        self._can_replace = known.copy()
+        self._can_replace[[number for word, number in words.items() if word in kept]] = False
+
+    def draw(self, rng: np.random.Generator, *, families: int, each: int) -> Asked:
+        """Draw ``each`` queries of some families."""
+        chosen = rng.choice(len(self.starts) - 1, families, replace=False)
+        first, number = self.starts[chosen], np.diff(self.starts)[chosen]
+        window = np.minimum(WINDOW * each, number)
+        begin = first + (rng.random() * (number - window)).astype(np.int64)
+        places = np.stack([rng.choice(width, each, replace=width < each) for width in window.tolist()])
+        rows = begin[:, None] + places
+        references, targets, ids = (array[rows] for array in self._arrays)
+        ids = _cut(ids)
+        is_drawn = (rng.random(ids.shape) < REPLACED_WORDS) & (rng.random(ids.shape[:2]) < REPLACED_SHARE)[..., None]
+        unknown = self._unknown[rng.integers(len(self._unknown), size=ids.shape)]
+        asked = np.where(is_drawn & self._can_replace[ids], unknown, ids)
+        captions = _cut(self._captions[chosen * VARIANTS + rng.integers(VARIANTS, size=families)])
+        masks = ((each != 0).astype(np.int64) for each in (ids, captions))
+        arrays = chosen, references, targets, asked, next(masks), captions, next(masks)
+        return Asked(*(torch.from_numpy(array).to(self.device, non_blocking=True) for array in arrays))
+
+
+def _cut(ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Leave out of ids [..., L] the columns behind the longest text, up to a multiple of 8."""
+    longest = -(-int((ids != 0).sum(-1).max()) // 8) * 8
+    return ids[..., :longest]
+
+
+class Gallery(NamedTuple):
+    """Frozen features, where the model is: tokens float16 [P, N, C] and vectors float32 [P, D] of all pictures.
+
+    ``blank`` are those of the blank picture, float32 [N, C].
+    """
+
+    tokens: Tensor
+    vectors: Tensor
+    blank: Tensor
+
+    def of(self, rows: Tensor) -> Tensor:
+        """Tokens float32 [..., N, C] of pictures [...]."""
+        return self.tokens[rows.to(self.tokens.device)].to(rows.device).float()
+
+
+class Answering:
+    """Composer and re-ranker together.
+
+    The re-ranker ranks a query's target first among its whole family and some pictures of others, and says of every
+    candidate what of it is not the target's. The composer's fusion states learn from that, and must hold all that is
+    known of the target; its query vectors stay, those of texts without a reference, too.
+    """
+
+    def __init__(
+        self,
+        model: CirModel,
+        families: Families,
+        tokenizer: Tokenizer,
+        *,
+        before: Gallery,
+        gallery: Gallery,
+        round_: FamilyRound,
+        stage_one: nn.Module,
+    ) -> None:
+        """Prepare the losses.
+
+        Args:
+            model: its composer and re-ranker are trained.
+            families: what they learn from.
+            tokenizer: of the texts.
+            before: what the image encoder gave before this round, which ``stage_one`` reads.
+            gallery: what it gives now.
+            round_: how to train.
+            stage_one: the composer as it was before this round.
+        """
+        self.model, self.before, self.gallery, self.round_, self.device = model, before, gallery, round_, model.device
+        self.stage_one = stage_one
+        self.codes = torch.from_numpy(families.codes).to(self.device)
+        self.scenes = torch.from_numpy(families.scenes).to(self.device)
+        self.queries = FamilyQueries(families, tokenizer, self.device)
+        with seeded(round_.seed):
+            reader = QuestionReader(model.sizes)
+            mismatch = nn.Linear(2 * model.sizes.text_width, len(PARTS) * len(KINDS))
+        self.modules = nn.ModuleDict(
+            {"composer": model.composer, "reranker": model.reranker, "reader": reader, "mismatch": mismatch}
+        ).to(self.device)
+
+    def step(self, batch: int) -> dict[str, Tensor]:
+        """Draw a batch from (seed, its number) and give its losses."""
+        round_ = self.round_
+        rng = np.random.default_rng((round_.seed, _ANSWERING_STREAM, batch))
+        asked = self.queries.draw(rng, families=round_.batch, each=round_.composed)
+        ids, mask, references = asked.ids.flatten(0, 1), asked.mask.flatten(0, 1), asked.references.flatten()
+        with torch.no_grad():
+            held = self.stage_one(ids, mask, self.before.of(references)).query_vectors.float()
+        vectors, states = self.model.composer(ids, mask, self.gallery.of(references))
+        reranked = round_.reranked
+        shape = (round_.batch, round_.composed)
+        queries = held.view(*shape, -1)[:, :reranked]
+        candidates = torch.cat((family_rows(asked.families), self._others(asked.families, queries, rng)), dim=1)
+        features = self._features(
+            asked.ids[:, :reranked],
+            asked.mask[:, :reranked],
+            states.view(*shape, *states.shape[1:])[:, :reranked],
+            candidates,
+        )
+        scores = self.model.reranker.cls_head(features)[..., 0].float()
+        targets = asked.targets[:, :reranked]
+        right = self.scenes[candidates][:, None] == self.scenes[targets][..., None]
+        return {
+            "vectors": HELD_WEIGHT * (1 - (vectors * held).sum(-1)).mean(),
+            "captions": HELD_WEIGHT * self._described(asked),
+            "states": self.modules["reader"](states, mask, self.codes[asked.targets.flatten()]),
+            "loss": positives_loss(scores.flatten(0, 1), right.flatten(0, 1)),
+            "mismatch": MISMATCH_WEIGHT * self._mismatch(features, candidates, targets),
+            "_accuracy": right.gather(2, scores.argmax(2, keepdim=True)).float().mean(),
+        }
+
+    def _described(self, asked: Asked) -> Tensor:
+        """How far the query vectors of texts without a reference are from what they were."""
+        inputs = asked.captions, asked.caption_mask
+        each = (len(asked.captions), -1, -1)
+        with torch.no_grad():
+            held: Tensor = self.stage_one(*inputs, self.before.blank.expand(each)).query_vectors
+        vectors: Tensor = self.model.composer(*inputs, self.gallery.blank.expand(each)).query_vectors
+        return (1 - (vectors * held).sum(-1)).mean()
+
+    def _others(self, families: Tensor, queries: Tensor, rng: np.random.Generator) -> Tensor:
+        """One of stage one's best of other families for each query [F, R, D], all for the family: int64 [F, R]."""
+        with torch.autocast(self.device.type, enabled=False):
+            similarity = queries.flatten(0, 1) @ self.gallery.vectors.T
+        own = family_rows(families).repeat_interleave(queries.shape[1], dim=0)
+        depth = min(self.round_.mined_depth, similarity.shape[1] - VARIANTS)
+        best = similarity.scatter(1, own, -torch.inf).topk(depth).indices
+        places = torch.from_numpy(rng.integers(depth, size=(len(best), 1))).to(self.device)
+        return best.gather(1, places).view(queries.shape[:2])
+
+    def _features(self, ids: Tensor, mask: Tensor, states: Tensor, candidates: Tensor) -> Tensor:
+        """What the re-ranker reads every score from: [F, R, W, 2 H], for candidates int64 [F, W] of all R queries."""
+        width = candidates.shape[1]
+
+        def pairs(each: Tensor) -> Tensor:
+            return each[:, None].expand(-1, width, *each.shape[1:]).flatten(0, 2)
+
+        tokens = self.gallery.of(candidates.flatten())
+        features = self.model.reranker.features(pairs(ids), pairs(mask), pairs(states), tokens)
+        return features.view(len(candidates), width, ids.shape[1], -1).transpose(1, 2)
+
+    def _mismatch(self, features: Tensor, candidates: Tensor, targets: Tensor) -> Tensor:
+        """Which attributes of each candidate are not those of the target."""
+        wanted = self.codes[targets].flatten(2)[:, :, None]
+        differs = self.codes[candidates].flatten(2)[:, None] != wanted
+        logits = self.modules["mismatch"](features).float()
+        loss = functional.binary_cross_entropy_with_logits(logits, differs.float(), reduction="none")
+        is_known = (wanted != NOT_OF_THIS_KIND).expand_as(loss)
+        return (loss * is_known).sum() / is_known.sum()
+
+
+def open_gallery(folder: Path, model: CirModel, families: Families) -> Gallery:
+    """Open, or encode by the model, the pictures of families; features are kept in ``folder``."""
+
+    def read(rows: slice) -> Tensor:
+        return normalised_pixels(families.pictures[rows], model.device)
+
+    folder.mkdir(exist_ok=True)
+    with processes().main_process_first():
+        features = compute_features(model.eval(), read, len(families.pictures), folder)
+    return Gallery(resident(cast(NDArray[np.float16], features.tokens), model.device), features.vectors, features.blank)
+
+
+def open_round_families(folder: Path, round_: FamilyRound, sizes: ModelSizes, tokenizer: Tokenizer) -> Families:
+    """Draw what is missing of a round's families, and open them."""
+    with processes().main_process_first():
+        return open_families(
+            folder / "families",
+            families=round_.families,
+            size=sizes.image_size,
+            seed=round_.seed,
+            workers=len(os.sched_getaffinity(0)),
+            tokenizer=tokenizer,
+        )
+
+
+def family_rows(families: Tensor) -> Tensor:
+    """Give all pictures of some families [F]: int64 [F, VARIANTS]."""
+    return families[:, None] * VARIANTS + torch.arange(VARIANTS, device=families.device)
+
+
+def resident(array: NDArray[np.uint8] | NDArray[np.float16], device: torch.device) -> Tensor:
+    """Give a memory-mapped array as a tensor: on a GPU all of it, on a CPU as it is."""
+    found = torch.from_numpy(array)
+    return found if device.type == "cpu" else found.to(device)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw from this seed for a while; the global random state of torch is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def train_family_round(folder: Path, model: CirModel, tokenizer: Tokenizer, round_: FamilyRound) -> JsonObject:
+    """Train a model, or go on where it was stopped; gives the seconds of both parts. The folder holds one round only.
+
+    Heads that serve training alone start fresh, since no model keeps them.
+    """
+    families = open_round_families(folder, round_, model.sizes, tokenizer)
+
+    def run(name: str, stage: Seeing | Answering, steps: int, rate: float) -> int:
+        stage.modules.train()
+        schedule = Schedule(steps, rate, warmup=200)
+        seconds = train(name, run_folder=folder, modules=stage.modules, schedule=schedule, batch_losses=stage.step)
+        stage.modules.eval()
+        logger.info("%s: %.0f s of training in all", name, seconds)
+        return round(seconds)
+
+    before = open_gallery(folder / "before", model, families)
+    stage_one = copy.deepcopy(model.composer).eval()
+    for parameter in stage_one.parameters():
+        parameter.requires_grad = False
+    seeing = Seeing(model, families, before.vectors, round_)
+    seconds: JsonObject = {"seeing": run("seeing", seeing, round_.encoder_steps, round_.encoder_rate)}
+    del seeing
+    after = open_gallery(folder / "after", model, families)
+    answering = Answering(model, families, tokenizer, before=before, gallery=after, round_=round_, stage_one=stage_one)
+    seconds["answering"] = run("answering", answering, round_.steps, round_.rate)
+    fit_similarity(model, tokenizer, Unseen(folder, round_.seed, round_.unseen_groups), folder / "similarity.json")
+    return seconds
+
+
+def train_round_from(folder: Path, start: ModelFolder, round_: FamilyRound) -> Path:
+    """Train a round of families alone, from a finished model; gives the model folder.
+
+    Raises:
+        TrainingError: the folder holds another round.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    kept, record = folder / "round.json", json.dumps(asdict(round_), indent=2) + "\n"
+    if kept.exists() and kept.read_text(encoding="utf-8") != record:
+        raise TrainingError(f"{folder} holds a round of other settings ({kept}); choose another folder.")
+    kept.write_text(record, encoding="utf-8")
+    model = start.model.to(processes().device)
+    seconds = train_family_round(folder, model, start.tokenizer, round_)
+    earlier = cast(list[JsonValue], start.provenance.get("further_rounds", []))
+    rounds: list[JsonValue] = [*earlier, {**asdict(round_), "wall_seconds": seconds, "machine": describe_machine()}]
+    measured = {"quality", "effort"}
+    provenance: JsonObject = {name: value for name, value in start.provenance.items() if name not in measured}
+    provenance["further_rounds"] = rounds
+    out = folder / "model"
+    with processes().main_process_first(), torch.no_grad():
+        if processes().is_main_process:
+            save_model_folder(out, ModelFolder(model.eval(), start.tokenizer, provenance))
+    return out
