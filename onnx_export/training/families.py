@@ -1,7 +1,7 @@
 """Families of near-duplicates to learn from: one product in 31 variants, any two of which make a query.
 
 Two variants that one change or two take into each other are a query with an exact answer, and all the others are near
-misses of it. So 124,000 pictures give some 1.7 million queries: what is learnt there can hardly be the queries
+misses of it. So 124,000 pictures give some 900,000 queries: what is learnt there can hardly be the queries
 themselves. What is known of a picture is kept as numbers, so that a step needs no loop over pictures.
 """
 

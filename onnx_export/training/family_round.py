@@ -15,11 +15,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
@@ -29,26 +28,19 @@ from onnx_export.model_folder import ModelFolder, save_model_folder
 from onnx_export.models import CirModel, ModelSizes
 from onnx_export.training.attributes import NOT_OF_THIS_KIND
 from onnx_export.training.families import KINDS, PARTS, VARIANTS, Families, open_families
-from onnx_export.training.features import compute_features
+from onnx_export.training.family_batches import Asked, FamilyQueries, Gallery, family_rows, open_gallery, resident
 from onnx_export.training.loop import train
-from onnx_export.training.pretrain import PIXEL_MEAN, PIXEL_STD, normalised_pixels, positives_loss, special_id
+from onnx_export.training.part_reading import AttributeReader, QuestionReader, box_shares
+from onnx_export.training.pretrain import PIXEL_MEAN, PIXEL_STD, positives_loss
 from onnx_export.training.processes import describe_machine, processes
 from onnx_export.training.rounds import Unseen, fit_similarity
 from onnx_export.training.updates import Schedule
-from qdrant_cir.catalog.wording import attribute_words, part_words
 from qdrant_cir.types import JsonObject, JsonValue
 
 logger = logging.getLogger(__name__)
 
 HELD_WEIGHT = 20.0
 MISMATCH_WEIGHT = 3.0
-WINDOW = 2
-"""Queries of a family are drawn from a window of so many times their number, of similar length."""
-REPLACED_SHARE, REPLACED_WORDS = 0.5, 0.15
-"""In so many texts, so many of the words without which it can be understood become words that training never sees."""
-_KEPT = frozenset(
-    {"[PAD]", "[CLS]", "[SEP]", "[ENC]", "no", "not", "without", "more", "fewer", "less", "instead", "than"}
-)
 _SEEING_STREAM, _ANSWERING_STREAM = 5, 6
 
 
@@ -68,6 +60,9 @@ class FamilyRound:
         reranked: those among them that the re-ranker ranks the whole family for, and as many pictures of others.
         mined_depth: how many of stage one's best of other families these are drawn from.
         unseen_groups: groups, drawn for this alone, on which stage one's weight in the final score is fitted.
+
+    Raises:
+        TrainingError: a step needs more families or queries than there are.
     """
 
     seed: int
@@ -84,47 +79,16 @@ class FamilyRound:
     mined_depth: int
     unseen_groups: int
 
-
-class AttributeReader(nn.Module):
-    """Reads what is known of every part off a state for each."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.parts = nn.Embedding(len(PARTS), width)
-        self.hidden = nn.Linear(width, width)
-        self.values = nn.Linear(width, sum(map(len, KINDS.values())))
-
-    def forward(self, states: Tensor, codes: Tensor) -> Tensor:
-        """Cross-entropy, mean over all that is known, of states [B, parts, H] for codes int64 [B, parts, kinds]."""
-        hidden = functional.gelu(self.hidden(states + self.parts.weight))
-        return code_loss(self.values(hidden), codes)
-
-
-def code_loss(logits: Tensor, codes: Tensor) -> Tensor:
-    """Cross-entropy, mean over all that is known, of logits [B, parts, values] for codes int64 [B, parts, kinds]."""
-    each = torch.split(logits.float(), [len(values) for values in KINDS.values()], dim=-1)
-    losses = [
-        functional.cross_entropy(
-            of_kind.flatten(0, 1), codes[..., kind].flatten(), ignore_index=NOT_OF_THIS_KIND, reduction="sum"
-        )
-        for kind, of_kind in enumerate(each)
-    ]
-    return torch.stack(losses).sum() / (codes != NOT_OF_THIS_KIND).sum()
-
-
-class QuestionReader(nn.Module):
-    """Reads attributes off states of any number: every part asks them what they hold of it."""
-
-    def __init__(self, sizes: ModelSizes) -> None:
-        super().__init__()
-        self.attention = nn.MultiheadAttention(sizes.text_width, sizes.text_heads, batch_first=True)
-        self.reader = AttributeReader(sizes.text_width)
-
-    def forward(self, states: Tensor, mask: Tensor, codes: Tensor) -> Tensor:
-        """Cross-entropy as of :class:`AttributeReader`, for states [B, L, H] with mask int64 [B, L]."""
-        questions = self.reader.parts.weight.expand(len(states), -1, -1)
-        answers, _ = self.attention(questions, states, states, key_padding_mask=mask == 0, need_weights=False)
-        return cast(Tensor, self.reader(answers, codes))
+    def __post_init__(self) -> None:
+        if self.batch > self.families:
+            raise TrainingError(
+                f"A step cannot draw {self.batch} of {self.families} families; draw more, or batch less."
+            )
+        if self.reranked > self.composed:
+            raise TrainingError(
+                f"The re-ranker ranks for queries that the composer answers: expected at most {self.composed} of them, "
+                f"got {self.reranked} (composed, reranked)."
+            )
 
 
 class Seeing:
@@ -169,89 +133,6 @@ class Seeing:
         """What is known of the parts that a picture shows; absent ones have no place to be read at."""
         is_shown = (self.boxes[rows].amax(-1) > 0)[..., None]
         return self.codes[rows].masked_fill(~is_shown, NOT_OF_THIS_KIND)
-
-
-def box_shares(boxes: Tensor, grid: int) -> Tensor:
-    """Share of each patch in a box, float32 [..., grid * grid] in row order, for boxes float32 [..., 4]."""
-    edges = torch.arange(grid + 1, device=boxes.device) / grid
-    low, high = torch.maximum(boxes[..., :2, None], edges[:-1]), torch.minimum(boxes[..., 2:, None], edges[1:])
-    inside = (high - low).clamp(min=1e-4)
-    shares = (inside[..., 1, :, None] * inside[..., 0, None, :]).flatten(-2)
-    return shares / shares.sum(-1, keepdim=True)
-
-
-class Asked(NamedTuple):
-    """Queries of a step: F families, C queries of each.
-
-    Attributes:
-        families: int64 [F].
-        references, targets: int64 [F, C].
-        ids, mask: int64 [F, C, L].
-        captions, caption_mask: int64 [F, M], which describe a picture of every family.
-    """
-
-    families: Tensor
-    references: Tensor
-    targets: Tensor
-    ids: Tensor
-    mask: Tensor
-    captions: Tensor
-    caption_mask: Tensor
-
-
-class FamilyQueries:
-    """Draws queries: those of a step are of similar length, and some words of theirs are replaced."""
-
-    def __init__(self, families: Families, tokenizer: Tokenizer, device: torch.device) -> None:
-        self.device, self.starts = device, families.starts
-        self._arrays, self._captions = (families.references, families.targets, families.ids), families.captions
-        words = tokenizer.get_vocab()
-        known = np.zeros(max(words.values()) + 1, np.bool_)
-        known[families.ids], known[families.captions] = True, True
-        known[special_id(tokenizer, "[UNK]")] = False
-        self._unknown = np.flatnonzero(~known)
-        kept = attribute_words() | part_words() | _KEPT
-        self._can_replace = known.copy()
-        self._can_replace[[number for word, number in words.items() if word in kept]] = False
-
-    def draw(self, rng: np.random.Generator, *, families: int, each: int) -> Asked:
-        """Draw ``each`` queries of some families."""
-        chosen = rng.choice(len(self.starts) - 1, families, replace=False)
-        first, number = self.starts[chosen], np.diff(self.starts)[chosen]
-        window = np.minimum(WINDOW * each, number)
-        begin = first + (rng.random() * (number - window)).astype(np.int64)
-        places = np.stack([rng.choice(width, each, replace=width < each) for width in window.tolist()])
-        rows = begin[:, None] + places
-        references, targets, ids = (array[rows] for array in self._arrays)
-        ids = _cut(ids)
-        is_drawn = (rng.random(ids.shape) < REPLACED_WORDS) & (rng.random(ids.shape[:2]) < REPLACED_SHARE)[..., None]
-        unknown = self._unknown[rng.integers(len(self._unknown), size=ids.shape)]
-        asked = np.where(is_drawn & self._can_replace[ids], unknown, ids)
-        captions = _cut(self._captions[chosen * VARIANTS + rng.integers(VARIANTS, size=families)])
-        masks = ((each != 0).astype(np.int64) for each in (ids, captions))
-        arrays = chosen, references, targets, asked, next(masks), captions, next(masks)
-        return Asked(*(torch.from_numpy(array).to(self.device, non_blocking=True) for array in arrays))
-
-
-def _cut(ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Leave out of ids [..., L] the columns behind the longest text, up to a multiple of 8."""
-    longest = -(-int((ids != 0).sum(-1).max()) // 8) * 8
-    return ids[..., :longest]
-
-
-class Gallery(NamedTuple):
-    """Frozen features, where the model is: tokens float16 [P, N, C] and vectors float32 [P, D] of all pictures.
-
-    ``blank`` are those of the blank picture, float32 [N, C].
-    """
-
-    tokens: Tensor
-    vectors: Tensor
-    blank: Tensor
-
-    def of(self, rows: Tensor) -> Tensor:
-        """Tokens float32 [..., N, C] of pictures [...]."""
-        return self.tokens[rows.to(self.tokens.device)].to(rows.device).float()
 
 
 class Answering:
@@ -367,18 +248,6 @@ class Answering:
         return (loss * is_known).sum() / is_known.sum()
 
 
-def open_gallery(folder: Path, model: CirModel, families: Families) -> Gallery:
-    """Open, or encode by the model, the pictures of families; features are kept in ``folder``."""
-
-    def read(rows: slice) -> Tensor:
-        return normalised_pixels(families.pictures[rows], model.device)
-
-    folder.mkdir(exist_ok=True)
-    with processes().main_process_first():
-        features = compute_features(model.eval(), read, len(families.pictures), folder)
-    return Gallery(resident(cast(NDArray[np.float16], features.tokens), model.device), features.vectors, features.blank)
-
-
 def open_round_families(folder: Path, round_: FamilyRound, sizes: ModelSizes, tokenizer: Tokenizer) -> Families:
     """Draw what is missing of a round's families, and open them."""
     with processes().main_process_first():
@@ -390,17 +259,6 @@ def open_round_families(folder: Path, round_: FamilyRound, sizes: ModelSizes, to
             workers=len(os.sched_getaffinity(0)),
             tokenizer=tokenizer,
         )
-
-
-def family_rows(families: Tensor) -> Tensor:
-    """Give all pictures of some families [F]: int64 [F, VARIANTS]."""
-    return families[:, None] * VARIANTS + torch.arange(VARIANTS, device=families.device)
-
-
-def resident(array: NDArray[np.uint8] | NDArray[np.float16], device: torch.device) -> Tensor:
-    """Give a memory-mapped array as a tensor: on a GPU all of it, on a CPU as it is."""
-    found = torch.from_numpy(array)
-    return found if device.type == "cpu" else found.to(device)
 
 
 @contextmanager
@@ -444,8 +302,10 @@ def train_round_from(folder: Path, start: ModelFolder, round_: FamilyRound) -> P
     """Train a round of families alone, from a finished model; gives the model folder.
 
     Raises:
-        TrainingError: the folder holds another round.
+        TrainingError: the folder holds another round, or the model reads candidates through an encoder of their own.
     """
+    if start.candidate_encoder is not None:
+        raise TrainingError("A round of families trains one image encoder; this model has another for candidates.")
     folder.mkdir(parents=True, exist_ok=True)
     kept, record = folder / "round.json", json.dumps(asdict(round_), indent=2) + "\n"
     if kept.exists() and kept.read_text(encoding="utf-8") != record:

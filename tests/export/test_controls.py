@@ -23,7 +23,8 @@ from onnx_export.model_folder import ModelFolder, load_model_folder, save_model_
 from onnx_export.models import CATALOG_SMALL, build_model  # noqa: E402
 from onnx_export.training import similarity  # noqa: E402
 from onnx_export.training.families import VARIANTS  # noqa: E402
-from onnx_export.training.family_round import Gallery, open_round_families, train_round_from  # noqa: E402
+from onnx_export.training.family_batches import Gallery  # noqa: E402
+from onnx_export.training.family_round import open_round_families, train_round_from  # noqa: E402
 from onnx_export.training.tokenizer import build_tokenizer  # noqa: E402
 from qdrant_cir.bundle import load_bundle  # noqa: E402
 from qdrant_cir.errors import InputError  # noqa: E402

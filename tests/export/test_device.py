@@ -30,7 +30,8 @@ from torch.utils._pytree import tree_leaves, tree_map  # noqa: E402
 from onnx_export.models import CirModel, build_model  # noqa: E402
 from onnx_export.training import pool as pools  # noqa: E402
 from onnx_export.training.families import Families  # noqa: E402
-from onnx_export.training.family_round import Answering, Gallery, Seeing, open_round_families, resident  # noqa: E402
+from onnx_export.training.family_batches import Gallery, resident  # noqa: E402
+from onnx_export.training.family_round import Answering, Seeing, open_round_families  # noqa: E402
 from onnx_export.training.features import PictureFeatures, compute_features  # noqa: E402
 from onnx_export.training.grounding import Grounding  # noqa: E402
 from onnx_export.training.own_validation import HeldOut  # noqa: E402

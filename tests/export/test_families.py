@@ -24,15 +24,14 @@ from onnx_export.training.families import (  # noqa: E402
     family_scenes,
     scene_codes,
 )
+from onnx_export.training.family_batches import FamilyQueries, Gallery  # noqa: E402
 from onnx_export.training.family_round import (  # noqa: E402
     Answering,
-    FamilyQueries,
-    Gallery,
     Seeing,
-    box_shares,
     open_round_families,
     train_round_from,
 )
+from onnx_export.training.part_reading import box_shares  # noqa: E402
 from onnx_export.training.recipe import BUNDLED, Recipe, family_round  # noqa: E402
 from onnx_export.training.tokenizer import build_tokenizer  # noqa: E402
 from qdrant_cir.catalog.dataset import is_held_out  # noqa: E402
@@ -241,6 +240,13 @@ def test_an_interrupted_round_goes_on_to_the_same_weights(tmp_path: Path, monkey
             train_round_from(tmp_path / "stopped", start(), TINY_ROUND)
     again = train_round_from(tmp_path / "stopped", start(), TINY_ROUND)
     assert (again / "model.safetensors").read_bytes() == whole
+
+
+def test_a_round_that_cannot_fill_a_step_is_refused() -> None:
+    with pytest.raises(TrainingError, match="cannot draw 3 of 2 families"):
+        replace(TINY_ROUND, batch=3)
+    with pytest.raises(TrainingError, match="at most 4"):
+        replace(TINY_ROUND, reranked=5)
 
 
 def test_a_recipe_without_a_round_of_families_says_so() -> None:
