@@ -202,7 +202,11 @@ class Run:
 
         Returns:
             Seconds of training per stage, those of the start under ``start``.
+
+        Raises:
+            TrainingError: the recipe has no round of families and is to go through one.
         """
+        families = family_round(self.recipe) if last == "round" else None
         seconds: JsonObject = {}
         if self.start is not None:
             seconds["start"] = self.start.train("pretrain")
@@ -219,9 +223,8 @@ class Run:
                 reranking, seconds["stage-two"] = self._stage_two(model, data)
                 for number in self._round_numbers():
                     seconds |= self._round(number, model, composing, reranking)
-            if last == "round":
-                folder, families = self.folder / "families", family_round(self.recipe)
-                seconds["families"] = train_family_round(folder, model, self.tokenizer, families)
+            if families is not None:
+                seconds["families"] = train_family_round(self.folder / "families", model, self.tokenizer, families)
         self._save(model.eval(), seconds)
         return seconds
 

@@ -32,7 +32,7 @@ from onnx_export.training.family_round import (  # noqa: E402
     train_round_from,
 )
 from onnx_export.training.part_reading import box_shares  # noqa: E402
-from onnx_export.training.recipe import BUNDLED, Recipe, family_round  # noqa: E402
+from onnx_export.training.recipe import BUNDLED, Recipe, Run, family_round  # noqa: E402
 from onnx_export.training.tokenizer import build_tokenizer  # noqa: E402
 from qdrant_cir.catalog.dataset import is_held_out  # noqa: E402
 from qdrant_cir.catalog.edit import edit_between  # noqa: E402
@@ -249,7 +249,7 @@ def test_a_round_that_cannot_fill_a_step_is_refused() -> None:
         replace(TINY_ROUND, reranked=5)
 
 
-def test_a_recipe_without_a_round_of_families_says_so() -> None:
+def test_a_recipe_without_a_round_of_families_says_so_before_it_trains(tmp_path: Path) -> None:
     assert family_round(BUNDLED) == BUNDLED.families
     with pytest.raises(TrainingError, match="no round of families"):
-        family_round(Recipe())
+        Run(tmp_path, Recipe()).train("round")
