@@ -150,15 +150,16 @@ def _plan(products: int, queries: int) -> _Plan:
         raise InputError(
             f"A catalogue needs at least one product and one query; got products={products}, queries={queries}."
         )
-    budget = products * _BUILT_SHARE
+    enough = []
     for sharing in range(min(queries, _SHARING), min(queries, _MOST_SHARING) + 1):
         groups = math.ceil(queries / sharing)
         own = max(_OWN_NEGATIVES, _HARD_NEGATIVES - sharing)
-        if (1 + sharing * (1 + own)) * groups <= budget:
+        enough.append(math.ceil((1 + sharing * (1 + own)) * groups / _BUILT_SHARE))
+        if enough[-1] <= products:
             return _Plan(sharing, own)
     raise InputError(
         f"{products} products are too few for {queries} queries with {_HARD_NEGATIVES} hard negatives each; "
-        f"{math.ceil((_HARD_NEGATIVES + 2) * queries / _BUILT_SHARE)} are enough."
+        f"{min(enough)} are enough."
     )
 
 

@@ -8,9 +8,9 @@ import pytest
 pytest.importorskip("torch", reason="needs torch: pip install 'qdrant-cir[export]'")
 
 from benchmarks.color_card import CARD_NAMES, say_by_card
-from benchmarks.finetune import compare, main
+from benchmarks.finetune import _parser, compare, main
 from onnx_export.training.tokenizer import build_tokenizer
-from qdrant_cir.catalog.dataset import sample_catalog
+from qdrant_cir.catalog.dataset import _plan, sample_catalog
 from qdrant_cir.catalog.wording import COLOR_WORDS
 
 
@@ -54,6 +54,12 @@ def test_gains_are_paired_and_wordings_stand_apart(tmp_path: Path) -> None:
     assert [gain.value for gain in card.gains.values()] == [25, 75, 0, 50]
     assert rows["ordinary", "R@1"].gains["stage one, after - before"].high == -100
     assert {gain.value for gain in rows["card", "R@10"].gains.values()} == {0}
+
+
+def test_the_catalogues_that_it_draws_without_options_hold_their_queries() -> None:
+    asked = _parser().parse_args(["--out", "out"])
+    _plan(asked.products, asked.queries)  # raises where they do not fit
+    _plan(asked.test_products, asked.test_queries)
 
 
 def test_a_run_goes_from_drawn_pictures_to_its_table_and_is_not_run_twice(tmp_path: Path) -> None:
