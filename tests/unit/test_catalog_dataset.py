@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 from collections import Counter
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from typer.testing import CliRunner
 
 from qdrant_cir.catalog.dataset import (
     Catalog,
-    _plan,
     draw_item,
     is_held_out,
     sample_catalog,
@@ -28,9 +26,6 @@ from qdrant_cir.catalog.near_misses import NEAR_MISS_KINDS, NearMissKind, count_
 from qdrant_cir.catalog.scene import Scene, attributes, distance, sample_scene
 from qdrant_cir.cli.catalog import catalog_app
 from qdrant_cir.errors import InputError
-
-ROOT = Path(__file__).parents[2]
-DOCUMENTED = re.compile(r"catalog build [^\n]*--products (\d+) --queries (\d+)")
 
 
 @pytest.fixture(scope="module")
@@ -131,17 +126,6 @@ def test_too_few_products_are_refused_with_what_would_fit() -> None:
     assert len(sample_catalog(0, products=135, queries=30).queries) == 30
     with pytest.raises(InputError, match="at least one product"):
         sample_catalog(0, products=10, queries=0)
-
-
-def test_every_catalogue_that_the_documents_build_can_be_drawn() -> None:
-    asked = [
-        (int(match[1]), int(match[2]))
-        for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
-        for match in DOCUMENTED.finditer(path.read_text(encoding="utf-8"))
-    ]
-    assert len(asked) >= 6
-    for products, queries in asked:
-        _plan(products, queries)  # raises where they do not fit
 
 
 def test_an_item_is_drawn_the_same_whatever_was_drawn_before(catalog: Catalog) -> None:
