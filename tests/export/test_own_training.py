@@ -236,7 +236,7 @@ def test_the_commands_of_the_document_lead_from_pictures_to_a_search(start: Path
     smaller = {
         "--products 3000": "--products 300 --size 32",
         "--products 2000": "--products 120 --size 32",
-        "--queries 800": "--queries 60",
+        "--queries 600": "--queries 60",
         "--queries 400": "--queries 12",
         "--run runs/shop": f"--run runs/shop --start {start} --recipe {tmp_path / 'recipe.json'}",
     }
