@@ -18,10 +18,7 @@ from onnx_export.errors import TrainingError
 from onnx_export.models import CirModel
 from onnx_export.training.families import KINDS, PARTS, Families
 from onnx_export.training.family_batches import FamilyQueries, Gallery, family_rows, open_gallery
-from onnx_export.training.family_round import (
-    FamilyRound,
-    open_round_families,
-)
+from onnx_export.training.family_round import FamilyRound, open_round_families
 from onnx_export.training.loop import train
 from onnx_export.training.part_reading import code_loss
 from onnx_export.training.pretrain import positives_loss

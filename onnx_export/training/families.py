@@ -1,4 +1,4 @@
-"""Families of near-duplicates to learn from: one product in 31 variants, any two of which make a query.
+"""Families of near-duplicates to learn from: one product in 31 variants, and queries between them.
 
 Two variants that one change or two take into each other are a query with an exact answer, and all the others are near
 misses of it. So 124,000 pictures give some 900,000 queries: what is learnt there can hardly be the queries
