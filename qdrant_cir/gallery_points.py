@@ -226,7 +226,7 @@ def batches_by_bytes(images: Iterable[IndexedImage], *, limit: int) -> Iterator[
 
 def _stored_bytes(image: IndexedImage) -> int:
     """Estimate from above: base64 of the tokens, or the vector in decimal digits with the payload."""
-    return max(len(image.tokens) * 4 // 3, 16 * image.vector.size + 2 * len(repr(image.payload))) + 512
+    return max(len(image.tokens) * 4 // 3, 16 * image.vector.size + 2 * len(repr(image.payload).encode())) + 512
 
 
 def _tokens_of(image: GalleryHit | KnownImage, record: Record | None) -> HitTokens:
