@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Self
@@ -35,9 +36,15 @@ class ServerStore:
     Threads may share it as far as they may share the client: yes for a server, no for ``:memory:``.
     """
 
-    def __init__(self, client: QdrantClient) -> None:
-        """Take a client, which stays open; :func:`qdrant_cir.stores.connect` makes a good one."""
+    def __init__(self, client: QdrantClient, *, sleep: Callable[[float], None] = time.sleep) -> None:
+        """Take a client, which stays open.
+
+        Args:
+            client: :func:`qdrant_cir.stores.connect` makes a good one.
+            sleep: waits so many seconds before a failed write is tried again.
+        """
         self._client = client
+        self._sleep = sleep
         self._owns_client = False
         self._place = place_of(client)
         self._sizes: dict[str, int | None] = {}
@@ -182,7 +189,7 @@ class ServerStore:
 
     def _write(self, name: str, call: Callable[[], object]) -> None:
         with self._translated(name):
-            call_with_backoff(call, place=self._place)
+            call_with_backoff(call, place=self._place, sleep=self._sleep)
 
     def _translated(self, name: str | None) -> AbstractContextManager[None]:
         return translated(self._place, name=name)

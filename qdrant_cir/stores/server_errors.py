@@ -56,12 +56,17 @@ def translated(place: str, *, name: str | None) -> Iterator[None]:
         yield
     except CirError:
         raise
-    except (ApiException, QdrantException, grpc.RpcError, OSError, ValueError) as error:
+    except (ApiException, QdrantException, grpc.RpcError, OSError, RuntimeError, ValueError) as error:
         raise _translate(error, place=place, name=name) from error
 
 
-def call_with_backoff(call: Callable[[], object], *, place: str) -> None:
+def call_with_backoff(call: Callable[[], object], *, place: str, sleep: Callable[[float], None] = time.sleep) -> None:
     """Make a call that may be repeated, again after growing pauses while the failure is likely to pass.
+
+    Args:
+        call: is made up to five times.
+        place: the server, for the log.
+        sleep: waits so many seconds.
 
     Raises:
         Exception: what the client raised, of the last of five attempts or at once where waiting does not
@@ -76,7 +81,7 @@ def call_with_backoff(call: Callable[[], object], *, place: str) -> None:
             asked = error.retry_after_s if isinstance(error, ResourceExhaustedResponse) else 0.0
             wait = min(max(pause, asked), _LONGEST_PAUSE)
             _logger.warning("%s failed (%s); trying again in %.1f s", place, _detail_of(error), wait)
-            time.sleep(wait)
+            sleep(wait)
         else:
             return
     call()
