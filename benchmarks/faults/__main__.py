@@ -31,7 +31,7 @@ LINKED = (Path("qdrant_cir/bundles"),)
 """Folders too large to copy."""
 BESIDE = "shared"
 """A folder beside the repository, from which tests read data where it is there."""
-_FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
+_FAILED = re.compile(r"^(?:FAILED|ERROR) (.+?)(?: - |$)", re.MULTILINE)
 
 
 class NotApplicableError(Exception):

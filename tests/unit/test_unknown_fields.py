@@ -1,0 +1,47 @@
+"""A filter on a field that no image has is refused wherever it would be met in silence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from qdrant_client import models as m
+
+from qdrant_cir.bundle import load_bundle
+from qdrant_cir.collection import Collection
+from qdrant_cir.errors import InputError
+from qdrant_cir.image_encoder import ImageEncoder
+from qdrant_cir.image_sources import ImageRecord
+from qdrant_cir.indexer import Indexer
+from qdrant_cir.retriever import Retriever
+from qdrant_cir.stores import EdgeStore
+from qdrant_cir.types import GalleryImage, Query
+
+QUERY = Query(GalleryImage("red"))
+
+
+def color(field: str, name: str) -> m.FieldCondition:
+    return m.FieldCondition(key=field, match=m.MatchValue(value=name))
+
+
+@pytest.fixture
+def retriever(tmp_path: Path, tiny_bundle: Path) -> Iterator[Retriever]:
+    bundle = load_bundle(tiny_bundle)
+    with EdgeStore(tmp_path / "store") as store:
+        collection = Collection.create(store, "colors", bundle)
+        records = [ImageRecord(name, Image.new("RGB", (8, 8), name), {"color": name}, None) for name in ("red", "blue")]
+        Indexer(collection, ImageEncoder.open(bundle, provider="cpu", threads=1), bundle).index(records)
+        with Retriever.open("colors", store=store, bundle=tiny_bundle, provider="cpu") as retriever:
+            yield retriever
+
+
+def test_must_not_on_an_unknown_field_is_refused_by_name(retriever: Retriever) -> None:
+    with pytest.raises(InputError, match=r"'colour', which no image .* have: color"):
+        retriever.search(QUERY, filter=m.Filter(must_not=[color("colour", "red")]))
+
+
+def test_must_not_on_a_field_that_images_have_leaves_those_out(retriever: Retriever) -> None:
+    result = retriever.search(QUERY, filter=m.Filter(must_not=[color("color", "red")]))
+    assert [candidate.image_id for candidate in result.candidates] == ["blue"]
