@@ -37,10 +37,16 @@ class AsyncRetriever:
     Graphs run in a small thread pool. One retriever belongs to one event loop.
     """
 
-    def __init__(self, collection: AsyncCollection, model: QueryModel) -> None:
-        """Join a collection and the model of its bundle; :meth:`open` does both from names."""
+    def __init__(
+        self, collection: AsyncCollection, model: QueryModel, *, clock: Callable[[], float] = perf_counter
+    ) -> None:
+        """Join a collection and the model of its bundle; :meth:`open` does both from names.
+
+        ``clock`` measures as that of :class:`Retriever` does.
+        """
         self.collection = collection
         self._model = model
+        self._clock = clock
         self._pool = ThreadPoolExecutor(max_workers=IN_FLIGHT, thread_name_prefix="qdrant-cir")
         self._closes: AsyncReader | None = None
 
@@ -137,12 +143,14 @@ class AsyncRetriever:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _fetch(self, given: Query, options: SearchOptions) -> FetchedQuery:
-        started = perf_counter()
+        started = self._clock()
         reference_id = gallery_id(given)
         references = {} if reference_id is None else await self.collection.stored([reference_id])
-        prepare = partial(self._model.prepare, excludes_reference=options.exclude_reference, started=started)
+        prepare = partial(
+            self._model.prepare, excludes_reference=options.exclude_reference, started=started, clock=self._clock
+        )
         query = await self._run(partial(prepare, given, references))
-        clock = StageClock()
+        clock = StageClock(read=self._clock)
         found = await self.collection.query(query.vector, limit=options.hits_asked_for, filter=options.filter)
         if options.doubts_filter(found):
             await self.collection.check_filter(options.filter)

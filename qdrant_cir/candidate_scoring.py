@@ -68,19 +68,21 @@ class CandidateTokens:
         count: of all candidates.
         rest: reads the others, where there are any.
         reading: seconds that this took.
+        clock: measures them.
     """
 
     first: Sequence[HitTokens]
     count: int
     rest: Callable[[], Sequence[HitTokens]] | None = None
     reading: float = 0.0
+    clock: Callable[[], float] = perf_counter
 
     def part(self, start: int, end: int) -> Sequence[HitTokens]:
         """Give some candidates' tokens, by their places."""
         if self.rest is not None and end > len(self.first):
-            began = perf_counter()
+            began = self.clock()
             self.first = [*self.first, *self.rest()]
-            self.rest, self.reading = None, perf_counter() - began
+            self.rest, self.reading = None, self.clock() - began
         return self.first[start:end]
 
 
@@ -153,7 +155,13 @@ class CandidateScorer:
 
 
 def rerank(
-    scorer: CandidateScorer, query: ComposedQuery, candidates: CandidateTokens, stop: StopRule, *, started: float
+    scorer: CandidateScorer,
+    query: ComposedQuery,
+    candidates: CandidateTokens,
+    stop: StopRule,
+    *,
+    started: float,
+    clock: Callable[[], float] = perf_counter,
 ) -> RerankScores:
     """Score candidates step by step until the last one, or until the rule says stop.
 
@@ -162,7 +170,8 @@ def rerank(
         query: as it was composed.
         candidates: in stage one's order.
         stop: when to end early. Where no candidate could be scored, the mode is ``none``.
-        started: ``time.perf_counter()`` at the start of the time budget.
+        started: what ``clock`` read at the start of the time budget.
+        clock: returns the seconds that have passed since any fixed moment.
 
     Raises:
         TokensError, ProviderError: as :meth:`Reranker.score`.
@@ -175,11 +184,11 @@ def rerank(
     for start in range(0, candidates.count, size):
         if stop.is_settled(steps):
             return RerankScores(by_id, problems, "adaptive")
-        began = perf_counter()
+        began = clock()
         if stop.time_budget is not None and began - started + longest > stop.time_budget:
             return RerankScores(by_id, problems, "budget")
         found = scorer.score(query, candidates.part(start, start + size))
-        longest = max(longest, perf_counter() - began)
+        longest = max(longest, clock() - began)
         by_id |= found.by_id
         problems |= found.problems
         steps.append(list(found.by_id.values()))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from time import perf_counter
 
 import numpy as np
 
@@ -90,7 +90,13 @@ class QueryModel:
         return self._scorer.precision
 
     def prepare(
-        self, query: Query, references: Mapping[str, StoredImage], *, excludes_reference: bool, started: float
+        self,
+        query: Query,
+        references: Mapping[str, StoredImage],
+        *,
+        excludes_reference: bool,
+        started: float,
+        clock: Callable[[], float] = perf_counter,
     ) -> ReadyQuery:
         """Encode and compose a query, by itself: its numbers do not depend on what else is asked.
 
@@ -100,7 +106,8 @@ class QueryModel:
             query: checked.
             references: what is stored of references that are a :class:`GalleryImage`, by id.
             excludes_reference: note what the reference is, so that it can be left out of the answer.
-            started: ``time.perf_counter()`` before the stored references were read, which counts as encoding.
+            started: what ``clock`` read before the stored references were read, which counts as encoding.
+            clock: returns the seconds that have passed since any fixed moment.
 
         Raises:
             ImageError: the reference cannot be read.
@@ -109,7 +116,7 @@ class QueryModel:
             ProviderError: a computation failed.
         """
         reference = self._encode(query, references)
-        encoded = time.perf_counter()
+        encoded = clock()
         text = query.modification_text.strip()
         composed = self._composer.compose(reference.tokens[None], [text])[0] if text else None
         return ReadyQuery(
@@ -119,14 +126,22 @@ class QueryModel:
             excluded_sha256=_excluded_sha256(query) if excludes_reference else None,
             notes=self._notes(query),
             encode_seconds=encoded - started,
-            compose_seconds=time.perf_counter() - encoded,
+            compose_seconds=clock() - encoded,
         )
 
-    def score(self, query: ReadyQuery, candidates: CandidateTokens, stop: StopRule, *, started: float) -> RerankScores:
+    def score(
+        self,
+        query: ReadyQuery,
+        candidates: CandidateTokens,
+        stop: StopRule,
+        *,
+        started: float,
+        clock: Callable[[], float] = perf_counter,
+    ) -> RerankScores:
         """Score candidates in the order given until a rule says stop; the rest as :func:`rerank`."""
         if query.composed is None:
             return NO_SCORES
-        return rerank(self._scorer, query.composed, candidates, stop, started=started)
+        return rerank(self._scorer, query.composed, candidates, stop, started=started, clock=clock)
 
     def _encode(self, query: Query, references: Mapping[str, StoredImage]) -> _Reference:
         """Give a query's reference in the encoder's terms."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -33,10 +33,11 @@ _NAMED = 3
 class StageClock:
     """Measures the steps after composing, each from the end of the one before it; 0.0 for one not taken."""
 
-    def __init__(self) -> None:
-        """Start."""
+    def __init__(self, *, read: Callable[[], float] = perf_counter) -> None:
+        """Start; ``read`` returns the seconds that have passed since any fixed moment."""
+        self.read = read
         self.retrieve = self.fetch = self.rerank = 0.0
-        self.started = self._last = perf_counter()
+        self.started = self._last = read()
 
     def retrieved(self) -> None:
         """Note the end of the search in the store."""
@@ -48,7 +49,7 @@ class StageClock:
 
     def begins_reranking(self) -> None:
         """Leave out the time that a query waited for others of its batch, from the steps and the time budget."""
-        now = perf_counter()
+        now = self.read()
         self.started += now - self._last
         self._last = now
 
@@ -58,7 +59,7 @@ class StageClock:
         self.fetch += reading
 
     def _lap(self) -> float:
-        last, self._last = self._last, perf_counter()
+        last, self._last = self._last, self.read()
         return self._last - last
 
 
@@ -186,7 +187,7 @@ def answer_fetched(model: QueryModel, fetched: FetchedQuery, *, options: SearchO
     query, clock, scores = fetched.query, fetched.clock, NO_SCORES
     if fetched.tokens.count:
         clock.begins_reranking()
-        scores = model.score(query, fetched.tokens, stop, started=clock.started)
+        scores = model.score(query, fetched.tokens, stop, started=clock.started, clock=clock.read)
         clock.reranked(reading=fetched.tokens.reading)
     spent = (query.encode_seconds, query.compose_seconds, clock.retrieve, clock.fetch, clock.rerank)
     reranks = options.rerank_depth > 0 and query.composed is not None

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from os import PathLike
@@ -47,10 +47,14 @@ class Retriever:
     May be shared between threads where its store may: a server's client may, the embedded store takes turns.
     """
 
-    def __init__(self, collection: Collection, model: QueryModel) -> None:
-        """Join a collection and the model of its bundle; :meth:`open` does both from names."""
+    def __init__(self, collection: Collection, model: QueryModel, *, clock: Callable[[], float] = perf_counter) -> None:
+        """Join a collection and the model of its bundle; :meth:`open` does both from names.
+
+        ``clock`` measures the timings and the time budgets: it returns the seconds since any fixed moment.
+        """
         self.collection = collection
         self._model = model
+        self._clock = clock
         self._closes: Store | None = None
 
     @classmethod
@@ -182,11 +186,13 @@ class Retriever:
 
     def _fetch(self, given: Query, options: SearchOptions, *, first: int | None = None) -> FetchedQuery:
         """Go the way of a query up to its candidates' tokens, of which all but the ``first`` may be read later."""
-        started = perf_counter()
+        started = self._clock()
         reference_id = gallery_id(given)
         references = {} if reference_id is None else self.collection.stored([reference_id])
-        query = self._model.prepare(given, references, excludes_reference=options.exclude_reference, started=started)
-        clock = StageClock()
+        query = self._model.prepare(
+            given, references, excludes_reference=options.exclude_reference, started=started, clock=self._clock
+        )
+        clock = StageClock(read=self._clock)
         found = self.collection.query(query.vector, limit=options.hits_asked_for, filter=options.filter)
         if options.doubts_filter(found):
             self.collection.check_filter(options.filter)
@@ -197,7 +203,7 @@ class Retriever:
             return FetchedQuery(query, hits, CandidateTokens((), 0), clock)
         now, later = wanted[:first], wanted[len(wanted[:first]) :]
         rest = partial(self.collection.hit_tokens, later) if later else None
-        tokens = CandidateTokens(self.collection.hit_tokens(now), len(wanted), rest)
+        tokens = CandidateTokens(self.collection.hit_tokens(now), len(wanted), rest, clock=self._clock)
         clock.fetched()
         return FetchedQuery(query, hits, tokens, clock)
 
