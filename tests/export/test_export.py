@@ -10,12 +10,13 @@ torch = pytest.importorskip("torch", reason="needs torch: pip install 'qdrant-ci
 
 from tokenizers import Tokenizer, models, pre_tokenizers, processors  # noqa: E402
 
+from onnx_export import verify  # noqa: E402
 from onnx_export.checkpoints import load_released, read_sizes  # noqa: E402
 from onnx_export.errors import ExportError, VerificationError  # noqa: E402
 from onnx_export.export import BundleDescription, export_bundle, read_tokenizer  # noqa: E402
 from onnx_export.model_folder import ModelFolder, load_model_folder, save_model_folder  # noqa: E402
 from onnx_export.models import CATALOG_SMALL, build_model  # noqa: E402
-from onnx_export.verify import verify_bundle  # noqa: E402
+from onnx_export.verify import torch_scores, verify_bundle  # noqa: E402
 from qdrant_cir.bundle import load_bundle  # noqa: E402
 from qdrant_cir.reranker import Reranker  # noqa: E402
 from qdrant_cir.types import ComposedQuery, StoredTokens  # noqa: E402
@@ -59,6 +60,23 @@ def test_verification_notices_another_model(bundle_path: Path, folder: ModelFold
         other.reranker.cls_head[2].weight[0] *= -1
     with pytest.raises(VerificationError, match="scores at K=1"):
         verify_bundle(load_bundle(bundle_path), ModelFolder(other, folder.tokenizer, {}))
+
+
+def test_verification_notices_another_order_of_candidates_though_every_score_is_close_enough(
+    bundle_path: Path, folder: ModelFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tolerance = 0.5
+
+    def nudged(folder: ModelFolder, query: ComposedQuery, candidates: StoredTokens) -> torch.Tensor:
+        """Move torch's scores by less than the tolerance, down and up by turns from the best one on."""
+        scores = torch_scores(folder, query, candidates)
+        ranks = scores.argsort(descending=True).argsort()
+        return scores + 0.9 * tolerance * torch.where(ranks % 2 == 0, -1.0, 1.0)
+
+    verify_bundle(load_bundle(bundle_path), folder, tolerance=tolerance)
+    monkeypatch.setattr(verify, "torch_scores", nudged)
+    with pytest.raises(VerificationError, match="candidates come in another order"):
+        verify_bundle(load_bundle(bundle_path), folder, tolerance=tolerance)
 
 
 def test_no_path_of_the_machine_is_in_the_graphs(bundle_path: Path) -> None:

@@ -24,7 +24,7 @@ from onnx_export.training.families import (  # noqa: E402
     family_scenes,
     scene_codes,
 )
-from onnx_export.training.family_batches import FamilyQueries, Gallery  # noqa: E402
+from onnx_export.training.family_batches import FamilyQueries, Gallery, open_gallery  # noqa: E402
 from onnx_export.training.family_round import (  # noqa: E402
     Answering,
     Seeing,
@@ -162,6 +162,21 @@ def test_absent_parts_are_not_looked_for(families: Families) -> None:
     assert (known[..., 1] == none[1]).any()  # some part is absent
     assert not (seen[..., 1] == none[1]).any()
     assert (seen != NOT_OF_THIS_KIND).any(-1).sum() == (families.boxes.max(-1) > 0).sum()
+
+
+def test_the_image_encoders_embedding_is_held_where_it_was(families: Families, tmp_path: Path) -> None:
+    model, still = build_model(SIZES, seed=1).eval(), replace(TINY_ROUND, encoder_shift=0)
+    own = open_gallery(tmp_path, model, families).vectors
+
+    def held(vectors: torch.Tensor) -> torch.Tensor:
+        return Seeing(model, families, vectors, still).step(0)["held"]
+
+    # one minus the cosine: 0 at its place, 2 at the opposite one, times 20
+    assert float(held(own).detach()) == pytest.approx(0, abs=1e-3)
+    assert float(held(-own).detach()) == pytest.approx(40, abs=1e-3)
+    held(own.roll(1, 0)).backward()  # type: ignore[no-untyped-call]
+    for part in (model.image_encoder.visual_encoder, model.image_encoder.vision_proj):
+        assert any(p.grad is not None and float(p.grad.abs().sum()) > 0 for p in part.parameters())
 
 
 def test_the_composer_learns_with_the_reranker_and_its_vectors_are_held(families: Families) -> None:

@@ -110,6 +110,28 @@ def test_more_confidence_never_stops_earlier() -> None:
     assert leads == sorted(leads)
 
 
+def leads_of_twenty(*, losing: int) -> EffortCalibration:
+    """Calibrate with 20 queries, of which stopping after the first step loses the best candidate of ``losing``."""
+    kept, lost = [3.0, 2.0, 1.0, 0.0], [2.0, 1.0, 3.0, 0.0]
+    return calibrate_effort([lost] * losing + [kept] * (20 - losing), fingerprint="f" * 64, rerank_depth=4, step=2)
+
+
+def test_twenty_queries_that_lose_nothing_back_95_percent_and_not_98() -> None:
+    # the bound is (0 + 1) / (20 + 1) = 0.048
+    calibration = leads_of_twenty(losing=0)
+    assert calibration.lead(limit=1, confidence=0.95) < inf
+    assert calibration.lead(limit=1, confidence=0.98) == inf
+
+
+@pytest.mark.parametrize(("losing", "may_stop_first"), [(5, True), (6, False)])
+def test_the_bound_counts_one_lost_query_more_than_was_seen(losing: int, may_stop_first: bool) -> None:
+    # with 5 lost of 20 the bound is 6 / 21 = 0.29, with 6 it is 7 / 21 = 0.33
+    calibration = leads_of_twenty(losing=losing)
+    first_lead = lead_of([[3.0, 2.0]], limit=1)
+    assert first_lead == lead_of([[2.0, 1.0]], limit=1)
+    assert (calibration.lead(limit=1, confidence=0.7) <= first_lead) == may_stop_first
+
+
 def test_few_queries_make_no_calibration() -> None:
     with pytest.raises(InputError, match="19 queries"):
         calibrate_effort([[1.0, 2.0]] * 19, fingerprint="f" * 64, rerank_depth=2)

@@ -116,6 +116,12 @@ def test_unsorted_scores_are_ranked_by_score_and_the_unseen_follow_in_stage_ones
     assert scores.reranked_order() == ("b", "c", "a", "d")
 
 
+def test_ties_of_stage_two_go_by_stage_ones_order_and_not_by_image_id() -> None:
+    retrieved = (ScoredImage("z", 0.9), ScoredImage("a", 0.5))
+    for reranked in ((ScoredImage("a", 7.0), ScoredImage("z", 7.0)), (ScoredImage("z", 7.0), ScoredImage("a", 7.0))):
+        assert StageScores(retrieved, reranked).reranked_order() == ("z", "a")
+
+
 def test_a_ranking_that_names_an_image_twice_is_refused() -> None:
     with pytest.raises(EvaluationError, match="'b' stands in the ranking 2 times"):
         score_rankings({"q": ("a", "b", "b")}, {"q": truth("a")}, [Recall(1)])

@@ -205,6 +205,18 @@ def test_excluding_the_reference_leaves_out_that_image_and_keeps_the_limit(
         assert sorted(c.retrieval_rank for c in rest.candidates) == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize(("limit", "rerank_depth"), [(3, 0), (3, 2), (2, 4)])
+def test_a_spare_hit_stands_in_for_the_excluded_reference(
+    retriever: Retriever, pictures: Mapping[str, Path], limit: int, rerank_depth: int
+) -> None:
+    for reference in (GalleryImage("blue"), pictures["blue"]):
+        query = Query(reference, "same")
+        assert ids(retriever.search(query, limit=1, rerank_depth=0)) == ["blue"]
+        rest = retriever.search(query, limit=limit, rerank_depth=rerank_depth, exclude_reference=True)
+        assert "blue" not in ids(rest)
+        assert (len(rest.candidates), rest.scored) == (limit, rerank_depth)
+
+
 def test_a_text_that_is_too_long_is_cut_and_the_answer_says_so(
     retriever: Retriever, pictures: Mapping[str, Path]
 ) -> None:

@@ -96,6 +96,26 @@ def test_cuda_that_is_not_there_is_refused_not_replaced_by_the_cpu(tiny_bundle: 
         open_session(tiny_bundle / "onnx" / "composer.onnx", provider="cuda")
 
 
+@pytest.mark.parametrize("entry", ["session.intra_op.allow_spinning", "session.inter_op.allow_spinning"])
+def test_threads_without_work_sleep_for_spinning_ones_take_the_cores_of_other_sessions(
+    tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, entry: str
+) -> None:
+    import onnxruntime
+
+    opened: list[onnxruntime.SessionOptions] = []
+    plain = onnxruntime.InferenceSession
+
+    def noted(path: str, options: onnxruntime.SessionOptions, **how: object) -> onnxruntime.InferenceSession:
+        opened.append(options)
+        return plain(path, options, **how)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", noted)
+    bundle = load_bundle(tiny_bundle)
+    for name in bundle.manifest.graphs:
+        open_graph(bundle, name, provider="cpu", threads=2)
+    assert [options.get_session_config_entry(entry) for options in opened] == ["0"] * len(bundle.manifest.graphs)
+
+
 def test_auto_says_what_it_chose(tiny_bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="qdrant_cir.sessions"):
         session = open_session(tiny_bundle / "onnx" / "composer.onnx", threads=1)

@@ -1,0 +1,182 @@
+"""What counts against a time budget, on a clock that a hand drives: no test waits, and every second is meant."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from uuid import UUID
+
+import numpy as np
+import pytest
+from qdrant_client import QdrantClient
+from qdrant_client.models import Filter
+
+from qdrant_cir.async_collection import AsyncCollection
+from qdrant_cir.async_retriever import AsyncRetriever
+from qdrant_cir.bundle import Bundle, load_bundle
+from qdrant_cir.collection import Collection
+from qdrant_cir.effort import Effort
+from qdrant_cir.image_encoder import ImageEncoder
+from qdrant_cir.image_sources import ImageRecord
+from qdrant_cir.indexer import Indexer
+from qdrant_cir.query_model import QueryModel
+from qdrant_cir.reranker import Reranker
+from qdrant_cir.retriever import Retriever
+from qdrant_cir.stores import open_reader
+from qdrant_cir.stores.protocol import Hit, Record
+from qdrant_cir.stores.server import ServerStore
+from qdrant_cir.types import ComposedQuery, Float32, GalleryImage, Query, SearchResult, StoredTokens
+
+Color = tuple[int, int, int]
+COUNT = 30  # three steps of ten candidates
+QUERY = Query(modification_text="make it blue")
+
+
+class HandClock:
+    """Seconds that pass only when a test lets them."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class SlowStore(ServerStore):
+    """The client's own store, whose searches and reads take seconds of a clock."""
+
+    def __init__(self, client: QdrantClient, clock: HandClock) -> None:
+        super().__init__(client)
+        self.clock = clock
+        self.search_seconds = self.read_seconds = self.tokens_seconds = 0.0
+
+    def query(self, name: str, vector: Float32, *, limit: int, filter: Filter | None) -> list[Hit]:
+        self.clock.now += self.search_seconds
+        return super().query(name, vector, limit=limit, filter=filter)
+
+    def fetch(
+        self, name: str, point_ids: Sequence[UUID], *, with_vectors: bool, fields: Sequence[str] | None = None
+    ) -> list[Record]:
+        self.clock.now += self.read_seconds if with_vectors else self.tokens_seconds
+        return super().fetch(name, point_ids, with_vectors=with_vectors, fields=fields)
+
+
+@pytest.fixture(scope="module")
+def client(
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_bundle: Path,
+    write_solid_images: Callable[[Path, Mapping[str, Color]], list[Path]],
+) -> Iterator[QdrantClient]:
+    random = np.random.default_rng(2)
+    colors = {f"c{n}": tuple(random.integers(0, 256, 3).tolist()) for n in range(COUNT)}
+    pictures = write_solid_images(tmp_path_factory.mktemp("pictures"), colors)
+    bundle, client = load_bundle(tiny_bundle), QdrantClient(":memory:")
+    records = [ImageRecord(path.stem, path, payload={}, source=None) for path in pictures]
+    collection = Collection.create(ServerStore(client), "colors", bundle)
+    Indexer(collection, ImageEncoder.open(bundle, provider="cpu", threads=1), bundle).index(records)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def bundle(tiny_bundle: Path) -> Bundle:
+    return load_bundle(tiny_bundle)
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@pytest.fixture
+def store(client: QdrantClient, clock: HandClock) -> SlowStore:
+    return SlowStore(client, clock)
+
+
+@pytest.fixture
+def retriever(store: SlowStore, bundle: Bundle, clock: HandClock) -> Retriever:
+    model = QueryModel(bundle, provider="cpu", threads=1)
+    return Retriever(Collection.open(store, "colors", bundle), model, clock=clock)
+
+
+@pytest.fixture
+def a_second_per_candidate(clock: HandClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the re-ranker take a second of the clock for every candidate."""
+    score = Reranker.score
+
+    def slow(self: Reranker, query: ComposedQuery, candidates: StoredTokens) -> Float32:
+        clock.now += len(candidates.values)
+        return score(self, query, candidates)
+
+    monkeypatch.setattr(Reranker, "score", slow)
+
+
+def search(retriever: Retriever, *, time_budget: float, query: Query = QUERY) -> SearchResult:
+    return retriever.search(query, limit=3, rerank_depth=COUNT, effort=Effort(time_budget=time_budget))
+
+
+@pytest.mark.usefixtures("a_second_per_candidate")
+@pytest.mark.parametrize(("time_budget", "scored"), [(10, 10), (19, 10), (20, 20), (29, 20), (30, 30)])
+def test_a_step_that_cannot_end_within_the_budget_is_not_begun(
+    retriever: Retriever, time_budget: float, scored: int
+) -> None:
+    result = search(retriever, time_budget=time_budget)
+    assert result.scored == scored
+    assert result.timings.rerank == scored <= time_budget
+    assert result.rerank_mode == ("exact" if scored == COUNT else "budget")
+
+
+def test_the_search_in_the_store_counts_against_the_budget(retriever: Retriever, store: SlowStore) -> None:
+    store.search_seconds = 6
+    assert search(retriever, time_budget=5).scored == 0
+    result = search(retriever, time_budget=7)
+    assert (result.scored, result.timings.retrieve, result.timings.total) == (COUNT, 6, 6)
+
+
+def test_reading_the_tokens_counts_against_the_budget(retriever: Retriever, store: SlowStore) -> None:
+    store.tokens_seconds = 6
+    assert search(retriever, time_budget=5).scored == 0
+    result = search(retriever, time_budget=7)
+    assert (result.scored, result.timings.fetch, result.timings.total) == (COUNT, 6, 6)
+
+
+def test_reading_the_reference_counts_as_encoding_and_not_against_the_budget(
+    retriever: Retriever, store: SlowStore
+) -> None:
+    store.read_seconds = 100
+    result = search(retriever, time_budget=5, query=Query(GalleryImage("c1"), "make it blue"))
+    assert (result.scored, result.timings.encode, result.timings.total) == (COUNT, 100, 100)
+
+
+def late_in_other_threads() -> float:
+    """Tell the time of a batch: queries are fetched in the caller's thread at second 0, and re-ranked at 100."""
+    return 0.0 if threading.current_thread() is threading.main_thread() else 100.0
+
+
+def search_many(store: ServerStore, bundle: Bundle, effort: Effort) -> list[SearchResult]:
+    retriever = Retriever(
+        Collection.open(store, "colors", bundle),
+        QueryModel(bundle, provider="cpu", threads=1),
+        clock=late_in_other_threads,
+    )
+    return retriever.search_many([QUERY] * 4, limit=3, rerank_depth=COUNT, effort=effort)
+
+
+def search_many_async(store: ServerStore, bundle: Bundle, effort: Effort) -> list[SearchResult]:
+    async def search() -> list[SearchResult]:
+        collection = await AsyncCollection.open(await open_reader(store), "colors", bundle)
+        model = QueryModel(bundle, provider="cpu", threads=1)
+        async with AsyncRetriever(collection, model, clock=late_in_other_threads) as retriever:
+            return await retriever.search_many([QUERY] * 4, limit=3, rerank_depth=COUNT, effort=effort)
+
+    return asyncio.run(search())
+
+
+@pytest.mark.parametrize("search", [search_many, search_many_async])
+def test_waiting_for_others_of_a_batch_is_not_charged_to_a_query(
+    store: SlowStore, bundle: Bundle, search: Callable[[ServerStore, Bundle, Effort], list[SearchResult]]
+) -> None:
+    results = search(store, bundle, Effort(time_budget=5))
+    assert [(result.scored, result.timings.rerank) for result in results] == [(COUNT, 0)] * 4
