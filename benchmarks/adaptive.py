@@ -20,12 +20,12 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.machine import LoadMeter, describe_machine, median_ratio
-from qdrant_cir.bundle import default_bundle_path, load_bundle
-from qdrant_cir.cores import available_threads
-from qdrant_cir.effort import STEP, Effort, EffortCalibration, StopRule
-from qdrant_cir.effort_calibration import CONFIDENCES, calibrate_effort
-from qdrant_cir.evaluation.bootstrap import bootstrap_means, interval_of
+from qdrant_cir.evaluation.report.bootstrap import bootstrap_means, interval_of
+from qdrant_cir.model.bundle import default_bundle_path, load_bundle
+from qdrant_cir.model.cores import available_threads
 from qdrant_cir.retriever import Retriever
+from qdrant_cir.search.effort import STEP, Effort, EffortCalibration, StopRule
+from qdrant_cir.search.effort_calibration import CONFIDENCES, calibrate_effort
 from qdrant_cir.types import GalleryImage, Query
 
 LIMIT = 10

@@ -20,16 +20,16 @@ import numpy as np
 import torch
 
 from benchmarks.machine import describe_machine, write_json
-from onnx_export.bundle_weights import load_start
+from onnx_export.bundle.token_projection import fit_projection
+from onnx_export.bundle.weights import load_start
 from onnx_export.export import BLIP_MEAN, BLIP_STD, PAD_RATIO
 from onnx_export.models import BLIP_BASE, CirModel, build_model
-from onnx_export.token_projection import fit_projection
-from qdrant_cir.image_sources import ImageRecord, sample_images
-from qdrant_cir.manifest import PreprocessingSpec
-from qdrant_cir.preprocess import load_image, preprocess
-from qdrant_cir.token_codec import encode_merged_tokens, quantize
-from qdrant_cir.token_compression import MergedTokens, TokenProjection, expand_rows, merge_rows
-from qdrant_cir.token_loss import lost_share
+from qdrant_cir.evaluation.token_loss import lost_share
+from qdrant_cir.indexing.sources import ImageRecord, sample_images
+from qdrant_cir.model.manifest import PreprocessingSpec
+from qdrant_cir.model.preprocess import load_image, preprocess
+from qdrant_cir.tokens.codec import encode_merged_tokens, quantize
+from qdrant_cir.tokens.compression import MergedTokens, TokenProjection, expand_rows, merge_rows
 from qdrant_cir.types import Float32
 
 ROW_SHARES = (1, 3, 6, 12)

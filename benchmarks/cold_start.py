@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from benchmarks.machine import LoadMeter, describe_machine, median_ratio
-from qdrant_cir.cores import available_threads
+from qdrant_cir.model.cores import available_threads
 
 _LAZY = "from qdrant_cir.cli import main; main()"
 VARIANTS = {"as it is": _LAZY, "qdrant-client loaded": f"import qdrant_client; {_LAZY}"}

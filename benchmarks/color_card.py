@@ -11,9 +11,9 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from qdrant_cir.catalog.dataset import Catalog
-from qdrant_cir.catalog.files import write_catalog
-from qdrant_cir.catalog.wording import COLOR_WORDS
+from qdrant_cir.drawn.dataset import Catalog
+from qdrant_cir.drawn.files import write_catalog
+from qdrant_cir.drawn.wording import COLOR_WORDS
 
 TRAINING_FILE, TEST_FILE = "training.jsonl", "both_wordings.jsonl"
 ORDINARY, CARD = "ordinary", "card"

@@ -23,10 +23,10 @@ from pathlib import Path
 import torch
 
 from benchmarks.machine import LoadMeter, describe_machine, write_json
-from onnx_export.checkpoints import read_sizes
+from onnx_export.checkpoints.blip import read_sizes
 from onnx_export.models import BLIP_BASE, ModelSizes, build_model
-from onnx_export.training.tokenizer import build_tokenizer
-from qdrant_cir.cores import available_threads
+from onnx_export.training.drawn.tokenizer import build_tokenizer
+from qdrant_cir.model.cores import available_threads
 
 SECONDS_BETWEEN_LOOKS = 0.02
 

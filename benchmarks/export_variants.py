@@ -6,7 +6,7 @@
 Variants: ``dynamo`` is ``onnx_export/export.py`` as it stands; ``ort_fusions`` adds onnxscript's rewriter for
 onnxruntime; ``transformers`` adds onnxruntime's offline optimiser (also what optimum's ORTOptimizer runs);
 ``torchscript`` is the legacy exporter. Each is compared with torch at dynamic sizes (batch or K in 1, 2, 50;
-1, 2, 4 at full size; text length in 1, 2, 33), then timed through ``qdrant_cir.sessions``. A ratio above 1 is
+1, 2, 4 at full size; text length in 1, 2, 33), then timed through ``qdrant_cir.model.sessions``. A ratio above 1 is
 faster than the first variant. ``others`` is how many cores other processes kept busy, and should be near 0.
 """
 
@@ -27,8 +27,8 @@ import torch
 from benchmarks.exporters import EXPORTERS, Arrays, Subject, build_subject, draw_inputs
 from benchmarks.machine import LoadMeter, alternate, describe_machine, median_ratio, write_json
 from onnx_export.models import BLIP_BASE, CATALOG_SMALL
-from qdrant_cir.bundle import REQUIRED_GRAPHS, GraphName
-from qdrant_cir.sessions import Session, open_session
+from qdrant_cir.model.bundle import REQUIRED_GRAPHS, GraphName
+from qdrant_cir.model.sessions import Session, open_session
 
 SIZES = {"full": BLIP_BASE, "small": CATALOG_SMALL}
 CHECKED_COUNTS = {"full": (1, 2, 4), "small": (1, 2, 50)}

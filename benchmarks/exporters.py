@@ -16,9 +16,9 @@ from torch import nn
 from onnx_export.export import OPSET, export_graph, runtime_sizes
 from onnx_export.graphs import graph_modules
 from onnx_export.models import ModelSizes, build_model
-from qdrant_cir.bundle import GraphContract, GraphName, contract_tensors
-from qdrant_cir.bundle import ModelSizes as RuntimeSizes
-from qdrant_cir.token_codec import quantize
+from qdrant_cir.model.bundle import GraphContract, GraphName, contract_tensors
+from qdrant_cir.model.bundle import ModelSizes as RuntimeSizes
+from qdrant_cir.tokens.codec import quantize
 
 Arrays: TypeAlias = dict[str, NDArray[Any]]
 

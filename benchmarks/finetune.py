@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 
 from benchmarks.color_card import CARD, ORDINARY, TEST_FILE, TRAINING_FILE, write_test, write_training
 from benchmarks.machine import describe_machine
-from qdrant_cir.catalog.dataset import sample_catalog
-from qdrant_cir.cores import available_threads
-from qdrant_cir.evaluation.bootstrap import Interval, bootstrap_means, interval_of
+from qdrant_cir.drawn.dataset import sample_catalog
+from qdrant_cir.evaluation.report.bootstrap import Interval, bootstrap_means, interval_of
+from qdrant_cir.model.cores import available_threads
 
 METRICS = ("R@1", "R@10")
 WORDINGS = {CARD: "by the card", ORDINARY: "in ordinary words"}

@@ -29,14 +29,14 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.machine import LoadMeter, alternate, describe_machine, median_ratio, processor_name, write_json
-from qdrant_cir.bundle import Bundle, default_bundle_path, load_bundle
-from qdrant_cir.collection import Collection
-from qdrant_cir.cores import available_threads
-from qdrant_cir.image_encoder import ImageEncoder
-from qdrant_cir.image_sources import ImageRecord, read_folder
 from qdrant_cir.indexer import Indexer
-from qdrant_cir.preprocess import load_image, preprocess
-from qdrant_cir.stores.edge import EdgeStore
+from qdrant_cir.indexing.sources import ImageRecord, read_folder
+from qdrant_cir.model.bundle import Bundle, default_bundle_path, load_bundle
+from qdrant_cir.model.cores import available_threads
+from qdrant_cir.model.image_encoder import ImageEncoder
+from qdrant_cir.model.preprocess import load_image, preprocess
+from qdrant_cir.storage.collection import Collection
+from qdrant_cir.storage.stores.edge import EdgeStore
 from qdrant_cir.types import Float32, Precision
 
 COMPARED: tuple[Precision, ...] = ("float32", "int8")
@@ -92,10 +92,10 @@ def main() -> None:
 
 def with_int8_encoder(arguments: argparse.Namespace, folder: Path) -> Bundle:
     """Copy the bundle, or make one of the paper's sizes, and add the encoder in int8."""
+    from onnx_export.bundle.precisions import add_precision
     from onnx_export.export import BundleDescription, export_bundle
     from onnx_export.models import BLIP_BASE, build_model
-    from onnx_export.precisions import add_precision
-    from onnx_export.training.tokenizer import build_tokenizer
+    from onnx_export.training.drawn.tokenizer import build_tokenizer
 
     if arguments.full_size:
         described = BundleDescription("random weights", "Apache-2.0", {})

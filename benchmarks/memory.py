@@ -23,11 +23,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.machine import LoadMeter, describe_machine
-from qdrant_cir.bundle import ModelSizes, default_bundle_path, load_bundle
-from qdrant_cir.cores import available_threads
-from qdrant_cir.reranker import Reranker
-from qdrant_cir.sessions import Session, open_graph, open_session
-from qdrant_cir.token_codec import quantize
+from qdrant_cir.model.bundle import ModelSizes, default_bundle_path, load_bundle
+from qdrant_cir.model.cores import available_threads
+from qdrant_cir.model.reranker import Reranker
+from qdrant_cir.model.sessions import Session, open_graph, open_session
+from qdrant_cir.tokens.codec import quantize
 from qdrant_cir.types import ComposedQuery, StoredTokens
 
 LENGTHS = (4, 31)

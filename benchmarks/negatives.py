@@ -19,17 +19,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onnx_export.bundle_weights import load_start
+from onnx_export.bundle.weights import load_start
 from onnx_export.model_folder import ModelFolder
 from onnx_export.models import build_model
+from onnx_export.training.drawn.recipe import BUNDLED
+from onnx_export.training.drawn.rounds import UNSEEN_SEED, drawn_triplets
 from onnx_export.training.loop import train
-from onnx_export.training.recipe import BUNDLED
-from onnx_export.training.rounds import UNSEEN_SEED, drawn_triplets
 from onnx_export.training.similarity import paired_scores
 from onnx_export.training.stages import StageTwo, start_reranker_from_text_encoder
 from onnx_export.training.triplets import TripletSet
 from onnx_export.training.updates import Schedule
-from qdrant_cir.evaluation.bootstrap import bootstrap_means, interval_of
+from qdrant_cir.evaluation.report.bootstrap import bootstrap_means, interval_of
 
 RESAMPLES = 2000
 

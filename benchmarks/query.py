@@ -25,13 +25,13 @@ from PIL import Image, ImageOps
 from benchmarks.machine import LoadMeter, describe_machine
 from qdrant_cir.cli.answering import read_effort
 from qdrant_cir.cli.demo import COLLECTION
-from qdrant_cir.collection import Collection
-from qdrant_cir.cores import available_threads
-from qdrant_cir.effort import Effort
-from qdrant_cir.image_sources import ImageRecord
 from qdrant_cir.indexer import Indexer, IndexProgress
+from qdrant_cir.indexing.sources import ImageRecord
+from qdrant_cir.model.cores import available_threads
 from qdrant_cir.retriever import Retriever
-from qdrant_cir.stores import EdgeStore
+from qdrant_cir.search.effort import Effort
+from qdrant_cir.storage.collection import Collection
+from qdrant_cir.storage.stores import EdgeStore
 from qdrant_cir.types import GalleryImage, Query, Timings
 
 STEPS = ("encode", "compose", "retrieve", "fetch", "rerank", "total")

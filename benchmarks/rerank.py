@@ -7,10 +7,10 @@
 
 Plain PyTorch is ``onnx_export/models/triplet_reranker.py``, the paper's own form, on all K candidates in one batch of
 float32 tokens. Ours is the exported graph as the retriever runs it, every thread with candidates of its own
-(``qdrant_cir.candidate_scoring.SharedReranker``): reading float32 tokens, reading int8 tokens with their scales, and
-the latter with integer products (``onnx_export/integer_arithmetic.py``). torch is given the same tokens, so the first
-two must give its scores; the third is close to them. The last two read compressed tokens, 97 rows of 240 dimensions
-for 577 of 768 (23.9 KB), of a random projection: they say what the form costs in time, and `python -m
+(``qdrant_cir.search.scoring.SharedReranker``): reading float32 tokens, reading int8 tokens with their scales, and
+the latter with integer products (``onnx_export/bundle/integer_arithmetic.py``). torch is given the same tokens, so
+the first two must give its scores; the third is close to them. The last two read compressed tokens, 97 rows of 240
+dimensions for 577 of 768 (23.9 KB), of a random projection: they say what the form costs in time, and `python -m
 benchmarks.quality --only compression` what it costs in recall.
 Weights are random. Runs alternate; times are medians, ratios medians over paired runs; ``others`` is how many cores
 other processes kept busy meanwhile, and should be near 0.
@@ -41,16 +41,16 @@ from benchmarks.machine import (
     write_json,
 )
 from benchmarks.rerank_work import plain_macs, served_macs
+from onnx_export.bundle.integer_arithmetic import with_integer_products
 from onnx_export.export import export_graph, runtime_sizes
 from onnx_export.graphs import RerankerGraph, graph_modules
-from onnx_export.integer_arithmetic import with_integer_products
 from onnx_export.models import BLIP_BASE, CATALOG_SMALL, CirModel, ModelSizes, build_model
-from qdrant_cir.bundle import CompressionSizes, TokenCodec
-from qdrant_cir.candidate_scoring import SharedReranker
-from qdrant_cir.reranker import DEFAULT_CHUNK, Reranker
-from qdrant_cir.sessions import open_session
-from qdrant_cir.token_codec import quantize
-from qdrant_cir.token_compression import TokenProjection
+from qdrant_cir.model.bundle import CompressionSizes, TokenCodec
+from qdrant_cir.model.reranker import DEFAULT_CHUNK, Reranker
+from qdrant_cir.model.sessions import open_session
+from qdrant_cir.search.scoring import SharedReranker
+from qdrant_cir.tokens.codec import quantize
+from qdrant_cir.tokens.compression import TokenProjection
 from qdrant_cir.types import ComposedQuery, Float32, StoredTokens
 
 SIZES = {"full": BLIP_BASE, "small": CATALOG_SMALL}

@@ -27,10 +27,10 @@ from torch import Tensor
 
 from benchmarks.machine import alternate, describe_machine, median_ratio, write_json
 from benchmarks.rerank import SIZES, Candidates, draw_candidates, export_reranker
+from onnx_export.bundle.precisions import CONVERSIONS
 from onnx_export.models import CirModel, build_model
-from onnx_export.precisions import CONVERSIONS
-from qdrant_cir.reranker import Reranker
-from qdrant_cir.sessions import open_session
+from qdrant_cir.model.reranker import Reranker
+from qdrant_cir.model.sessions import open_session
 from qdrant_cir.types import Float32
 
 Device = Literal["cuda", "cpu"]

@@ -18,14 +18,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.machine import LoadMeter, describe_machine, median_ratio
-from qdrant_cir.bundle import Bundle, default_bundle_path, load_bundle
-from qdrant_cir.candidate_scoring import CandidateScorer, SharedReranker
-from qdrant_cir.collection import Collection
-from qdrant_cir.cores import available_threads
-from qdrant_cir.query_model import QueryModel
-from qdrant_cir.reranker import Reranker
+from qdrant_cir.model.bundle import Bundle, default_bundle_path, load_bundle
+from qdrant_cir.model.cores import available_threads
+from qdrant_cir.model.reranker import Reranker
 from qdrant_cir.retriever import Retriever
-from qdrant_cir.stores import EdgeStore
+from qdrant_cir.search.query_model import QueryModel
+from qdrant_cir.search.scoring import CandidateScorer, SharedReranker
+from qdrant_cir.storage.collection import Collection
+from qdrant_cir.storage.stores import EdgeStore
 from qdrant_cir.types import Query, SearchResult
 
 

@@ -9,10 +9,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from onnx_export.convert_commands import CodecOption, LicenceOption, NameOption, codec_named, convert
+from onnx_export.commands.convert import CodecOption, LicenceOption, NameOption, codec_named, convert
+from onnx_export.commands.custom import train_own
+from onnx_export.commands.labels import labels
 from onnx_export.errors import ExportError
-from onnx_export.label_commands import labels
-from onnx_export.own_commands import train_own
 from qdrant_cir.errors import CirError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="From checkpoints or training to a bundle.")
@@ -61,7 +61,7 @@ def verify_command(
 
     from onnx_export.model_folder import load_model_folder
     from onnx_export.verify import CANDIDATES, verify_bundle
-    from qdrant_cir.bundle import load_bundle
+    from qdrant_cir.model.bundle import load_bundle
 
     result = verify_bundle(
         load_bundle(bundle),
@@ -83,7 +83,7 @@ def add_precision_command(
     ] = "reranker",
 ) -> None:
     """Add a faster re-ranker or image encoder to a bundle, close to the exact one, which stays the default."""
-    from onnx_export.precisions import add_precision
+    from onnx_export.bundle.precisions import add_precision
 
     added = add_precision(bundle, precision, graph)
     what = "on random tokens scores" if graph == "reranker" else "on drawn products tokens"
@@ -103,8 +103,8 @@ def fit_codec_command(
     pictures: Annotated[int, typer.Option(min=1, help="Pictures to look at, spread over the gallery.")] = 500,
 ) -> None:
     """Make a bundle that stores candidate tokens compressed, fitted on pictures of a gallery."""
-    from onnx_export.codec import fit_codec
-    from qdrant_cir.image_sources import sample_images
+    from onnx_export.bundle.fitted_codec import fit_codec
+    from qdrant_cir.indexing.sources import sample_images
 
     chosen = sample_images(gallery, pictures)
     with typer.progressbar(length=len(chosen), label="encoding pictures") as bar:
@@ -125,7 +125,7 @@ def record_command(
     file: Annotated[Path, typer.Argument(help="report.json of `qdrant-cir evaluate`, or what `calibrate` wrote.")],
 ) -> None:
     """Keep measured quality, or when re-ranking may end early, in the bundle's manifest."""
-    from onnx_export.quality_record import record_measurement
+    from onnx_export.bundle.record import record_measurement
 
     record_measurement(bundle, file)
     typer.echo(f"recorded in {bundle}")
@@ -165,10 +165,10 @@ def train_round(
     if start is None:
         _train(run, recipe, "round")
         return
-    from onnx_export.bundle_weights import load_start
-    from onnx_export.training.family_round import train_round_from
+    from onnx_export.bundle.weights import load_start
+    from onnx_export.training.drawn.family_round import train_round_from
+    from onnx_export.training.drawn.recipe import family_round, read_recipe
     from onnx_export.training.processes import processes
-    from onnx_export.training.recipe import family_round, read_recipe
 
     out = train_round_from(run, load_start(start), family_round(read_recipe(recipe)))
     if processes().is_main_process:
@@ -179,8 +179,8 @@ train.command("own")(train_own)
 
 
 def _train(run: Path, recipe: Path | None, last: Literal["pretrain", "stage-one", "stage-two", "round"]) -> None:
+    from onnx_export.training.drawn.recipe import Run, read_recipe
     from onnx_export.training.processes import processes
-    from onnx_export.training.recipe import Run, read_recipe
 
     Run(run, read_recipe(recipe)).train(last)
     if processes().is_main_process:

@@ -19,7 +19,7 @@ from onnx_export.errors import ExportError
 from onnx_export.graphs import graph_modules
 from onnx_export.models import CirModel
 from onnx_export.models.vit import VisionTransformer
-from qdrant_cir.bundle import (
+from qdrant_cir.model.bundle import (
     REQUIRED_GRAPHS,
     Bundle,
     GraphEntry,

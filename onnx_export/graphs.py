@@ -12,7 +12,7 @@ The re-ranker is rewritten so that a candidate's tokens are never projected (PAP
 Stored tokens come as they are (int8 with a scale per token, or float): the scales multiply the attention scores and
 probabilities, [heads x L, N], rather than the tokens, [N, C].
 
-Compressed tokens (``qdrant_cir/token_compression.py``) are read in their small form. With ``e = mean + z up``, ``up``
+Compressed tokens (``qdrant_cir/tokens/compression.py``) are read in their small form. With ``e = mean + z up``, ``up``
 joins the absorbed weights; the mean adds the same number to a whole softmax row, which cancels, and one bias to the
 values. A row that stands for several tokens has the logarithm of their number added to its scores.
 """
@@ -28,7 +28,7 @@ from onnx_export.models.build import CirModel, ImageEncoder, StageOneSimilarity
 from onnx_export.models.composer import Composer
 from onnx_export.models.text_encoder import Projections
 from onnx_export.models.triplet_reranker import DualAttention, TripletLayer, TripletReranker
-from qdrant_cir.token_compression import TokenProjection
+from qdrant_cir.tokens.compression import TokenProjection
 
 
 class ImageEncoderGraph(nn.Module):

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from onnx_export.errors import VerificationError
 from onnx_export.model_folder import ModelFolder
-from qdrant_cir.bundle import Bundle, TensorSpec, contract_tensors
-from qdrant_cir.composer import Composer
-from qdrant_cir.image_encoder import ImageEncoder
-from qdrant_cir.reranker import Reranker
-from qdrant_cir.sessions import open_session
-from qdrant_cir.text_tokenizer import TextTokenizer
-from qdrant_cir.token_codec import quantize
+from qdrant_cir.model.bundle import Bundle, TensorSpec, contract_tensors
+from qdrant_cir.model.composer import Composer
+from qdrant_cir.model.image_encoder import ImageEncoder
+from qdrant_cir.model.reranker import Reranker
+from qdrant_cir.model.sessions import open_session
+from qdrant_cir.model.text_tokenizer import TextTokenizer
+from qdrant_cir.tokens.codec import quantize
 from qdrant_cir.types import ComposedQuery, EncodedImages, Float32, StoredTokens
 
 BATCHES = (1, 3)

@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from qdrant_cir.async_retriever import AsyncRetriever
-    from qdrant_cir.bundle import Bundle, default_bundle_path, load_bundle
     from qdrant_cir.contact_sheet import SheetRow, draw_contact_sheet
-    from qdrant_cir.effort import Effort, EffortCalibration
     from qdrant_cir.errors import (
         BundleError,
         CirError,
@@ -30,19 +28,21 @@ if TYPE_CHECKING:
         StoreLockedError,
         TokensError,
     )
-    from qdrant_cir.image_sources import ImageRecord, read_folder, read_images, read_manifest
-    from qdrant_cir.index_report import FailedImage, IndexProgress, IndexReport
     from qdrant_cir.indexer import Indexer
+    from qdrant_cir.indexing.report import FailedImage, IndexProgress, IndexReport
+    from qdrant_cir.indexing.sources import ImageRecord, read_folder, read_images, read_manifest
+    from qdrant_cir.model.bundle import Bundle, default_bundle_path, load_bundle
     from qdrant_cir.retriever import Retriever
+    from qdrant_cir.search.effort import Effort, EffortCalibration
     from qdrant_cir.types import Candidate, GalleryImage, Query, SearchResult, Timings
 
 __version__ = "0.1.0"
 
 _MODULES = {
     "async_retriever": ("AsyncRetriever",),
-    "bundle": ("Bundle", "default_bundle_path", "load_bundle"),
+    "model.bundle": ("Bundle", "default_bundle_path", "load_bundle"),
     "contact_sheet": ("SheetRow", "draw_contact_sheet"),
-    "effort": ("Effort", "EffortCalibration"),
+    "search.effort": ("Effort", "EffortCalibration"),
     "errors": (
         "BundleError",
         "CirError",
@@ -59,8 +59,8 @@ _MODULES = {
         "StoreLockedError",
         "TokensError",
     ),
-    "image_sources": ("ImageRecord", "read_folder", "read_images", "read_manifest"),
-    "index_report": ("FailedImage", "IndexProgress", "IndexReport"),
+    "indexing.sources": ("ImageRecord", "read_folder", "read_images", "read_manifest"),
+    "indexing.report": ("FailedImage", "IndexProgress", "IndexReport"),
     "indexer": ("Indexer",),
     "retriever": ("Retriever",),
     "types": ("Candidate", "GalleryImage", "Query", "SearchResult", "Timings"),

@@ -11,16 +11,16 @@ from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from qdrant_cir.async_collection import AsyncCollection
-from qdrant_cir.bundle import load_bundle
-from qdrant_cir.candidate_scoring import CandidateTokens
-from qdrant_cir.effort import EXACT, Effort
-from qdrant_cir.query_model import QueryModel, gallery_id
-from qdrant_cir.ranking import FetchedQuery, SearchOptions, StageClock, answer_fetched
+from qdrant_cir.model.bundle import load_bundle
+from qdrant_cir.model.sessions import ExecutionProvider
 from qdrant_cir.retriever import DEFAULT_LIMIT, DEFAULT_RERANK_DEPTH, IN_FLIGHT
-from qdrant_cir.sessions import ExecutionProvider
-from qdrant_cir.stores import AsyncStoreLike, is_folder, open_reader
-from qdrant_cir.stores.protocol import AsyncReader
+from qdrant_cir.search.effort import EXACT, Effort
+from qdrant_cir.search.query_model import QueryModel, gallery_id
+from qdrant_cir.search.ranking import FetchedQuery, SearchOptions, StageClock, answer_fetched
+from qdrant_cir.search.scoring import CandidateTokens
+from qdrant_cir.storage.async_collection import AsyncCollection
+from qdrant_cir.storage.stores import AsyncStoreLike, is_folder, open_reader
+from qdrant_cir.storage.stores.protocol import AsyncReader
 from qdrant_cir.types import Precision, Query, SearchResult
 
 if TYPE_CHECKING:

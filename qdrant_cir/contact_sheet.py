@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from qdrant_cir.errors import ImageError, InputError
-from qdrant_cir.preprocess import load_image
+from qdrant_cir.model.preprocess import load_image
 from qdrant_cir.types import Candidate, ImageSource, SearchResult
 
 if TYPE_CHECKING:

@@ -20,23 +20,23 @@ from typing import Self, TypeVar
 
 import numpy as np
 
-from qdrant_cir.bundle import Bundle, load_bundle
-from qdrant_cir.collection import RESERVED, Collection, IndexedImage, KnownImage
-from qdrant_cir.cores import available_threads
 from qdrant_cir.errors import IndexingError, InputError, StoreError, TokensError
-from qdrant_cir.image_encoder import ImageEncoder
-from qdrant_cir.image_preparation import (
+from qdrant_cir.indexing.preparation import (
     HashedImage,
     PreparedImage,
     canonical_json,
     decode_image,
     hash_image,
 )
-from qdrant_cir.image_sources import ImageRecord, RejectedRow
-from qdrant_cir.index_report import FailedImage, IndexProgress, IndexReport, Outcome, Tally
-from qdrant_cir.sessions import ExecutionProvider
-from qdrant_cir.stores import Store, StoreLike, is_folder, open_store
-from qdrant_cir.token_form import TokenForm
+from qdrant_cir.indexing.report import FailedImage, IndexProgress, IndexReport, Outcome, Tally
+from qdrant_cir.indexing.sources import ImageRecord, RejectedRow
+from qdrant_cir.model.bundle import Bundle, load_bundle
+from qdrant_cir.model.cores import available_threads
+from qdrant_cir.model.image_encoder import ImageEncoder
+from qdrant_cir.model.sessions import ExecutionProvider
+from qdrant_cir.storage.collection import RESERVED, Collection, IndexedImage, KnownImage
+from qdrant_cir.storage.stores import Store, StoreLike, is_folder, open_store
+from qdrant_cir.tokens.form import TokenForm
 from qdrant_cir.types import EncodedImages, Encoder, Precision
 
 __all__ = ["FailedImage", "IndexProgress", "IndexReport", "Indexer"]

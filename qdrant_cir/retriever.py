@@ -15,15 +15,15 @@ from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from qdrant_cir.bundle import load_bundle
-from qdrant_cir.candidate_scoring import CandidateTokens
-from qdrant_cir.collection import Collection
-from qdrant_cir.effort import EXACT, Effort
-from qdrant_cir.query_model import QueryModel, gallery_id
-from qdrant_cir.ranking import FetchedQuery, SearchOptions, StageClock, answer_fetched
-from qdrant_cir.sessions import ExecutionProvider
-from qdrant_cir.stores import StoreLike, is_folder, open_store
-from qdrant_cir.stores.protocol import Store
+from qdrant_cir.model.bundle import load_bundle
+from qdrant_cir.model.sessions import ExecutionProvider
+from qdrant_cir.search.effort import EXACT, Effort
+from qdrant_cir.search.query_model import QueryModel, gallery_id
+from qdrant_cir.search.ranking import FetchedQuery, SearchOptions, StageClock, answer_fetched
+from qdrant_cir.search.scoring import CandidateTokens
+from qdrant_cir.storage.collection import Collection
+from qdrant_cir.storage.stores import StoreLike, is_folder, open_store
+from qdrant_cir.storage.stores.protocol import Store
 from qdrant_cir.types import Precision, Query, SearchResult
 
 if TYPE_CHECKING:

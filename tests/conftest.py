@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from qdrant_cir.bundle import (
+from qdrant_cir.model.bundle import (
     REQUIRED_GRAPHS,
     Manifest,
     ModelSizes,

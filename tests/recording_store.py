@@ -10,7 +10,7 @@ from uuid import UUID
 import numpy as np
 from qdrant_client.models import Filter
 
-from qdrant_cir.stores.protocol import CollectionSpec, Hit, Record, StoredPoint
+from qdrant_cir.storage.stores.protocol import CollectionSpec, Hit, Record, StoredPoint
 from qdrant_cir.types import Float32
 
 
@@ -24,7 +24,7 @@ class Call:
 
 
 class RecordingStore:
-    """A :class:`~qdrant_cir.stores.protocol.Store` in memory; it refuses nothing and knows no filters."""
+    """A :class:`~qdrant_cir.storage.stores.protocol.Store` in memory; it refuses nothing and knows no filters."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []

@@ -13,15 +13,15 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from benchmarks.controls.heads import VECTOR_SIZE, SingleVector, build_control, head_of
-from onnx_export.bundle_weights import load_start
+from onnx_export.bundle.weights import load_start
 from onnx_export.errors import TrainingError
 from onnx_export.models import CirModel
-from onnx_export.training.families import KINDS, PARTS, Families
-from onnx_export.training.family_batches import FamilyQueries, Gallery, family_rows, open_gallery
-from onnx_export.training.family_round import FamilyRound, open_round_families
+from onnx_export.training.drawn.families import KINDS, PARTS, Families
+from onnx_export.training.drawn.family_batches import FamilyQueries, Gallery, family_rows, open_gallery
+from onnx_export.training.drawn.family_round import FamilyRound, open_round_families
+from onnx_export.training.drawn.part_reading import code_loss
+from onnx_export.training.drawn.pretrain import positives_loss
 from onnx_export.training.loop import train
-from onnx_export.training.part_reading import code_loss
-from onnx_export.training.pretrain import positives_loss
 from onnx_export.training.processes import processes
 from onnx_export.training.updates import Schedule
 

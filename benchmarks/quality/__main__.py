@@ -20,7 +20,7 @@ from benchmarks.quality.main_table import main_sections
 from benchmarks.quality.precision import precision_sections
 from benchmarks.quality.sections import DOCUMENT, Section, keep_section, write_documents
 from benchmarks.quality.slices import slice_sections
-from qdrant_cir.bundle import load_bundle
+from qdrant_cir.model.bundle import load_bundle
 
 PARTS: Mapping[str, Callable[[Bench], list[Section]]] = {
     "main": main_sections,

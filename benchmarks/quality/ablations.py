@@ -12,8 +12,8 @@ from benchmarks.quality.bench import RERANK_DEPTH, Bench
 from benchmarks.quality.changed_graphs import open_changed, with_first_states, without_stream, write_changed
 from benchmarks.quality.figures import R1, R10, compare, gain_in_words, in_words, interval_json, score_rankings
 from benchmarks.quality.sections import Section
-from qdrant_cir.preprocess import blank_pixels
-from qdrant_cir.reranker import Reranker
+from qdrant_cir.model.preprocess import blank_pixels
+from qdrant_cir.model.reranker import Reranker
 from qdrant_cir.types import ComposedQuery, Float32, Int64, JsonObject
 
 _MEAN_QUERIES = 16

@@ -10,9 +10,9 @@ import numpy as np
 
 from benchmarks.quality.gallery import EncodedGallery, open_array
 from benchmarks.quality.progress import Progress
-from qdrant_cir.candidate_scoring import SharedReranker
-from qdrant_cir.composer import Composer
-from qdrant_cir.reranker import Reranker
+from qdrant_cir.model.composer import Composer
+from qdrant_cir.model.reranker import Reranker
+from qdrant_cir.search.scoring import SharedReranker
 from qdrant_cir.types import ComposedQuery, Float32, Int64
 
 _BATCH = 16

@@ -13,11 +13,11 @@ from benchmarks.quality.answers import Answers, compose_all, rerank, retrieve, s
 from benchmarks.quality.catalogue import HeldOut
 from benchmarks.quality.figures import score_rankings
 from benchmarks.quality.gallery import EncodedGallery, encode_gallery
-from qdrant_cir.bundle import Bundle
-from qdrant_cir.candidate_scoring import SharedReranker
-from qdrant_cir.composer import Composer
-from qdrant_cir.image_encoder import ImageEncoder
-from qdrant_cir.reranker import Reranker
+from qdrant_cir.model.bundle import Bundle
+from qdrant_cir.model.composer import Composer
+from qdrant_cir.model.image_encoder import ImageEncoder
+from qdrant_cir.model.reranker import Reranker
+from qdrant_cir.search.scoring import SharedReranker
 
 RERANK_DEPTH = 100
 MOST_CANDIDATES = 200

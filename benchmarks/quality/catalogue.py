@@ -7,8 +7,8 @@ from pathlib import Path
 
 from benchmarks.quality.progress import Progress
 from benchmarks.quality.templates import uses_unseen_template
-from qdrant_cir.catalog.dataset import sample_catalog
-from qdrant_cir.catalog.files import write_catalog
+from qdrant_cir.drawn.dataset import sample_catalog
+from qdrant_cir.drawn.files import write_catalog
 
 PICTURE_SIZE = 128
 

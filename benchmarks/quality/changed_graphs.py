@@ -9,10 +9,10 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from qdrant_cir.bundle import Bundle, TokenCodec
 from qdrant_cir.errors import BundleError
-from qdrant_cir.reranker import Reranker
-from qdrant_cir.sessions import Session, open_session
+from qdrant_cir.model.bundle import Bundle, TokenCodec
+from qdrant_cir.model.reranker import Reranker
+from qdrant_cir.model.sessions import Session, open_session
 from qdrant_cir.types import Float32
 
 Change = Callable[[onnx.ModelProto], onnx.ModelProto]

@@ -13,13 +13,13 @@ from benchmarks.quality.precision import MOST_POINTS, Form, form_data, form_row,
 from benchmarks.quality.progress import Progress
 from benchmarks.quality.recall_plot import RecallPoint, draw_recalls
 from benchmarks.quality.sections import Section
-from onnx_export.codec import fit_codec
-from onnx_export.precisions import add_precision
-from qdrant_cir.bundle import Bundle, load_bundle
-from qdrant_cir.image_sources import ImageRecord
-from qdrant_cir.reranker import Reranker
-from qdrant_cir.token_codec import encode_tokens
-from qdrant_cir.token_form import TokenForm
+from onnx_export.bundle.fitted_codec import fit_codec
+from onnx_export.bundle.precisions import add_precision
+from qdrant_cir.indexing.sources import ImageRecord
+from qdrant_cir.model.bundle import Bundle, load_bundle
+from qdrant_cir.model.reranker import Reranker
+from qdrant_cir.tokens.codec import encode_tokens
+from qdrant_cir.tokens.form import TokenForm
 from qdrant_cir.types import Int64, Precision, StoredTokens
 
 logger = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ from benchmarks.quality.figures import (
 )
 from benchmarks.quality.sections import Section
 from qdrant_cir.errors import InputError
-from qdrant_cir.preprocess import preprocess
+from qdrant_cir.model.preprocess import preprocess
 from qdrant_cir.types import Float32, JsonObject
 
 _TITLES = {"single_vector": "one vector of 1,024", "late_interaction": "MaxSim over tokens"}

@@ -23,9 +23,9 @@ from benchmarks.quality.figures import (
 from benchmarks.quality.gallery import EncodedGallery, encode_gallery
 from benchmarks.quality.precision import MOST_POINTS
 from benchmarks.quality.sections import Section
-from onnx_export.precisions import add_precision
-from qdrant_cir.bundle import Bundle, GraphName, load_bundle
-from qdrant_cir.image_encoder import ImageEncoder
+from onnx_export.bundle.precisions import add_precision
+from qdrant_cir.model.bundle import Bundle, GraphName, load_bundle
+from qdrant_cir.model.image_encoder import ImageEncoder
 from qdrant_cir.types import ComposedQuery, JsonObject
 
 _STAGES = ("stage one", "both stages")

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from benchmarks.quality.catalogue import HeldOutQuery
 from qdrant_cir.evaluation.average_precision import AveragePrecision
-from qdrant_cir.evaluation.bootstrap import Interval, bootstrap_means, interval_of, number_clusters
 from qdrant_cir.evaluation.metric import Answer, Metric, Truth
 from qdrant_cir.evaluation.recall import Recall
+from qdrant_cir.evaluation.report.bootstrap import Interval, bootstrap_means, interval_of, number_clusters
 from qdrant_cir.types import Int64, JsonObject
 
 METRICS: tuple[Metric, ...] = (Recall(1), Recall(5), Recall(10), Recall(50), Recall(100), AveragePrecision(10))

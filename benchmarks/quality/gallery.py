@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.quality.progress import Progress
-from qdrant_cir.bundle import Bundle
-from qdrant_cir.image_encoder import ImageEncoder
-from qdrant_cir.preprocess import load_image, preprocess
-from qdrant_cir.token_codec import quantize
+from qdrant_cir.model.bundle import Bundle
+from qdrant_cir.model.image_encoder import ImageEncoder
+from qdrant_cir.model.preprocess import load_image, preprocess
+from qdrant_cir.tokens.codec import quantize
 from qdrant_cir.types import EncodedImages, Float32, StoredTokens
 
 _BATCH = 32

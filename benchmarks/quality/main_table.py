@@ -21,12 +21,12 @@ from benchmarks.quality.figures import (
     score_rankings,
 )
 from benchmarks.quality.sections import Section
-from qdrant_cir.evaluation.bootstrap import Interval
-from qdrant_cir.evaluation.catalog import BARS
-from qdrant_cir.evaluation.credibility import FLOOR_BAR
-from qdrant_cir.image_sources import ImageRecord
+from qdrant_cir.evaluation.datasets.drawn import BARS
+from qdrant_cir.evaluation.report.bootstrap import Interval
+from qdrant_cir.evaluation.report.credibility import FLOOR_BAR
 from qdrant_cir.indexer import Indexer
-from qdrant_cir.preprocess import blank_pixels
+from qdrant_cir.indexing.sources import ImageRecord
+from qdrant_cir.model.preprocess import blank_pixels
 from qdrant_cir.retriever import Retriever
 from qdrant_cir.types import GalleryImage, Query
 

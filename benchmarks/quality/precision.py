@@ -21,10 +21,10 @@ from benchmarks.quality.figures import (
     score_rankings,
 )
 from benchmarks.quality.sections import Section
-from onnx_export.precisions import CONVERSIONS
-from qdrant_cir.bundle import TokenCodec
-from qdrant_cir.reranker import Reranker
-from qdrant_cir.token_codec import quantize
+from onnx_export.bundle.precisions import CONVERSIONS
+from qdrant_cir.model.bundle import TokenCodec
+from qdrant_cir.model.reranker import Reranker
+from qdrant_cir.tokens.codec import quantize
 from qdrant_cir.types import Float32, Int64, JsonObject, StoredTokens
 
 MOST_POINTS = 0.5

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from PIL import Image, ImageDraw, ImageFont
 
-from qdrant_cir.evaluation.bootstrap import Interval
+from qdrant_cir.evaluation.report.bootstrap import Interval
 
 _SIZE = (960, 600)
 _LEFT, _TOP, _RIGHT, _BOTTOM = 80, 90, 920, 510

@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterable
 from functools import cache
 
-from qdrant_cir.catalog.families import FAMILIES
-from qdrant_cir.catalog.templates import LEAD_INS, TAILS, TRAIN
-from qdrant_cir.catalog.wording import (
+from qdrant_cir.drawn.families import FAMILIES
+from qdrant_cir.drawn.templates import LEAD_INS, TAILS, TRAIN
+from qdrant_cir.drawn.wording import (
     COLOR_WORDS,
     COMPARATIVES,
     COUNT_WORDS,

@@ -21,14 +21,14 @@ from torch.nn import functional
 from onnx_export.errors import TrainingError
 from onnx_export.models import CirModel
 from onnx_export.models.triplet_reranker import TripletLayer
-from onnx_export.training.attributes import (
+from onnx_export.training.drawn.attributes import (
     NOT_OF_THIS_KIND,
     AttributeVocabulary,
     StateReader,
     attribute_codes,
     read_attributes,
 )
-from onnx_export.training.pretrain import encode_texts, positives_loss, similarities
+from onnx_export.training.drawn.pretrain import encode_texts, positives_loss, similarities
 from onnx_export.training.triplets import Triplet, TripletSet
 
 TEXT_ONLY_SHARE = 0.08
@@ -219,7 +219,7 @@ def start_reranker_from_text_encoder(model: CirModel, grounded: dict[str, Tensor
 
     A learnt merge starts as the mean, so that the new layers do not undo what the copied ones can do.
     """
-    from onnx_export.checkpoints import stream_names
+    from onnx_export.checkpoints.blip import stream_names
 
     target = model.reranker.state_dict()
     for key, value in grounded.items():

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_export.errors import TrainingError
+from onnx_export.training.drawn.pool import PICTURES_PER_GROUP, TARGET_ROWS, Group
 from onnx_export.training.features import PictureFeatures, join_features
-from onnx_export.training.pool import PICTURES_PER_GROUP, TARGET_ROWS, Group
 
 
 @dataclass(frozen=True, slots=True)

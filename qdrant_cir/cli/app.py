@@ -82,10 +82,10 @@ def index(
     What is already there is not encoded again: after Ctrl-C or a crash, the same command goes on from there.
     Images that cannot be read are reported by name and reason, and the others indexed.
     """
-    from qdrant_cir.collection import Collection
-    from qdrant_cir.image_encoder import ImageEncoder
-    from qdrant_cir.image_sources import read_images
     from qdrant_cir.indexer import Indexer
+    from qdrant_cir.indexing.sources import read_images
+    from qdrant_cir.model.image_encoder import ImageEncoder
+    from qdrant_cir.storage.collection import Collection
 
     place = place_of_store(context, path=path, url=url, api_key=api_key)
     records = read_images(source)

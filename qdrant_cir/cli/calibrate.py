@@ -53,7 +53,7 @@ def calibrate(
     like those that will come, not those that results are judged by.
     """
     from qdrant_cir.cli.held_out import scores_of_queries
-    from qdrant_cir.effort_calibration import calibrate_effort
+    from qdrant_cir.search.effort_calibration import calibrate_effort
 
     model = open_bundle(bundle)
     place = place_of_store(context, path=path, url=url, api_key=api_key)

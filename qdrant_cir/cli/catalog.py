@@ -14,7 +14,7 @@ from qdrant_cir.cli.options import JsonOption
 from qdrant_cir.errors import InputError
 
 if TYPE_CHECKING:
-    from qdrant_cir.catalog.near_misses import NearMissKind
+    from qdrant_cir.drawn.near_misses import NearMissKind
     from qdrant_cir.types import JsonObject
 
 __all__ = ["catalog_app"]
@@ -44,9 +44,9 @@ def build_catalog(
     The folder is one for `evaluate catalog`, and in FashionIQ's layout, with a category per family of products, for
     `evaluate fashioniq`. Interrupted, the same command completes it.
     """
-    from qdrant_cir.catalog.dataset import sample_catalog
-    from qdrant_cir.catalog.files import write_catalog
-    from qdrant_cir.catalog.near_misses import count_near_misses
+    from qdrant_cir.drawn.dataset import sample_catalog
+    from qdrant_cir.drawn.files import write_catalog
+    from qdrant_cir.drawn.near_misses import count_near_misses
 
     if seed < 0 or size < 1:
         raise InputError(f"seed is {seed} and size is {size}; seed must be at least 0 and size at least 1.")
@@ -71,7 +71,7 @@ def build_catalog(
 
 def _near_misses_json(counts: Sequence[Counter[NearMissKind]]) -> JsonObject:
     """Give the least and the mean number of near-misses per query, and the mean by kind."""
-    from qdrant_cir.catalog.near_misses import NEAR_MISS_KINDS
+    from qdrant_cir.drawn.near_misses import NEAR_MISS_KINDS
 
     totals = [count.total() for count in counts]
     by_kind: JsonObject = {
@@ -81,7 +81,7 @@ def _near_misses_json(counts: Sequence[Counter[NearMissKind]]) -> JsonObject:
 
 
 def _near_misses_text(counts: Sequence[Counter[NearMissKind]]) -> str:
-    from qdrant_cir.catalog.near_misses import NEAR_MISS_KINDS
+    from qdrant_cir.drawn.near_misses import NEAR_MISS_KINDS
 
     totals = [count.total() for count in counts]
     means = [f"{kind} {sum(count[kind] for count in counts) / len(counts):.1f}" for kind in NEAR_MISS_KINDS]

@@ -9,19 +9,19 @@ from pathlib import Path
 import typer
 from PIL.Image import Image
 
-from qdrant_cir.bundle import Bundle
-from qdrant_cir.catalog.dataset import Catalog, CatalogQuery, sample_catalog
-from qdrant_cir.catalog.files import write_catalog
 from qdrant_cir.cli import printing
 from qdrant_cir.cli.answering import save_picture
-from qdrant_cir.collection import Collection
 from qdrant_cir.contact_sheet import SheetRow, draw_contact_sheet
-from qdrant_cir.image_encoder import ImageEncoder
-from qdrant_cir.image_sources import read_manifest
+from qdrant_cir.drawn.dataset import Catalog, CatalogQuery, sample_catalog
+from qdrant_cir.drawn.files import write_catalog
 from qdrant_cir.indexer import Indexer
+from qdrant_cir.indexing.sources import read_manifest
+from qdrant_cir.model.bundle import Bundle
+from qdrant_cir.model.image_encoder import ImageEncoder
+from qdrant_cir.model.sessions import ExecutionProvider
 from qdrant_cir.retriever import Retriever
-from qdrant_cir.sessions import ExecutionProvider
-from qdrant_cir.stores import EdgeStore
+from qdrant_cir.storage.collection import Collection
+from qdrant_cir.storage.stores import EdgeStore
 from qdrant_cir.types import GalleryImage, JsonObject, Query, SearchResult
 
 __all__ = ["DemoAnswer", "run_demo"]

@@ -28,8 +28,8 @@ from qdrant_cir.cli.options import (
 from qdrant_cir.errors import InputError
 
 if TYPE_CHECKING:
-    from qdrant_cir.evaluation.benchmark import Benchmark
-    from qdrant_cir.stores.protocol import Store
+    from qdrant_cir.evaluation.datasets.benchmark import Benchmark
+    from qdrant_cir.storage.stores.protocol import Store
 
 __all__ = ["evaluation_app"]
 
@@ -116,7 +116,7 @@ def fashioniq(
     as_json: JsonOption = False,
 ) -> None:
     """FashionIQ's validation queries: R@10 and R@50 per category and their mean."""
-    from qdrant_cir.evaluation.fashioniq import read_fashioniq
+    from qdrant_cir.evaluation.datasets.fashioniq import read_fashioniq
 
     benchmark = read_fashioniq(
         root,
@@ -152,7 +152,7 @@ def cirr(
     as_json: JsonOption = False,
 ) -> None:
     """CIRR: R@1, 5, 10, 50 and Rsubset@1, 2, 3, and the two files of its evaluation server."""
-    from qdrant_cir.evaluation.cirr import read_cirr
+    from qdrant_cir.evaluation.datasets.cirr import read_cirr
 
     benchmark = read_cirr(root, split=split.value, images=images)
     _run(
@@ -182,7 +182,7 @@ def circo(
     as_json: JsonOption = False,
 ) -> None:
     """CIRCO: mAP and recall at 5, 10, 25, 50, per semantic aspect, and the file of its evaluation server."""
-    from qdrant_cir.evaluation.circo import read_circo
+    from qdrant_cir.evaluation.datasets.circo import read_circo
 
     benchmark = read_circo(root, split=split.value, images=images)
     _run(
@@ -217,7 +217,7 @@ def catalog(
     The catalogue is judged too: whether stage one finds the family of near-duplicates, does not choose well inside
     it, and is helpless with half of a query.
     """
-    from qdrant_cir.evaluation.catalog import read_catalog
+    from qdrant_cir.evaluation.datasets.drawn import read_catalog
 
     benchmark = read_catalog(root, excludes_reference=exclude_reference)
     _run(
@@ -264,7 +264,7 @@ def own(
     as_json: JsonOption = False,
 ) -> None:
     """Queries of one's own, over a folder of pictures or a collection that exists."""
-    from qdrant_cir.evaluation.own import QUERY_FILE, read_own
+    from qdrant_cir.evaluation.datasets.custom import QUERY_FILE, read_own
 
     if (root is None) == (collection is None):
         raise InputError("Give either --root with the pictures, or --collection with what is indexed.")
@@ -300,9 +300,9 @@ def _run(
 ) -> None:
     """Evaluate and print; galleries are kept in the output folder unless a store is given."""
     from qdrant_cir.evaluation.evaluate import EvaluationSettings, evaluate
-    from qdrant_cir.evaluation.report_files import report_json
-    from qdrant_cir.evaluation.report_markdown import write_markdown
-    from qdrant_cir.stores import EdgeStore
+    from qdrant_cir.evaluation.report.files import report_json
+    from qdrant_cir.evaluation.report.markdown import write_markdown
+    from qdrant_cir.storage.stores import EdgeStore
 
     model = open_bundle(bundle)
     folder = out or _DEFAULT_OUT / f"{benchmark.name}-{benchmark.split}-{model.fingerprint[:12]}"

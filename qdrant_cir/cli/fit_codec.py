@@ -53,9 +53,9 @@ def fit_codec(
 
 
 def _check(bundle: Path, gallery: Path, pictures: int, *, as_json: bool) -> None:
-    from qdrant_cir.bundle import load_bundle
-    from qdrant_cir.image_sources import sample_images
-    from qdrant_cir.token_loss import DRIFTED, measure_loss
+    from qdrant_cir.evaluation.token_loss import DRIFTED, measure_loss
+    from qdrant_cir.indexing.sources import sample_images
+    from qdrant_cir.model.bundle import load_bundle
 
     chosen = sample_images(gallery, pictures)
     with printing.show_counts("encoding pictures") as show_count:

@@ -13,9 +13,9 @@ import typer
 from qdrant_cir.errors import CollectionNotFoundError, InputError
 
 if TYPE_CHECKING:
-    from qdrant_cir.bundle import Bundle
-    from qdrant_cir.sessions import ExecutionProvider
-    from qdrant_cir.stores.protocol import Store
+    from qdrant_cir.model.bundle import Bundle
+    from qdrant_cir.model.sessions import ExecutionProvider
+    from qdrant_cir.storage.stores.protocol import Store
     from qdrant_cir.types import Precision
 
 __all__ = [
@@ -123,10 +123,10 @@ class StorePlace:
 
     def _open(self) -> Store:
         if self.url is not None:
-            from qdrant_cir.stores.server import ServerStore
+            from qdrant_cir.storage.stores.server import ServerStore
 
             return ServerStore.connect(self.url, self.api_key)
-        from qdrant_cir.stores.edge import EdgeStore
+        from qdrant_cir.storage.stores.edge import EdgeStore
 
         return EdgeStore(self.path or DEFAULT_PATH)
 
@@ -152,7 +152,7 @@ def place_of_store(context: typer.Context, *, path: Path | None, url: str | None
 
 def open_bundle(path: Path | None) -> Bundle:
     """Load a model folder, by default the bundled one. Raises BundleError."""
-    from qdrant_cir.bundle import load_bundle
+    from qdrant_cir.model.bundle import load_bundle
 
     return load_bundle(path)
 

@@ -14,7 +14,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from qdrant_cir.index_report import IndexProgress, IndexReport
+    from qdrant_cir.indexing.report import IndexProgress, IndexReport
     from qdrant_cir.types import Candidate, JsonObject, JsonValue, Query, SearchResult
 
 __all__ = [

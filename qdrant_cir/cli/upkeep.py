@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qdrant_cir.cli.options import StorePlace
-from qdrant_cir.collection import Collection, CollectionInfo, list_collections
+from qdrant_cir.storage.collection import Collection, CollectionInfo, list_collections
 from qdrant_cir.types import JsonObject
 
 __all__ = ["collection_json", "delete_collection", "delete_images", "describe_collections", "token_forms"]

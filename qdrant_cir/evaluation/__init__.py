@@ -5,20 +5,20 @@ reports.
 """
 
 from qdrant_cir.evaluation.average_precision import AveragePrecision
-from qdrant_cir.evaluation.benchmark import Average, Benchmark, EvaluationPart, EvaluationQuery
-from qdrant_cir.evaluation.catalog import read_catalog
-from qdrant_cir.evaluation.circo import read_circo
-from qdrant_cir.evaluation.circo_submission import read_circo_submission, write_circo_submission
-from qdrant_cir.evaluation.cirr import read_cirr
-from qdrant_cir.evaluation.cirr_submission import write_cirr_submission
+from qdrant_cir.evaluation.datasets.benchmark import Average, Benchmark, EvaluationPart, EvaluationQuery
+from qdrant_cir.evaluation.datasets.circo import read_circo
+from qdrant_cir.evaluation.datasets.cirr import read_cirr
+from qdrant_cir.evaluation.datasets.custom import read_own
+from qdrant_cir.evaluation.datasets.drawn import read_catalog
+from qdrant_cir.evaluation.datasets.fashioniq import read_fashioniq
 from qdrant_cir.evaluation.evaluate import Evaluation, EvaluationSettings, evaluate
-from qdrant_cir.evaluation.fashioniq import read_fashioniq
 from qdrant_cir.evaluation.metric import Answer, Metric, Truth
-from qdrant_cir.evaluation.own import read_own
 from qdrant_cir.evaluation.recall import Recall
-from qdrant_cir.evaluation.report import EvaluationReport
-from qdrant_cir.evaluation.report_files import report_json
-from qdrant_cir.evaluation.scoring import QueryScores, score_answers, score_rankings
+from qdrant_cir.evaluation.report.circo_submission import read_circo_submission, write_circo_submission
+from qdrant_cir.evaluation.report.cirr_submission import write_cirr_submission
+from qdrant_cir.evaluation.report.contents import EvaluationReport
+from qdrant_cir.evaluation.report.files import report_json
+from qdrant_cir.evaluation.runs.scoring import QueryScores, score_answers, score_rankings
 from qdrant_cir.evaluation.single_target_recall import SingleTargetRecall
 from qdrant_cir.evaluation.subset_recall import SubsetRecall
 

@@ -8,25 +8,25 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from qdrant_cir.bundle import Bundle
-from qdrant_cir.collection import Collection
 from qdrant_cir.errors import InputError
-from qdrant_cir.evaluation.affected import find_affected
-from qdrant_cir.evaluation.benchmark import Benchmark, EvaluationPart
-from qdrant_cir.evaluation.floors import run_floors
-from qdrant_cir.evaluation.galleries import PartGallery, index_gallery, open_gallery
-from qdrant_cir.evaluation.part_result import PartResult, judge_part
-from qdrant_cir.evaluation.report import EvaluationReport, RunDescription
-from qdrant_cir.evaluation.report_building import build_report
-from qdrant_cir.evaluation.report_files import write_report
-from qdrant_cir.evaluation.run_file import RunHeader
-from qdrant_cir.evaluation.runs import complete_run, queries_sha256
-from qdrant_cir.image_encoder import ImageEncoder
-from qdrant_cir.index_report import IndexProgress
-from qdrant_cir.query_model import QueryModel
+from qdrant_cir.evaluation.datasets.benchmark import Benchmark, EvaluationPart
+from qdrant_cir.evaluation.report.affected import find_affected
+from qdrant_cir.evaluation.report.building import build_report
+from qdrant_cir.evaluation.report.contents import EvaluationReport, RunDescription
+from qdrant_cir.evaluation.report.files import write_report
+from qdrant_cir.evaluation.report.part_result import PartResult, judge_part
+from qdrant_cir.evaluation.runs.answering import complete_run, queries_sha256
+from qdrant_cir.evaluation.runs.floors import run_floors
+from qdrant_cir.evaluation.runs.galleries import PartGallery, index_gallery, open_gallery
+from qdrant_cir.evaluation.runs.run_file import RunHeader
+from qdrant_cir.indexing.report import IndexProgress
+from qdrant_cir.model.bundle import Bundle
+from qdrant_cir.model.image_encoder import ImageEncoder
+from qdrant_cir.model.sessions import ExecutionProvider
 from qdrant_cir.retriever import Retriever
-from qdrant_cir.sessions import ExecutionProvider
-from qdrant_cir.stores.protocol import Store
+from qdrant_cir.search.query_model import QueryModel
+from qdrant_cir.storage.collection import Collection
+from qdrant_cir.storage.stores.protocol import Store
 from qdrant_cir.types import Encoder, Precision
 
 __all__ = ["Evaluation", "EvaluationSettings", "evaluate"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from qdrant_client import QdrantClient
 
-from qdrant_cir.stores import EdgeStore, ServerStore, Store
+from qdrant_cir.storage.stores import EdgeStore, ServerStore, Store
 
 
 @pytest.fixture(params=["memory", "edge"])

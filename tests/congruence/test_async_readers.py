@@ -14,7 +14,7 @@ from qdrant_client import AsyncQdrantClient, QdrantClient
 from qdrant_client import models as m
 
 from qdrant_cir.errors import CirError
-from qdrant_cir.stores import (
+from qdrant_cir.storage.stores import (
     AsyncReader,
     AsyncServerReader,
     CollectionSpec,

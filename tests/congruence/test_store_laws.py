@@ -15,7 +15,7 @@ import pytest
 from qdrant_client import models as m
 
 from qdrant_cir.errors import CollectionError, CollectionNotFoundError, InputError
-from qdrant_cir.stores import CollectionSpec, Store, StoredPoint
+from qdrant_cir.storage.stores import CollectionSpec, Store, StoredPoint
 
 DIMS = 8
 COUNT = 60

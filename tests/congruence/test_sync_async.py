@@ -12,17 +12,17 @@ import pytest
 from qdrant_client import QdrantClient, models
 
 from qdrant_cir.async_retriever import AsyncRetriever
-from qdrant_cir.bundle import load_bundle
-from qdrant_cir.collection import Collection
-from qdrant_cir.effort import EXACT, Effort, EffortCalibration, LeadBound
 from qdrant_cir.errors import CirError
-from qdrant_cir.image_encoder import ImageEncoder
-from qdrant_cir.image_sources import ImageRecord
 from qdrant_cir.indexer import Indexer
+from qdrant_cir.indexing.sources import ImageRecord
+from qdrant_cir.model.bundle import load_bundle
+from qdrant_cir.model.image_encoder import ImageEncoder
 from qdrant_cir.retriever import Retriever
-from qdrant_cir.stores.edge import EdgeStore
-from qdrant_cir.stores.protocol import Store
-from qdrant_cir.stores.server import ServerStore
+from qdrant_cir.search.effort import EXACT, Effort, EffortCalibration, LeadBound
+from qdrant_cir.storage.collection import Collection
+from qdrant_cir.storage.stores.edge import EdgeStore
+from qdrant_cir.storage.stores.protocol import Store
+from qdrant_cir.storage.stores.server import ServerStore
 from qdrant_cir.types import GalleryImage, Query, SearchResult, Timings
 
 Color = tuple[int, int, int]

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from qdrant_cir.catalog.dataset import _plan
+from qdrant_cir.drawn.dataset import _plan
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTED = re.compile(r"catalog build [^\n]*--products (\d+) --queries (\d+)")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from qdrant_cir.bundle import default_bundle_path
 from qdrant_cir.cli.app import app
+from qdrant_cir.model.bundle import default_bundle_path
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -13,15 +13,15 @@ torch = pytest.importorskip("torch", reason="needs torch: pip install 'qdrant-ci
 
 import onnx  # noqa: E402
 
-from onnx_export.bundle_weights import load_start, read_bundle_model  # noqa: E402
+from onnx_export.bundle.weights import load_start, read_bundle_model  # noqa: E402
 from onnx_export.errors import CheckpointError  # noqa: E402
 from onnx_export.export import BundleDescription, export_bundle  # noqa: E402
 from onnx_export.model_folder import ModelFolder, save_model_folder  # noqa: E402
 from onnx_export.models import CATALOG_SMALL, CirModel, build_model  # noqa: E402
 from onnx_export.models.vit import VisionTransformer  # noqa: E402
-from onnx_export.training.tokenizer import build_tokenizer  # noqa: E402
+from onnx_export.training.drawn.tokenizer import build_tokenizer  # noqa: E402
 from onnx_export.verify import verify_bundle  # noqa: E402
-from qdrant_cir.bundle import MANIFEST_FILE, load_bundle, sha256_of  # noqa: E402
+from qdrant_cir.model.bundle import MANIFEST_FILE, load_bundle, sha256_of  # noqa: E402
 
 SIZES = replace(
     CATALOG_SMALL,

@@ -13,7 +13,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs torch: pip install 'qdrant-cir[export]'")
 transformers = pytest.importorskip("transformers", reason="needs torch: pip install 'qdrant-cir[export]'")
 
-from onnx_export.checkpoints import load_blip, load_released, read_sizes  # noqa: E402
+from onnx_export.checkpoints.blip import load_blip, load_released, read_sizes  # noqa: E402
 from onnx_export.errors import CheckpointError  # noqa: E402
 from onnx_export.models import BLIP_BASE, CirModel, ModelSizes, build_model  # noqa: E402
 

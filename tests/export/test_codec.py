@@ -15,20 +15,20 @@ torch = pytest.importorskip("torch", reason="needs torch: pip install 'qdrant-ci
 from tiny_sizes import SIZES  # noqa: E402
 
 from benchmarks.codec import DIM_SIXTEENTHS, ROW_SHARES, frontier  # noqa: E402
-from onnx_export.codec import FittedCodec, default_form, fit_codec  # noqa: E402
+from onnx_export.bundle.fitted_codec import FittedCodec, default_form, fit_codec  # noqa: E402
+from onnx_export.bundle.precisions import add_precision  # noqa: E402
+from onnx_export.bundle.token_projection import fit_projection, reading_metric  # noqa: E402
 from onnx_export.errors import CheckpointError, ExportError  # noqa: E402
 from onnx_export.export import BundleDescription, export_bundle  # noqa: E402
 from onnx_export.graphs import RerankerGraph  # noqa: E402
 from onnx_export.models import CirModel, build_model  # noqa: E402
-from onnx_export.precisions import add_precision  # noqa: E402
-from onnx_export.token_projection import fit_projection, reading_metric  # noqa: E402
-from onnx_export.training.tokenizer import build_tokenizer  # noqa: E402
+from onnx_export.training.drawn.tokenizer import build_tokenizer  # noqa: E402
 from qdrant_cir import Indexer, Query, Retriever  # noqa: E402
-from qdrant_cir.bundle import load_bundle  # noqa: E402
 from qdrant_cir.cli import app  # noqa: E402
 from qdrant_cir.errors import BundleError, InputError  # noqa: E402
-from qdrant_cir.image_sources import ImageRecord, read_folder  # noqa: E402
-from qdrant_cir.token_loss import TokenLoss, measure_loss  # noqa: E402
+from qdrant_cir.evaluation.token_loss import TokenLoss, measure_loss  # noqa: E402
+from qdrant_cir.indexing.sources import ImageRecord, read_folder  # noqa: E402
+from qdrant_cir.model.bundle import load_bundle  # noqa: E402
 from qdrant_cir.types import Float32  # noqa: E402
 
 IDS = torch.tensor([[3, 9, 27, 4]])
@@ -159,7 +159,7 @@ def test_what_cannot_be_fitted_is_refused_by_name(
 
 
 def test_a_compressed_bundle_is_not_read_back_into_torch(fitted: FittedCodec) -> None:
-    from onnx_export.bundle_weights import read_bundle_model
+    from onnx_export.bundle.weights import read_bundle_model
 
     with pytest.raises(CheckpointError, match="compressed"):
         read_bundle_model(load_bundle(fitted.folder))

@@ -22,14 +22,14 @@ from onnx_export.errors import TrainingError  # noqa: E402
 from onnx_export.model_folder import ModelFolder, load_model_folder, save_model_folder  # noqa: E402
 from onnx_export.models import CATALOG_SMALL, build_model  # noqa: E402
 from onnx_export.training import similarity  # noqa: E402
-from onnx_export.training.families import VARIANTS  # noqa: E402
-from onnx_export.training.family_batches import Gallery  # noqa: E402
-from onnx_export.training.family_round import open_round_families, train_round_from  # noqa: E402
-from onnx_export.training.tokenizer import build_tokenizer  # noqa: E402
-from qdrant_cir.bundle import load_bundle  # noqa: E402
+from onnx_export.training.drawn.families import VARIANTS  # noqa: E402
+from onnx_export.training.drawn.family_batches import Gallery  # noqa: E402
+from onnx_export.training.drawn.family_round import open_round_families, train_round_from  # noqa: E402
+from onnx_export.training.drawn.tokenizer import build_tokenizer  # noqa: E402
 from qdrant_cir.errors import InputError  # noqa: E402
-from qdrant_cir.image_encoder import ImageEncoder  # noqa: E402
-from qdrant_cir.preprocess import preprocess  # noqa: E402
+from qdrant_cir.model.bundle import load_bundle  # noqa: E402
+from qdrant_cir.model.image_encoder import ImageEncoder  # noqa: E402
+from qdrant_cir.model.preprocess import preprocess  # noqa: E402
 
 
 def test_maxsim_sums_over_words_the_best_cosine_among_tokens() -> None:

@@ -10,8 +10,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs torch: pip install 'qdrant-cir[export]'")
 
 from benchmarks.conversion_memory import main, watch, write_checkpoints  # noqa: E402
-from onnx_export.checkpoints import load_released, read_sizes  # noqa: E402
-from qdrant_cir.bundle import load_bundle  # noqa: E402
+from onnx_export.checkpoints.blip import load_released, read_sizes  # noqa: E402
+from qdrant_cir.model.bundle import load_bundle  # noqa: E402
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 

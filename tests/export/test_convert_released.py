@@ -13,15 +13,15 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors  # noqa: E4
 from typer.testing import CliRunner, Result  # noqa: E402
 
 from onnx_export.__main__ import app  # noqa: E402
-from onnx_export.checkpoints import load_released, read_sizes  # noqa: E402
+from onnx_export.checkpoints.blip import load_released, read_sizes  # noqa: E402
+from onnx_export.checkpoints.released import ReleasedFiles, convert_released  # noqa: E402
 from onnx_export.errors import CheckpointError, ExportError, VerificationError  # noqa: E402
 from onnx_export.model_folder import load_model_folder  # noqa: E402
-from onnx_export.released import ReleasedFiles, convert_released  # noqa: E402
 from onnx_export.verify import verify_bundle  # noqa: E402
-from qdrant_cir.bundle import Bundle, load_bundle  # noqa: E402
-from qdrant_cir.image_encoder import ImageEncoder  # noqa: E402
-from qdrant_cir.reranker import Reranker  # noqa: E402
-from qdrant_cir.sessions import open_graph  # noqa: E402
+from qdrant_cir.model.bundle import Bundle, load_bundle  # noqa: E402
+from qdrant_cir.model.image_encoder import ImageEncoder  # noqa: E402
+from qdrant_cir.model.reranker import Reranker  # noqa: E402
+from qdrant_cir.model.sessions import open_graph  # noqa: E402
 from qdrant_cir.types import ComposedQuery, StoredTokens  # noqa: E402
 
 TOLERANCE = 1e-4
@@ -178,7 +178,7 @@ def test_a_bundle_that_fails_its_verification_does_not_appear(
     def disagree(*_: object, **__: object) -> None:
         raise VerificationError("scores differ")
 
-    monkeypatch.setattr("onnx_export.released.verify_bundle", disagree)
+    monkeypatch.setattr("onnx_export.checkpoints.released.verify_bundle", disagree)
     files = ReleasedFiles(golden / "stage1.pt", golden / "stage2.pt", tokenizer, read_sizes(golden / "config.json"))
     with pytest.raises(VerificationError):
         convert_released(files, tmp_path / "bundle")

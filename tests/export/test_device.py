@@ -28,16 +28,16 @@ from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch.utils._pytree import tree_leaves, tree_map  # noqa: E402
 
 from onnx_export.models import CirModel, build_model  # noqa: E402
-from onnx_export.training import pool as pools  # noqa: E402
-from onnx_export.training.families import Families  # noqa: E402
-from onnx_export.training.family_batches import Gallery, resident  # noqa: E402
-from onnx_export.training.family_round import Answering, Seeing, open_round_families  # noqa: E402
+from onnx_export.training.custom.validation import HeldOut  # noqa: E402
+from onnx_export.training.drawn import pool as pools  # noqa: E402
+from onnx_export.training.drawn.families import Families  # noqa: E402
+from onnx_export.training.drawn.family_batches import Gallery, resident  # noqa: E402
+from onnx_export.training.drawn.family_round import Answering, Seeing, open_round_families  # noqa: E402
+from onnx_export.training.drawn.grounding import Grounding  # noqa: E402
+from onnx_export.training.drawn.pretrain import Pretraining, normalised_pixels  # noqa: E402
+from onnx_export.training.drawn.tokenizer import build_tokenizer  # noqa: E402
 from onnx_export.training.features import PictureFeatures, compute_features  # noqa: E402
-from onnx_export.training.grounding import Grounding  # noqa: E402
-from onnx_export.training.own_validation import HeldOut  # noqa: E402
-from onnx_export.training.pretrain import Pretraining, normalised_pixels  # noqa: E402
 from onnx_export.training.stages import StageOne, StageTwo, start_reranker_from_text_encoder  # noqa: E402
-from onnx_export.training.tokenizer import build_tokenizer  # noqa: E402
 from onnx_export.training.triplets import TripletSet, pool_triplets  # noqa: E402
 
 ROOT = Path(__file__).parents[2]

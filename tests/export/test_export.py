@@ -11,14 +11,14 @@ torch = pytest.importorskip("torch", reason="needs torch: pip install 'qdrant-ci
 from tokenizers import Tokenizer, models, pre_tokenizers, processors  # noqa: E402
 
 from onnx_export import verify  # noqa: E402
-from onnx_export.checkpoints import load_released, read_sizes  # noqa: E402
+from onnx_export.checkpoints.blip import load_released, read_sizes  # noqa: E402
 from onnx_export.errors import ExportError, VerificationError  # noqa: E402
 from onnx_export.export import BundleDescription, export_bundle, read_tokenizer  # noqa: E402
 from onnx_export.model_folder import ModelFolder, load_model_folder, save_model_folder  # noqa: E402
 from onnx_export.models import CATALOG_SMALL, build_model  # noqa: E402
 from onnx_export.verify import torch_scores, verify_bundle  # noqa: E402
-from qdrant_cir.bundle import load_bundle  # noqa: E402
-from qdrant_cir.reranker import Reranker  # noqa: E402
+from qdrant_cir.model.bundle import load_bundle  # noqa: E402
+from qdrant_cir.model.reranker import Reranker  # noqa: E402
 from qdrant_cir.types import ComposedQuery, StoredTokens  # noqa: E402
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[ENC]", "make", "it", "red", "longer", "sleeves"]

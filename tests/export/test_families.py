@@ -14,8 +14,8 @@ from onnx_export.errors import TrainingError  # noqa: E402
 from onnx_export.model_folder import ModelFolder, load_model_folder  # noqa: E402
 from onnx_export.models import CirModel, build_model  # noqa: E402
 from onnx_export.training import similarity  # noqa: E402
-from onnx_export.training.attributes import NOT_OF_THIS_KIND  # noqa: E402
-from onnx_export.training.families import (  # noqa: E402
+from onnx_export.training.drawn.attributes import NOT_OF_THIS_KIND  # noqa: E402
+from onnx_export.training.drawn.families import (  # noqa: E402
     KINDS,
     PARTS,
     VARIANTS,
@@ -24,20 +24,20 @@ from onnx_export.training.families import (  # noqa: E402
     family_scenes,
     scene_codes,
 )
-from onnx_export.training.family_batches import FamilyQueries, Gallery, open_gallery  # noqa: E402
-from onnx_export.training.family_round import (  # noqa: E402
+from onnx_export.training.drawn.family_batches import FamilyQueries, Gallery, open_gallery  # noqa: E402
+from onnx_export.training.drawn.family_round import (  # noqa: E402
     Answering,
     Seeing,
     open_round_families,
     train_round_from,
 )
-from onnx_export.training.part_reading import box_shares  # noqa: E402
-from onnx_export.training.recipe import BUNDLED, Recipe, Run, family_round  # noqa: E402
-from onnx_export.training.tokenizer import build_tokenizer  # noqa: E402
-from qdrant_cir.catalog.dataset import is_held_out  # noqa: E402
-from qdrant_cir.catalog.edit import edit_between  # noqa: E402
-from qdrant_cir.catalog.scene import attributes  # noqa: E402
-from qdrant_cir.catalog.wording import attribute_words, part_words  # noqa: E402
+from onnx_export.training.drawn.part_reading import box_shares  # noqa: E402
+from onnx_export.training.drawn.recipe import BUNDLED, Recipe, Run, family_round  # noqa: E402
+from onnx_export.training.drawn.tokenizer import build_tokenizer  # noqa: E402
+from qdrant_cir.drawn.dataset import is_held_out  # noqa: E402
+from qdrant_cir.drawn.edit import edit_between  # noqa: E402
+from qdrant_cir.drawn.scene import attributes  # noqa: E402
+from qdrant_cir.drawn.wording import attribute_words, part_words  # noqa: E402
 
 CPU = torch.device("cpu")
 

@@ -9,9 +9,9 @@ pytest.importorskip("torch", reason="needs torch: pip install 'qdrant-cir[export
 
 from benchmarks.color_card import CARD_NAMES, say_by_card
 from benchmarks.finetune import _parser, compare, main
-from onnx_export.training.tokenizer import build_tokenizer
-from qdrant_cir.catalog.dataset import _plan, sample_catalog
-from qdrant_cir.catalog.wording import COLOR_WORDS
+from onnx_export.training.drawn.tokenizer import build_tokenizer
+from qdrant_cir.drawn.dataset import _plan, sample_catalog
+from qdrant_cir.drawn.wording import COLOR_WORDS
 
 
 def test_every_colour_has_one_name_on_the_card_whatever_it_is_called() -> None:

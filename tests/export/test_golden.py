@@ -7,7 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch: pip install 'qdrant-cir[export]'")
 
-from onnx_export.checkpoints import Conversion, load_released, read_sizes  # noqa: E402
+from onnx_export.checkpoints.blip import Conversion, load_released, read_sizes  # noqa: E402
 from onnx_export.graphs import RerankerGraph  # noqa: E402
 
 TOLERANCE = 1e-5

@@ -23,16 +23,16 @@ from torch.nn import functional  # noqa: E402
 
 from onnx_export.models import CirModel, build_model  # noqa: E402
 from onnx_export.training import processes  # noqa: E402
-from onnx_export.training.families import VARIANTS, Families  # noqa: E402
-from onnx_export.training.family_batches import Gallery, open_gallery  # noqa: E402
-from onnx_export.training.family_round import Answering, Seeing, open_round_families  # noqa: E402
-from onnx_export.training.grounding import Grounding  # noqa: E402
+from onnx_export.training.drawn.families import VARIANTS, Families  # noqa: E402
+from onnx_export.training.drawn.family_batches import Gallery, open_gallery  # noqa: E402
+from onnx_export.training.drawn.family_round import Answering, Seeing, open_round_families  # noqa: E402
+from onnx_export.training.drawn.grounding import Grounding  # noqa: E402
+from onnx_export.training.drawn.pool import Pool, open_pool  # noqa: E402
+from onnx_export.training.drawn.pretrain import Pretraining  # noqa: E402
+from onnx_export.training.drawn.rounds import pool_features  # noqa: E402
+from onnx_export.training.drawn.tokenizer import build_tokenizer  # noqa: E402
 from onnx_export.training.loop import train  # noqa: E402
-from onnx_export.training.pool import Pool, open_pool  # noqa: E402
-from onnx_export.training.pretrain import Pretraining  # noqa: E402
-from onnx_export.training.rounds import pool_features  # noqa: E402
 from onnx_export.training.stages import StageOne, StageTwo  # noqa: E402
-from onnx_export.training.tokenizer import build_tokenizer  # noqa: E402
 from onnx_export.training.triplets import TripletSet, pool_triplets  # noqa: E402
 from onnx_export.training.updates import BatchLosses, Schedule  # noqa: E402
 

@@ -13,15 +13,15 @@ torch = pytest.importorskip("torch", reason="needs torch: pip install 'qdrant-ci
 from typer.testing import CliRunner  # noqa: E402
 
 from onnx_export.__main__ import app  # noqa: E402
+from onnx_export.checkpoints.label_files import LabelFile, read_label_file, recall_of, write_label_file  # noqa: E402
+from onnx_export.checkpoints.label_runs import label_run  # noqa: E402
 from onnx_export.errors import CheckpointError, LabelFileError  # noqa: E402
-from onnx_export.label_files import LabelFile, read_label_file, recall_of, write_label_file  # noqa: E402
-from onnx_export.label_runs import label_run  # noqa: E402
-from qdrant_cir.evaluation.benchmark import Benchmark, EvaluationPart, EvaluationQuery  # noqa: E402
+from qdrant_cir.evaluation.datasets.benchmark import Benchmark, EvaluationPart, EvaluationQuery  # noqa: E402
 from qdrant_cir.evaluation.metric import Truth  # noqa: E402
-from qdrant_cir.evaluation.rankings import QueryRecord, ScoredImage, StageScores  # noqa: E402
 from qdrant_cir.evaluation.recall import Recall  # noqa: E402
-from qdrant_cir.evaluation.run_file import RunHeader, append_records, open_run  # noqa: E402
-from qdrant_cir.image_sources import ImageRecord  # noqa: E402
+from qdrant_cir.evaluation.runs.rankings import QueryRecord, ScoredImage, StageScores  # noqa: E402
+from qdrant_cir.evaluation.runs.run_file import RunHeader, append_records, open_run  # noqa: E402
+from qdrant_cir.indexing.sources import ImageRecord  # noqa: E402
 from qdrant_cir.types import GalleryImage, Timings  # noqa: E402
 
 # Three queries over five images. Targets: b is first, d is third, e is not among three.

@@ -19,17 +19,17 @@ from tiny_sizes import SIZES  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
 from onnx_export.__main__ import app  # noqa: E402
-from onnx_export.bundle_weights import load_start  # noqa: E402
+from onnx_export.bundle.weights import load_start  # noqa: E402
 from onnx_export.errors import TrainingError  # noqa: E402
 from onnx_export.model_folder import ModelFolder, load_model_folder, save_model_folder  # noqa: E402
 from onnx_export.models import build_model  # noqa: E402
-from onnx_export.training.own_data import is_held_out, read_own_data  # noqa: E402
-from onnx_export.training.own_training import OwnRecipe, OwnRun  # noqa: E402
+from onnx_export.training.custom.data import is_held_out, read_own_data  # noqa: E402
+from onnx_export.training.custom.training import OwnRecipe, OwnRun  # noqa: E402
+from onnx_export.training.drawn.tokenizer import build_tokenizer  # noqa: E402
 from onnx_export.training.stages import StageTwo  # noqa: E402
-from onnx_export.training.tokenizer import build_tokenizer  # noqa: E402
-from qdrant_cir.catalog import dataset  # noqa: E402
-from qdrant_cir.catalog.dataset import sample_catalog  # noqa: E402
-from qdrant_cir.catalog.files import write_catalog  # noqa: E402
+from qdrant_cir.drawn import dataset  # noqa: E402
+from qdrant_cir.drawn.dataset import sample_catalog  # noqa: E402
+from qdrant_cir.drawn.files import write_catalog  # noqa: E402
 
 TINY = OwnRecipe(
     steps_one=4, batch_one=4, steps_two=3, batch_two=3, negatives=16, held_out=0.3, evaluate_every=2, warmup=1

@@ -13,23 +13,23 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
-from onnx_export import precisions
+from onnx_export.bundle import precisions
+from onnx_export.bundle.integer_arithmetic import with_integer_products
+from onnx_export.bundle.precisions import add_precision
 from onnx_export.errors import ExportError
-from onnx_export.integer_arithmetic import with_integer_products
-from onnx_export.precisions import add_precision
 from qdrant_cir import Query, Retriever
-from qdrant_cir.bundle import Bundle, default_bundle_path, load_bundle
-from qdrant_cir.catalog.dataset import draw_item, sample_catalog
-from qdrant_cir.catalog.files import write_catalog
 from qdrant_cir.cli import app
 from qdrant_cir.cli.evaluate import evaluation_app
-from qdrant_cir.collection import Collection
+from qdrant_cir.drawn.dataset import draw_item, sample_catalog
+from qdrant_cir.drawn.files import write_catalog
 from qdrant_cir.errors import BundleError
-from qdrant_cir.image_sources import ImageRecord, read_folder
 from qdrant_cir.indexer import Indexer
-from qdrant_cir.reranker import Reranker
-from qdrant_cir.stores import EdgeStore
-from qdrant_cir.token_codec import quantize
+from qdrant_cir.indexing.sources import ImageRecord, read_folder
+from qdrant_cir.model.bundle import Bundle, default_bundle_path, load_bundle
+from qdrant_cir.model.reranker import Reranker
+from qdrant_cir.storage.collection import Collection
+from qdrant_cir.storage.stores import EdgeStore
+from qdrant_cir.tokens.codec import quantize
 from qdrant_cir.types import ComposedQuery, Float32, Precision, StoredTokens
 
 QUERY_ROWS, TOKEN_ROWS, DIMS = 3, 5, 4

@@ -19,10 +19,10 @@ from benchmarks.quality.changed_graphs import (
     write_changed,
 )
 from benchmarks.quality.templates import uses_unseen_template
-from qdrant_cir.bundle import load_bundle
-from qdrant_cir.catalog.dataset import sample_training_edit
-from qdrant_cir.reranker import Reranker
-from qdrant_cir.token_codec import quantize
+from qdrant_cir.drawn.dataset import sample_training_edit
+from qdrant_cir.model.bundle import load_bundle
+from qdrant_cir.model.reranker import Reranker
+from qdrant_cir.tokens.codec import quantize
 from qdrant_cir.types import ComposedQuery, StoredTokens
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from onnx_export.bundle.record import record_measurement
 from onnx_export.errors import ExportError
-from onnx_export.quality_record import record_measurement
-from qdrant_cir.bundle import load_bundle
-from qdrant_cir.effort import Effort, EffortCalibration, LeadBound
 from qdrant_cir.errors import InputError
+from qdrant_cir.model.bundle import load_bundle
+from qdrant_cir.search.effort import Effort, EffortCalibration, LeadBound
 
 
 def write_report(path: Path, fingerprint: str) -> Path:

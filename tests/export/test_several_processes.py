@@ -21,15 +21,15 @@ from tiny_sizes import SIZES  # noqa: E402
 from onnx_export.errors import TrainingError  # noqa: E402
 from onnx_export.model_folder import ModelFolder, load_model_folder, save_model_folder  # noqa: E402
 from onnx_export.models import build_model  # noqa: E402
+from onnx_export.training.custom.data import read_own_data  # noqa: E402
+from onnx_export.training.custom.training import OwnRun, read_own_recipe  # noqa: E402
+from onnx_export.training.drawn.tokenizer import build_tokenizer  # noqa: E402
 from onnx_export.training.loop import train  # noqa: E402
-from onnx_export.training.own_data import read_own_data  # noqa: E402
-from onnx_export.training.own_training import OwnRun, read_own_recipe  # noqa: E402
 from onnx_export.training.processes import processes  # noqa: E402
-from onnx_export.training.tokenizer import build_tokenizer  # noqa: E402
 from onnx_export.training.updates import Schedule  # noqa: E402
 from onnx_export.training.validation import Validation  # noqa: E402
-from qdrant_cir.catalog.dataset import sample_catalog  # noqa: E402
-from qdrant_cir.catalog.files import write_catalog  # noqa: E402
+from qdrant_cir.drawn.dataset import sample_catalog  # noqa: E402
+from qdrant_cir.drawn.files import write_catalog  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 STEPS = 5

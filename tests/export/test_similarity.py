@@ -12,10 +12,10 @@ from onnx_export.export import BundleDescription, export_bundle  # noqa: E402
 from onnx_export.graphs import RerankerGraph  # noqa: E402
 from onnx_export.model_folder import ModelFolder, load_model_folder, save_model_folder  # noqa: E402
 from onnx_export.models import CATALOG_SMALL, CirModel, build_model  # noqa: E402
+from onnx_export.training.drawn.tokenizer import build_tokenizer  # noqa: E402
 from onnx_export.training.similarity import fit_similarity_weight  # noqa: E402
-from onnx_export.training.tokenizer import build_tokenizer  # noqa: E402
 from onnx_export.verify import verify_bundle  # noqa: E402
-from qdrant_cir.bundle import load_bundle  # noqa: E402
+from qdrant_cir.model.bundle import load_bundle  # noqa: E402
 
 IDS = torch.arange(5, 12)[None]
 

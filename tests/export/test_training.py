@@ -17,10 +17,10 @@ from onnx_export.errors import TrainingError  # noqa: E402
 from onnx_export.model_folder import load_model_folder  # noqa: E402
 from onnx_export.models import CATALOG_SMALL, build_model  # noqa: E402
 from onnx_export.training import similarity  # noqa: E402
+from onnx_export.training.drawn.pool import PictureFacts  # noqa: E402
+from onnx_export.training.drawn.pretrain import Pretraining, shifted  # noqa: E402
+from onnx_export.training.drawn.recipe import Recipe, Round, Run  # noqa: E402
 from onnx_export.training.loop import train  # noqa: E402
-from onnx_export.training.pool import PictureFacts  # noqa: E402
-from onnx_export.training.pretrain import Pretraining, shifted  # noqa: E402
-from onnx_export.training.recipe import Recipe, Round, Run  # noqa: E402
 from onnx_export.training.updates import Schedule  # noqa: E402
 from onnx_export.training.validation import Validation  # noqa: E402
 

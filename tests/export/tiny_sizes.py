@@ -1,7 +1,7 @@
 """The sizes of a model that tests train and export in seconds, and of a round."""
 
 from onnx_export.models import ModelSizes
-from onnx_export.training.family_round import FamilyRound
+from onnx_export.training.drawn.family_round import FamilyRound
 
 SIZES = ModelSizes(
     image_size=32,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from qdrant_cir.stores import ServerStore, connect
+from qdrant_cir.storage.stores import ServerStore, connect
 
 IMAGE = "qdrant/qdrant:v1.17.0"
 

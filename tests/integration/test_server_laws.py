@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from qdrant_cir.errors import CollectionNotFoundError
-from qdrant_cir.stores import (
+from qdrant_cir.storage.stores import (
     AsyncServerReader,
     CollectionSpec,
     ServerStore,

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from qdrant_cir.bundle import (
+from qdrant_cir.errors import BundleError
+from qdrant_cir.model.bundle import (
     Bundle,
     ModelSizes,
     contract_tensors,
@@ -19,7 +20,6 @@ from qdrant_cir.bundle import (
     sha256_of,
     write_manifest,
 )
-from qdrant_cir.errors import BundleError
 from qdrant_cir.types import JsonObject
 
 

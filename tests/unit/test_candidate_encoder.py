@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qdrant_cir.bundle import Bundle, graph_entry, load_bundle, write_manifest
-from qdrant_cir.collection import Collection
 from qdrant_cir.errors import BundleError, InputError
-from qdrant_cir.image_encoder import ImageEncoder
-from qdrant_cir.image_sources import ImageRecord
 from qdrant_cir.indexer import Indexer
-from qdrant_cir.query_model import QueryModel
+from qdrant_cir.indexing.sources import ImageRecord
+from qdrant_cir.model.bundle import Bundle, graph_entry, load_bundle, write_manifest
+from qdrant_cir.model.image_encoder import ImageEncoder
 from qdrant_cir.retriever import Retriever
-from qdrant_cir.stores import EdgeStore
-from qdrant_cir.token_codec import decode_tokens
+from qdrant_cir.search.query_model import QueryModel
+from qdrant_cir.storage.collection import Collection
+from qdrant_cir.storage.stores import EdgeStore
+from qdrant_cir.tokens.codec import decode_tokens
 from qdrant_cir.types import GalleryImage, Query
 
 WriteImages = Callable[[Path, Mapping[str, tuple[int, int, int]]], list[Path]]

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qdrant_cir import captured_runs
-from qdrant_cir.captured_runs import CapturedRuns
-from qdrant_cir.sessions import Session, open_session
+from qdrant_cir.model import captured_runs
+from qdrant_cir.model.captured_runs import CapturedRuns
+from qdrant_cir.model.sessions import Session, open_session
 
 onnxruntime = pytest.importorskip("onnxruntime")
 

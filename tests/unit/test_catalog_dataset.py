@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from qdrant_cir.catalog.dataset import (
+from qdrant_cir.cli.catalog import catalog_app
+from qdrant_cir.drawn.dataset import (
     Catalog,
     draw_item,
     is_held_out,
@@ -20,11 +21,10 @@ from qdrant_cir.catalog.dataset import (
     sample_training_edit,
     sample_training_scene,
 )
-from qdrant_cir.catalog.edit import sample_edit
-from qdrant_cir.catalog.files import GALLERY_COLUMNS, write_catalog
-from qdrant_cir.catalog.near_misses import NEAR_MISS_KINDS, NearMissKind, count_near_misses, near_miss_kind
-from qdrant_cir.catalog.scene import Scene, attributes, distance, sample_scene
-from qdrant_cir.cli.catalog import catalog_app
+from qdrant_cir.drawn.edit import sample_edit
+from qdrant_cir.drawn.files import GALLERY_COLUMNS, write_catalog
+from qdrant_cir.drawn.near_misses import NEAR_MISS_KINDS, NearMissKind, count_near_misses, near_miss_kind
+from qdrant_cir.drawn.scene import Scene, attributes, distance, sample_scene
 from qdrant_cir.errors import InputError
 
 

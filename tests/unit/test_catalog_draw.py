@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from qdrant_cir.catalog.draw import draw_scene
-from qdrant_cir.catalog.families import COLORS, FAMILIES
-from qdrant_cir.catalog.scene import Part, Scene, sample_scene, with_part
+from qdrant_cir.drawn.draw import draw_scene
+from qdrant_cir.drawn.families import COLORS, FAMILIES
+from qdrant_cir.drawn.scene import Part, Scene, sample_scene, with_part
 
 
 def solid_mug(color: str, *, rim: str = "white") -> Scene:

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from qdrant_cir.catalog.edit import EDIT_KINDS, edit_between, hard_negatives, sample_edit
-from qdrant_cir.catalog.scene import Part, Scene, distance, sample_scene
-from qdrant_cir.catalog.steps import Step, apply_step, apply_steps
+from qdrant_cir.drawn.edit import EDIT_KINDS, edit_between, hard_negatives, sample_edit
+from qdrant_cir.drawn.scene import Part, Scene, distance, sample_scene
+from qdrant_cir.drawn.steps import Step, apply_step, apply_steps
 
 BODY = Part("body", "red", "dotted", "white", "medium", 1)
 FLAP = Part("flap", "navy", "solid", None, "medium", 1)

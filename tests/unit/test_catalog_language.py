@@ -6,12 +6,12 @@ import re
 
 import numpy as np
 
-from qdrant_cir.catalog.edit import sample_edit
-from qdrant_cir.catalog.language import describe_edit, describe_scene, statement, vocabulary
-from qdrant_cir.catalog.scene import Scene, sample_scene
-from qdrant_cir.catalog.templates import LEAD_INS, TAILS, TRAIN
-from qdrant_cir.catalog.unseen_templates import TEST_ONLY
-from qdrant_cir.catalog.wording import COLOR_WORDS, COUNT_WORDS, SIZE_WORDS
+from qdrant_cir.drawn.edit import sample_edit
+from qdrant_cir.drawn.language import describe_edit, describe_scene, statement, vocabulary
+from qdrant_cir.drawn.scene import Scene, sample_scene
+from qdrant_cir.drawn.templates import LEAD_INS, TAILS, TRAIN
+from qdrant_cir.drawn.unseen_templates import TEST_ONLY
+from qdrant_cir.drawn.wording import COLOR_WORDS, COUNT_WORDS, SIZE_WORDS
 
 
 def words_of(text: str) -> list[str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qdrant_cir.catalog.families import COLORS, FAMILIES
-from qdrant_cir.catalog.scene import (
+from qdrant_cir.drawn.families import COLORS, FAMILIES
+from qdrant_cir.drawn.scene import (
     Part,
     Scene,
     attributes,
@@ -16,7 +16,7 @@ from qdrant_cir.catalog.scene import (
     with_part,
     without_part,
 )
-from qdrant_cir.catalog.steps import STEP_KINDS, apply_step, sample_step
+from qdrant_cir.drawn.steps import STEP_KINDS, apply_step, sample_step
 from qdrant_cir.errors import InputError
 
 BODY = Part("body", "red", "solid", None, "medium", 1)

@@ -15,10 +15,10 @@ from PIL import Image
 from qdrant_client import models
 from typer.testing import CliRunner, Result
 
-from qdrant_cir.bundle import load_bundle
 from qdrant_cir.cli import app, printing
 from qdrant_cir.cli.filters import parse_filters
 from qdrant_cir.errors import InputError
+from qdrant_cir.model.bundle import load_bundle
 
 COLORS: Mapping[str, tuple[int, int, int]] = {
     "blue": (0, 0, 255),
@@ -271,7 +271,7 @@ def test_a_store_that_another_process_holds_is_refused(shop: Shop) -> None:
         [
             sys.executable,
             "-c",
-            "import sys; from qdrant_cir.stores.edge import EdgeStore; s = EdgeStore(sys.argv[1]); "
+            "import sys; from qdrant_cir.storage.stores.edge import EdgeStore; s = EdgeStore(sys.argv[1]); "
             "print(s.collection_names(), flush=True); sys.stdin.read()",
             str(shop.store),
         ],

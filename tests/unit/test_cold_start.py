@@ -7,12 +7,12 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from qdrant_cir.bundle import load_bundle
-from qdrant_cir.collection import Collection
-from qdrant_cir.image_encoder import ImageEncoder
-from qdrant_cir.image_sources import ImageRecord
 from qdrant_cir.indexer import Indexer
-from qdrant_cir.stores.edge import EdgeStore
+from qdrant_cir.indexing.sources import ImageRecord
+from qdrant_cir.model.bundle import load_bundle
+from qdrant_cir.model.image_encoder import ImageEncoder
+from qdrant_cir.storage.collection import Collection
+from qdrant_cir.storage.stores.edge import EdgeStore
 
 Color = tuple[int, int, int]
 _SEARCH = "import sys; from qdrant_cir.cli import app; app(standalone_mode=False); print(*sorted(sys.modules))"

@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 from recording_store import Call, RecordingStore
 
-from qdrant_cir.bundle import load_bundle
-from qdrant_cir.collection import Collection, HitTokens, IndexedImage
 from qdrant_cir.errors import InputError
-from qdrant_cir.gallery_points import tokens_point
-from qdrant_cir.image_encoder import ImageEncoder
-from qdrant_cir.image_sources import ImageRecord
 from qdrant_cir.indexer import Indexer
+from qdrant_cir.indexing.sources import ImageRecord
+from qdrant_cir.model.bundle import load_bundle
+from qdrant_cir.model.image_encoder import ImageEncoder
+from qdrant_cir.storage.collection import Collection, HitTokens, IndexedImage
+from qdrant_cir.storage.points import tokens_point
 from qdrant_cir.types import Float32, JsonObject
 
 GALLERY, TOKENS = "pictures", "pictures__tokens"

@@ -14,19 +14,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qdrant_cir.bundle import Bundle, Compression, graph_entry, load_bundle, sha256_of, sorted_digests, write_manifest
 from qdrant_cir.cli.upkeep import token_forms
-from qdrant_cir.collection import Collection
 from qdrant_cir.errors import BundleError, CollectionMismatchError, TokensError
-from qdrant_cir.image_encoder import ImageEncoder
-from qdrant_cir.image_sources import ImageRecord
-from qdrant_cir.index_report import IndexReport
 from qdrant_cir.indexer import Indexer
-from qdrant_cir.query_model import QueryModel
+from qdrant_cir.indexing.report import IndexReport
+from qdrant_cir.indexing.sources import ImageRecord
+from qdrant_cir.model.bundle import (
+    Bundle,
+    Compression,
+    graph_entry,
+    load_bundle,
+    sha256_of,
+    sorted_digests,
+    write_manifest,
+)
+from qdrant_cir.model.image_encoder import ImageEncoder
 from qdrant_cir.retriever import Retriever
-from qdrant_cir.stores import EdgeStore
-from qdrant_cir.token_compression import TokenProjection, write_projection
-from qdrant_cir.token_form import TokenForm
+from qdrant_cir.search.query_model import QueryModel
+from qdrant_cir.storage.collection import Collection
+from qdrant_cir.storage.stores import EdgeStore
+from qdrant_cir.tokens.compression import TokenProjection, write_projection
+from qdrant_cir.tokens.form import TokenForm
 from qdrant_cir.types import GalleryImage, Query, SearchResult
 
 WriteImages = Callable[[Path, Mapping[str, tuple[int, int, int]]], list[Path]]

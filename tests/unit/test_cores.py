@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from qdrant_cir import cores
-from qdrant_cir.cores import available_threads
+from qdrant_cir.model import cores
+from qdrant_cir.model.cores import available_threads
 
 
 def quota_folder(tmp_path: Path, files: dict[str, str]) -> Path:

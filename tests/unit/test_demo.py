@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from qdrant_cir.catalog.dataset import CatalogQuery
 from qdrant_cir.cli.demo import DemoAnswer, _summary, _telling
+from qdrant_cir.drawn.dataset import CatalogQuery
 from qdrant_cir.types import SearchResult, Timings
 
 NOTHING = SearchResult((), Timings(0.0, 0.0, 0.0, 0.0, 0.0, 0.0), "none", ())

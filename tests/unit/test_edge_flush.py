@@ -10,7 +10,7 @@ from uuid import UUID
 import numpy as np
 import pytest
 
-from qdrant_cir.stores import CollectionSpec, EdgeStore, StoredPoint
+from qdrant_cir.storage.stores import CollectionSpec, EdgeStore, StoredPoint
 
 NAME = "gallery"
 IDS = [UUID(int=number + 1) for number in range(20)]

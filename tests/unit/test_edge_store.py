@@ -14,7 +14,7 @@ import pytest
 from qdrant_client import models as m
 
 from qdrant_cir.errors import InputError, StoreError, StoreLockedError
-from qdrant_cir.stores import CollectionSpec, EdgeStore, StoredPoint
+from qdrant_cir.storage.stores import CollectionSpec, EdgeStore, StoredPoint
 
 SPEC = CollectionSpec(vector_size=4, metadata={"made": "by hand"})
 IDS = [uuid5(UUID(int=0), str(n)) for n in range(20)]
@@ -53,7 +53,7 @@ def test_what_was_written_is_there_although_nothing_was_closed(tmp_path: Path) -
 import os, sys
 import numpy as np
 from uuid import UUID
-from qdrant_cir.stores import CollectionSpec, EdgeStore, StoredPoint
+from qdrant_cir.storage.stores import CollectionSpec, EdgeStore, StoredPoint
 store = EdgeStore(sys.argv[1])
 store.create("gallery", CollectionSpec(4, {}))
 store.upsert("gallery", [StoredPoint(UUID(int=n + 1), np.ones(4, np.float32), {}) for n in range(100)])
@@ -125,7 +125,7 @@ def test_a_second_store_in_this_process_is_refused_until_the_first_is_closed(tmp
 
 def test_another_process_is_refused_and_told_directory_and_pid(tmp_path: Path) -> None:
     with EdgeStore(tmp_path):
-        code = "import sys; from qdrant_cir.stores import EdgeStore; EdgeStore(sys.argv[1])"
+        code = "import sys; from qdrant_cir.storage.stores import EdgeStore; EdgeStore(sys.argv[1])"
         refused = run(code, str(tmp_path))
     assert f"StoreLockedError: The store directory {tmp_path} is held by another process" in refused.stderr
     assert f"pid {os.getpid()}" in refused.stderr
@@ -133,7 +133,7 @@ def test_another_process_is_refused_and_told_directory_and_pid(tmp_path: Path) -
 
 def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
     code = (
-        "import os, signal, sys; from qdrant_cir.stores import EdgeStore; store = EdgeStore(sys.argv[1]); "
+        "import os, signal, sys; from qdrant_cir.storage.stores import EdgeStore; store = EdgeStore(sys.argv[1]); "
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     assert run(code, str(tmp_path)).returncode == -9
@@ -144,7 +144,7 @@ def test_a_forked_child_is_refused_and_the_parent_goes_on(tmp_path: Path) -> Non
     code = """
 import os, sys
 from qdrant_cir.errors import StoreError
-from qdrant_cir.stores import CollectionSpec, EdgeStore
+from qdrant_cir.storage.stores import CollectionSpec, EdgeStore
 store = EdgeStore(sys.argv[1])
 store.create("gallery", CollectionSpec(4, {}))
 child = os.fork()
@@ -194,7 +194,7 @@ import os, signal, sys
 import numpy as np
 from uuid import UUID
 from qdrant_cir.errors import InputError
-from qdrant_cir.stores import CollectionSpec, EdgeStore, StoredPoint
+from qdrant_cir.storage.stores import CollectionSpec, EdgeStore, StoredPoint
 store = EdgeStore(sys.argv[1])
 store.create("gallery", CollectionSpec(4, {}))
 good = [StoredPoint(UUID(int=n + 1), np.ones(4, np.float32), {}) for n in range(9)]

@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 from qdrant_client import QdrantClient
 
-from qdrant_cir.bundle import load_bundle
-from qdrant_cir.collection import Collection
-from qdrant_cir.effort import PROVENANCE_KEY, Effort, EffortCalibration, LeadBound, StopRule, lead_of
-from qdrant_cir.effort_calibration import CONFIDENCES, calibrate_effort
 from qdrant_cir.errors import InputError
-from qdrant_cir.gallery_points import GalleryHit, HitTokens
-from qdrant_cir.image_encoder import ImageEncoder
-from qdrant_cir.image_sources import ImageRecord
 from qdrant_cir.indexer import Indexer
-from qdrant_cir.manifest import MANIFEST_FILE
+from qdrant_cir.indexing.sources import ImageRecord
+from qdrant_cir.model.bundle import load_bundle
+from qdrant_cir.model.image_encoder import ImageEncoder
+from qdrant_cir.model.manifest import MANIFEST_FILE
 from qdrant_cir.retriever import Retriever
-from qdrant_cir.stores.server import ServerStore
+from qdrant_cir.search.effort import PROVENANCE_KEY, Effort, EffortCalibration, LeadBound, StopRule, lead_of
+from qdrant_cir.search.effort_calibration import CONFIDENCES, calibrate_effort
+from qdrant_cir.storage.collection import Collection
+from qdrant_cir.storage.points import GalleryHit, HitTokens
+from qdrant_cir.storage.stores.server import ServerStore
 from qdrant_cir.types import Query, SearchResult
 
 Color = tuple[int, int, int]

@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from qdrant_cir.cli.evaluate import evaluation_app
-from qdrant_cir.evaluation.benchmark import Bar
+from qdrant_cir.evaluation.datasets.benchmark import Bar
 
 COLORS = {
     "blue": (0, 0, 255),

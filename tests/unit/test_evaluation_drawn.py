@@ -17,17 +17,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from qdrant_cir.bundle import Bundle, load_bundle
-from qdrant_cir.catalog.dataset import Catalog, CatalogQuery, sample_catalog
-from qdrant_cir.catalog.files import write_catalog
-from qdrant_cir.evaluation.benchmark import Benchmark
-from qdrant_cir.evaluation.circo import read_circo
-from qdrant_cir.evaluation.cirr import read_cirr
+from qdrant_cir.drawn.dataset import Catalog, CatalogQuery, sample_catalog
+from qdrant_cir.drawn.files import write_catalog
+from qdrant_cir.evaluation.datasets.benchmark import Benchmark
+from qdrant_cir.evaluation.datasets.circo import read_circo
+from qdrant_cir.evaluation.datasets.cirr import read_cirr
+from qdrant_cir.evaluation.datasets.fashioniq import join_captions, read_fashioniq
 from qdrant_cir.evaluation.evaluate import EvaluationSettings, evaluate
-from qdrant_cir.evaluation.fashioniq import join_captions, read_fashioniq
-from qdrant_cir.evaluation.report import EvaluationReport, MetricRow
-from qdrant_cir.preprocess import load_image, preprocess
-from qdrant_cir.stores import EdgeStore
+from qdrant_cir.evaluation.report.contents import EvaluationReport, MetricRow
+from qdrant_cir.model.bundle import Bundle, load_bundle
+from qdrant_cir.model.preprocess import load_image, preprocess
+from qdrant_cir.storage.stores import EdgeStore
 
 DEPTH = 20
 """Candidates that stage two sees."""

@@ -28,16 +28,16 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from qdrant_cir.bundle import load_bundle
 from qdrant_cir.errors import CollectionNotFoundError, EvaluationError, InputError
-from qdrant_cir.evaluation.benchmark import Benchmark
-from qdrant_cir.evaluation.circo import read_circo
-from qdrant_cir.evaluation.cirr import read_cirr
+from qdrant_cir.evaluation.datasets.benchmark import Benchmark
+from qdrant_cir.evaluation.datasets.circo import read_circo
+from qdrant_cir.evaluation.datasets.cirr import read_cirr
+from qdrant_cir.evaluation.datasets.custom import read_own
+from qdrant_cir.evaluation.datasets.fashioniq import read_fashioniq
 from qdrant_cir.evaluation.evaluate import EvaluationSettings, evaluate
-from qdrant_cir.evaluation.fashioniq import read_fashioniq
-from qdrant_cir.evaluation.own import read_own
-from qdrant_cir.evaluation.report import EvaluationReport, MetricRow
-from qdrant_cir.stores import EdgeStore
+from qdrant_cir.evaluation.report.contents import EvaluationReport, MetricRow
+from qdrant_cir.model.bundle import load_bundle
+from qdrant_cir.storage.stores import EdgeStore
 
 Color = tuple[int, int, int]
 EXCERPTS = Path(__file__).parents[1] / "data"

@@ -12,17 +12,17 @@ from pathlib import Path
 import pytest
 from recording_store import RecordingStore
 
-from qdrant_cir.bundle import load_bundle
-from qdrant_cir.collection import Collection
-from qdrant_cir.evaluation.benchmark import EvaluationPart, EvaluationQuery
-from qdrant_cir.evaluation.floors import run_floors
+from qdrant_cir.evaluation.datasets.benchmark import EvaluationPart, EvaluationQuery
 from qdrant_cir.evaluation.metric import Truth
-from qdrant_cir.evaluation.run_file import RunHeader
-from qdrant_cir.image_encoder import ImageEncoder
-from qdrant_cir.image_sources import ImageRecord
+from qdrant_cir.evaluation.runs.floors import run_floors
+from qdrant_cir.evaluation.runs.run_file import RunHeader
 from qdrant_cir.indexer import Indexer
-from qdrant_cir.query_model import QueryModel
+from qdrant_cir.indexing.sources import ImageRecord
+from qdrant_cir.model.bundle import load_bundle
+from qdrant_cir.model.image_encoder import ImageEncoder
 from qdrant_cir.retriever import Retriever
+from qdrant_cir.search.query_model import QueryModel
+from qdrant_cir.storage.collection import Collection
 from qdrant_cir.types import GalleryImage
 
 COLORS = {"red": (255, 0, 0), "black": (0, 0, 0), "navy": (0, 0, 128), "blue": (0, 0, 255)}

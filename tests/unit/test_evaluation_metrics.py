@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 
 from qdrant_cir.errors import EvaluationError
-from qdrant_cir.evaluation.annotation_files import Annotation, read_records
 from qdrant_cir.evaluation.average_precision import AveragePrecision
-from qdrant_cir.evaluation.bootstrap import bootstrap_means, interval_of, number_clusters
-from qdrant_cir.evaluation.circo import METRICS as CIRCO_METRICS
-from qdrant_cir.evaluation.circo import read_circo_queries, read_circo_truth
-from qdrant_cir.evaluation.circo_submission import read_circo_submission
-from qdrant_cir.evaluation.losses import Losses, TargetPlaces, count_losses
+from qdrant_cir.evaluation.datasets.annotation_files import Annotation, read_records
+from qdrant_cir.evaluation.datasets.circo import METRICS as CIRCO_METRICS
+from qdrant_cir.evaluation.datasets.circo import read_circo_queries, read_circo_truth
 from qdrant_cir.evaluation.metric import Answer, Truth
-from qdrant_cir.evaluation.rankings import ScoredImage, StageScores, rank_by_score
 from qdrant_cir.evaluation.recall import Recall
-from qdrant_cir.evaluation.scoring import best_place, score_rankings
+from qdrant_cir.evaluation.report.bootstrap import bootstrap_means, interval_of, number_clusters
+from qdrant_cir.evaluation.report.circo_submission import read_circo_submission
+from qdrant_cir.evaluation.report.losses import Losses, TargetPlaces, count_losses
+from qdrant_cir.evaluation.runs.rankings import ScoredImage, StageScores, rank_by_score
+from qdrant_cir.evaluation.runs.scoring import best_place, score_rankings
 from qdrant_cir.evaluation.single_target_recall import SingleTargetRecall
 from qdrant_cir.evaluation.subset_recall import SubsetRecall
 

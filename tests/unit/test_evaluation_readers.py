@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from qdrant_cir.errors import InputError
-from qdrant_cir.evaluation.benchmark import Benchmark, EvaluationPart, EvaluationQuery
-from qdrant_cir.evaluation.catalog import read_catalog
-from qdrant_cir.evaluation.circo import CircoSplit, read_circo
-from qdrant_cir.evaluation.cirr import CirrSplit, read_cirr
-from qdrant_cir.evaluation.fashioniq import join_captions, read_fashioniq
-from qdrant_cir.evaluation.own import read_own
+from qdrant_cir.evaluation.datasets.benchmark import Benchmark, EvaluationPart, EvaluationQuery
+from qdrant_cir.evaluation.datasets.circo import CircoSplit, read_circo
+from qdrant_cir.evaluation.datasets.cirr import CirrSplit, read_cirr
+from qdrant_cir.evaluation.datasets.custom import read_own
+from qdrant_cir.evaluation.datasets.drawn import read_catalog
+from qdrant_cir.evaluation.datasets.fashioniq import join_captions, read_fashioniq
 from qdrant_cir.types import GalleryImage
 
 EXCERPTS = Path(__file__).parents[1] / "data"
@@ -226,8 +226,8 @@ def test_a_line_that_is_no_query_is_refused_with_its_place(tmp_path: Path, line:
 
 
 def test_the_drawn_catalogue_is_read_with_its_kinds_as_labels(tmp_path: Path) -> None:
-    from qdrant_cir.catalog.dataset import sample_catalog
-    from qdrant_cir.catalog.files import write_catalog
+    from qdrant_cir.drawn.dataset import sample_catalog
+    from qdrant_cir.drawn.files import write_catalog
 
     drawn = sample_catalog(5, products=40, queries=3)
     write_catalog(drawn, tmp_path / "shop", size=32)

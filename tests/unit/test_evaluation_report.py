@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from qdrant_cir.cli.evaluate import evaluation_app
 from qdrant_cir.errors import InputError
-from qdrant_cir.evaluation.latency import summarize_latency
-from qdrant_cir.evaluation.losses import TargetPlaces
-from qdrant_cir.evaluation.rank_change_plot import draw_rank_changes
+from qdrant_cir.evaluation.report.latency import summarize_latency
+from qdrant_cir.evaluation.report.losses import TargetPlaces
+from qdrant_cir.evaluation.report.rank_change_plot import draw_rank_changes
 from qdrant_cir.types import Timings
 
 Color = tuple[int, int, int]
@@ -69,8 +69,8 @@ def test_a_second_call_answers_nothing_again_and_reports_the_same(
 
 
 def test_the_catalogue_is_measured_per_kind_of_edit(tiny_bundle: Path, tmp_path: Path) -> None:
-    from qdrant_cir.catalog.dataset import sample_catalog
-    from qdrant_cir.catalog.files import write_catalog
+    from qdrant_cir.drawn.dataset import sample_catalog
+    from qdrant_cir.drawn.files import write_catalog
 
     drawn = sample_catalog(5, products=40, queries=3)
     write_catalog(drawn, tmp_path / "shop", size=32)

@@ -12,20 +12,20 @@ from pathlib import Path
 
 import pytest
 
-from qdrant_cir.bundle import Bundle, load_bundle
-from qdrant_cir.collection import Collection
 from qdrant_cir.errors import EvaluationError
-from qdrant_cir.evaluation.benchmark import Benchmark, EvaluationPart, EvaluationQuery, gallery_record
+from qdrant_cir.evaluation.datasets.benchmark import Benchmark, EvaluationPart, EvaluationQuery, gallery_record
 from qdrant_cir.evaluation.evaluate import EvaluationSettings, evaluate
 from qdrant_cir.evaluation.metric import Truth
-from qdrant_cir.evaluation.rankings import answer_reranked, answer_retrieved, record_of
 from qdrant_cir.evaluation.recall import Recall
-from qdrant_cir.evaluation.run_file import RunHeader, append_records, open_run, read_run
-from qdrant_cir.evaluation.runs import complete_run, queries_sha256
-from qdrant_cir.image_encoder import ImageEncoder
+from qdrant_cir.evaluation.runs.answering import complete_run, queries_sha256
+from qdrant_cir.evaluation.runs.rankings import answer_reranked, answer_retrieved, record_of
+from qdrant_cir.evaluation.runs.run_file import RunHeader, append_records, open_run, read_run
 from qdrant_cir.indexer import Indexer
+from qdrant_cir.model.bundle import Bundle, load_bundle
+from qdrant_cir.model.image_encoder import ImageEncoder
 from qdrant_cir.retriever import Retriever
-from qdrant_cir.stores import EdgeStore
+from qdrant_cir.storage.collection import Collection
+from qdrant_cir.storage.stores import EdgeStore
 from qdrant_cir.types import Candidate, GalleryImage, Query, SearchResult, Timings
 
 Color = tuple[int, int, int]
@@ -204,7 +204,7 @@ def test_scores_that_give_no_order_are_refused() -> None:
 def test_candidates_that_stage_two_could_not_read_give_no_number(
     retriever: Retriever, store: EdgeStore, tmp_path: Path
 ) -> None:
-    from qdrant_cir.gallery_points import point_id_of
+    from qdrant_cir.storage.points import point_id_of
 
     store.delete("colors__tokens", [point_id_of("pale")])
     with pytest.raises(EvaluationError, match=r"1 candidates have no valid tokens \(pale\)"):

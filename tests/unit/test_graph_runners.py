@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qdrant_cir.bundle import Bundle, load_bundle
-from qdrant_cir.composer import Composer
 from qdrant_cir.errors import InputError, TokensError
-from qdrant_cir.image_encoder import ImageEncoder
-from qdrant_cir.preprocess import preprocess
-from qdrant_cir.reranker import Reranker
-from qdrant_cir.token_codec import quantize
+from qdrant_cir.model.bundle import Bundle, load_bundle
+from qdrant_cir.model.composer import Composer
+from qdrant_cir.model.image_encoder import ImageEncoder
+from qdrant_cir.model.preprocess import preprocess
+from qdrant_cir.model.reranker import Reranker
+from qdrant_cir.tokens.codec import quantize
 from qdrant_cir.types import ComposedQuery, Float32
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)

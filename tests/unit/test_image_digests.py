@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qdrant_cir.image_preparation import hash_image
-from qdrant_cir.image_sources import ImageRecord
+from qdrant_cir.indexing.preparation import hash_image
+from qdrant_cir.indexing.sources import ImageRecord
 
 BYTES = np.arange(24, dtype=np.uint8)
 SHAPES = [(1, 8), (8, 1), (2, 4), (4, 2)]

@@ -11,7 +11,7 @@ import pytest
 from pyarrow import parquet
 
 from qdrant_cir.errors import InputError, MissingExtraError
-from qdrant_cir.image_sources import ImageRecord, RejectedRow, read_folder, read_images, read_manifest, sample_images
+from qdrant_cir.indexing.sources import ImageRecord, RejectedRow, read_folder, read_images, read_manifest, sample_images
 from qdrant_cir.types import JsonObject
 
 

@@ -15,14 +15,14 @@ import pytest
 from PIL import Image
 from qdrant_client.models import FieldCondition, Filter, MatchValue
 
-from qdrant_cir.bundle import Bundle, load_bundle
-from qdrant_cir.collection import Collection
 from qdrant_cir.errors import IndexingError, InputError
-from qdrant_cir.image_encoder import ImageEncoder
-from qdrant_cir.image_sources import ImageRecord, RejectedRow, read_folder, read_manifest
 from qdrant_cir.indexer import Indexer, IndexProgress
-from qdrant_cir.stores.edge import EdgeStore
-from qdrant_cir.token_codec import decode_tokens
+from qdrant_cir.indexing.sources import ImageRecord, RejectedRow, read_folder, read_manifest
+from qdrant_cir.model.bundle import Bundle, load_bundle
+from qdrant_cir.model.image_encoder import ImageEncoder
+from qdrant_cir.storage.collection import Collection
+from qdrant_cir.storage.stores.edge import EdgeStore
+from qdrant_cir.tokens.codec import decode_tokens
 from qdrant_cir.types import EncodedImages, Float32, ImageSource, JsonObject, Precision
 
 CLASSES = ("dress", "hat", "shoe")

@@ -9,24 +9,24 @@ from pathlib import Path
 
 from PIL import Image
 
-from qdrant_cir.bundle import load_bundle
-from qdrant_cir.collection import Collection
-from qdrant_cir.image_encoder import ImageEncoder
-from qdrant_cir.image_sources import read_folder
 from qdrant_cir.indexer import Indexer
-from qdrant_cir.stores.edge import EdgeStore
+from qdrant_cir.indexing.sources import read_folder
+from qdrant_cir.model.bundle import load_bundle
+from qdrant_cir.model.image_encoder import ImageEncoder
+from qdrant_cir.storage.collection import Collection
+from qdrant_cir.storage.stores.edge import EdgeStore
 from qdrant_cir.types import EncodedImages, Float32, Precision
 
 IMAGES = 60
 
 INDEXING = """
 import sys, time
-from qdrant_cir.bundle import load_bundle
-from qdrant_cir.collection import Collection
-from qdrant_cir.image_encoder import ImageEncoder
-from qdrant_cir.image_sources import read_folder
+from qdrant_cir.model.bundle import load_bundle
+from qdrant_cir.storage.collection import Collection
+from qdrant_cir.model.image_encoder import ImageEncoder
+from qdrant_cir.indexing.sources import read_folder
 from qdrant_cir.indexer import Indexer
-from qdrant_cir.stores.edge import EdgeStore
+from qdrant_cir.storage.stores.edge import EdgeStore
 
 bundle = load_bundle(sys.argv[1])
 encoder = ImageEncoder.open(bundle, provider="cpu", threads=1)

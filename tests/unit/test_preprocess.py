@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from qdrant_cir.bundle import PreprocessingSpec
 from qdrant_cir.errors import ImageError
-from qdrant_cir.preprocess import blank_pixels, load_image, preprocess
+from qdrant_cir.model.bundle import PreprocessingSpec
+from qdrant_cir.model.preprocess import blank_pixels, load_image, preprocess
 from qdrant_cir.types import Float32
 
 # (value / 255 - 0) / 1: pixels stay what they are, divided by 255.

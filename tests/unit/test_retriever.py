@@ -17,8 +17,6 @@ import pytest
 from PIL import Image
 from qdrant_client import QdrantClient, models
 
-from qdrant_cir.bundle import load_bundle
-from qdrant_cir.collection import Collection
 from qdrant_cir.errors import (
     BundleError,
     CollectionMismatchError,
@@ -27,12 +25,14 @@ from qdrant_cir.errors import (
     InputError,
     TokensError,
 )
-from qdrant_cir.image_encoder import ImageEncoder
-from qdrant_cir.image_sources import ImageRecord
 from qdrant_cir.indexer import Indexer
-from qdrant_cir.ranking import rank_candidates
+from qdrant_cir.indexing.sources import ImageRecord
+from qdrant_cir.model.bundle import load_bundle
+from qdrant_cir.model.image_encoder import ImageEncoder
 from qdrant_cir.retriever import Retriever
-from qdrant_cir.stores.server import ServerStore
+from qdrant_cir.search.ranking import rank_candidates
+from qdrant_cir.storage.collection import Collection
+from qdrant_cir.storage.stores.server import ServerStore
 from qdrant_cir.types import GalleryImage, Query, SearchResult
 
 Color = tuple[int, int, int]
@@ -308,7 +308,7 @@ def test_a_folder_that_is_no_bundle_is_refused(client: QdrantClient, tmp_path: P
 def test_a_path_opens_the_embedded_store_and_closing_releases_it(
     tmp_path: Path, tiny_bundle: Path, pictures: Mapping[str, Path], composed: Query
 ) -> None:
-    from qdrant_cir.stores.edge import EdgeStore
+    from qdrant_cir.storage.stores.edge import EdgeStore
 
     bundle = load_bundle(tiny_bundle)
     store = EdgeStore(tmp_path / "edge")

@@ -26,11 +26,13 @@ def modules_after(code: str) -> dict[str, list[str]]:
 
 def test_no_module_of_the_runtime_imports_torch_or_the_export_tool() -> None:
     answer = modules_after(_WALK)
-    assert {"qdrant_cir.bundle", "qdrant_cir.sessions", "qdrant_cir.stores.protocol"} <= set(answer["imported"])
+    assert {"qdrant_cir.model.bundle", "qdrant_cir.model.sessions", "qdrant_cir.storage.stores.protocol"} <= set(
+        answer["imported"]
+    )
     forbidden = {"torch", "transformers", "onnx", "onnxscript", "onnx_export"}
     assert forbidden.isdisjoint(answer["loaded"])
 
 
 def test_sessions_does_not_load_onnxruntime_before_a_graph_is_opened() -> None:
-    code = "import json, sys, qdrant_cir.sessions; print(json.dumps({'loaded': sorted(sys.modules)}))"
+    code = "import json, sys, qdrant_cir.model.sessions; print(json.dumps({'loaded': sorted(sys.modules)}))"
     assert {"onnxruntime", "tokenizers", "PIL.Image"}.isdisjoint(modules_after(code)["loaded"])

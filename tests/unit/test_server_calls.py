@@ -11,7 +11,7 @@ import pytest
 from canned_servers import VECTOR_SIZE, Refusal, RestServer, grpc_server, rest_server
 
 from qdrant_cir.errors import CirError, InputError, StoreError
-from qdrant_cir.stores import ServerStore, StoredPoint, connect
+from qdrant_cir.storage.stores import ServerStore, StoredPoint, connect
 
 POINT = StoredPoint(UUID(int=1), np.ones(VECTOR_SIZE, np.float32), {})
 WRITES: dict[str, Callable[[ServerStore], None]] = {

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qdrant_cir.bundle import TensorSpec, load_bundle
 from qdrant_cir.errors import BundleError, InputError, MissingExtraError, ProviderError
-from qdrant_cir.sessions import Session, open_graph, open_session
+from qdrant_cir.model.bundle import TensorSpec, load_bundle
+from qdrant_cir.model.sessions import Session, open_graph, open_session
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_threads_without_work_sleep_for_spinning_ones_take_the_cores_of_other_se
 
 
 def test_auto_says_what_it_chose(tiny_bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, logger="qdrant_cir.sessions"):
+    with caplog.at_level(logging.INFO, logger="qdrant_cir.model.sessions"):
         session = open_session(tiny_bundle / "onnx" / "composer.onnx", threads=1)
     assert f"composer.onnx runs on {session.provider} (provider=auto)" in caplog.messages
 

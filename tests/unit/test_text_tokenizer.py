@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qdrant_cir.bundle import Bundle, load_bundle
 from qdrant_cir.errors import BundleError, InputError
-from qdrant_cir.text_tokenizer import TextTokenizer
+from qdrant_cir.model.bundle import Bundle, load_bundle
+from qdrant_cir.model.text_tokenizer import TextTokenizer
 
 
 @pytest.fixture(scope="module")

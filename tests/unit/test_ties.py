@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 from qdrant_client import QdrantClient
 
-from qdrant_cir.bundle import load_bundle
-from qdrant_cir.collection import Collection
-from qdrant_cir.image_encoder import ImageEncoder
-from qdrant_cir.image_sources import ImageRecord
 from qdrant_cir.indexer import Indexer
+from qdrant_cir.indexing.sources import ImageRecord
+from qdrant_cir.model.bundle import load_bundle
+from qdrant_cir.model.image_encoder import ImageEncoder
 from qdrant_cir.retriever import Retriever
-from qdrant_cir.stores.server import ServerStore
+from qdrant_cir.storage.collection import Collection
+from qdrant_cir.storage.stores.server import ServerStore
 from qdrant_cir.types import Query, SearchResult
 
 Color = tuple[int, int, int]

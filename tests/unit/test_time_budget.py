@@ -13,20 +13,20 @@ import pytest
 from qdrant_client import QdrantClient
 from qdrant_client.models import Filter
 
-from qdrant_cir.async_collection import AsyncCollection
 from qdrant_cir.async_retriever import AsyncRetriever
-from qdrant_cir.bundle import Bundle, load_bundle
-from qdrant_cir.collection import Collection
-from qdrant_cir.effort import Effort
-from qdrant_cir.image_encoder import ImageEncoder
-from qdrant_cir.image_sources import ImageRecord
 from qdrant_cir.indexer import Indexer
-from qdrant_cir.query_model import QueryModel
-from qdrant_cir.reranker import Reranker
+from qdrant_cir.indexing.sources import ImageRecord
+from qdrant_cir.model.bundle import Bundle, load_bundle
+from qdrant_cir.model.image_encoder import ImageEncoder
+from qdrant_cir.model.reranker import Reranker
 from qdrant_cir.retriever import Retriever
-from qdrant_cir.stores import open_reader
-from qdrant_cir.stores.protocol import Hit, Record
-from qdrant_cir.stores.server import ServerStore
+from qdrant_cir.search.effort import Effort
+from qdrant_cir.search.query_model import QueryModel
+from qdrant_cir.storage.async_collection import AsyncCollection
+from qdrant_cir.storage.collection import Collection
+from qdrant_cir.storage.stores import open_reader
+from qdrant_cir.storage.stores.protocol import Hit, Record
+from qdrant_cir.storage.stores.server import ServerStore
 from qdrant_cir.types import ComposedQuery, Float32, GalleryImage, Query, SearchResult, StoredTokens
 
 Color = tuple[int, int, int]

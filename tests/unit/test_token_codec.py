@@ -10,16 +10,16 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from qdrant_cir.bundle import CompressionSizes, ModelSizes, TokenCodec
 from qdrant_cir.errors import TokensError
-from qdrant_cir.token_codec import (
+from qdrant_cir.model.bundle import CompressionSizes, ModelSizes, TokenCodec
+from qdrant_cir.tokens.codec import (
     compression_version,
     decode_tokens,
     encode_merged_tokens,
     encode_tokens,
     quantize,
 )
-from qdrant_cir.token_compression import MergedTokens
+from qdrant_cir.tokens.compression import MergedTokens
 from qdrant_cir.types import Float32, StoredTokens
 
 CODECS: tuple[TokenCodec, ...] = get_args(TokenCodec)

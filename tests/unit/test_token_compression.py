@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from qdrant_cir.errors import TokensError
-from qdrant_cir.token_compression import MergedTokens, expand_rows, merge_rows
+from qdrant_cir.tokens.compression import MergedTokens, expand_rows, merge_rows
 from qdrant_cir.types import Float32
 
 

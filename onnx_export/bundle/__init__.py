@@ -1,0 +1,1 @@
+"""Finished bundles: their weights, precisions, fitted codec and records."""

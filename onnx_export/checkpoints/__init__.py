@@ -1,0 +1,1 @@
+"""Weights and label files from elsewhere, read as data."""

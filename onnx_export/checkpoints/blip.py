@@ -1,0 +1,259 @@
+"""Weights from elsewhere into :class:`~onnx_export.models.CirModel`: strict, and every key is accounted for.
+
+Two sources: the paper's released checkpoint pair (``BLIP_Retrieval`` and ``BLIP_NLVR`` state dictionaries written by
+``torch.save``), whose names our modules keep; and a BLIP image-text-retrieval folder of transformers, from which both
+stages start fresh. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from onnx_export.checkpoints.files import CheckpointFile, StateDict, read_checkpoint
+from onnx_export.checkpoints.report import ConversionReport, EncoderComparison, SourceReport
+from onnx_export.errors import CheckpointError
+from onnx_export.models import BLIP_BASE, CirModel, ModelSizes, build_model
+from onnx_export.models.vit import VisionTransformer
+
+logger = logging.getLogger(__name__)
+
+_ENCODER = "visual_encoder."
+
+_IGNORED = (
+    (r"temp", "the learnt temperature of stage one's loss"),
+    (r"text_encoder\.embeddings\.position_ids", "BERT's position counter"),
+    (r"itm_head\..*", "BLIP's image-text-matching head"),
+    (r".*_m\..*", "BLIP's momentum copy"),
+    (r"(image|text|idx)_queue|(ptr_)?queue(_ptr)?", "BLIP's queue of negatives"),
+)
+"""What released files carry beside the model, and why it has no place in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """What was read.
+
+    Attributes:
+        model: in evaluation mode.
+        candidate_encoder: stage two's image encoder where it differs from stage one's, which is the model's.
+        report: how both were filled.
+    """
+
+    model: CirModel
+    candidate_encoder: VisionTransformer | None
+    report: ConversionReport
+
+
+def load_released(stage_one: Path, stage_two: Path, sizes: ModelSizes) -> Conversion:
+    """Read the paper's checkpoint pair.
+
+    The model's weights are the files' own bytes, mapped into memory and read when they are used, so that a pair of
+    several gigabytes needs hardly any memory; the files must stay where they are while the model is in use.
+
+    Args:
+        stage_one: file with ``BLIP_Retrieval``.
+        stage_two: file with ``BLIP_NLVR``.
+        sizes: what the files hold; :func:`read_sizes` reads it from a configuration.
+
+    Raises:
+        CheckpointError: a file is damaged or holds code, a key is missing or unexpected, a shape is wrong, or a number
+            is not finite.
+    """
+    one, two = read_checkpoint(stage_one, "BLIP_Retrieval"), read_checkpoint(stage_two, "BLIP_NLVR")
+    with torch.device("meta"):
+        model = CirModel(sizes)
+    encoder = {k: v for k, v in one.state.items() if k.startswith((_ENCODER, "vision_proj."))}
+    composer = {k: v for k, v in one.state.items() if k not in encoder}
+    reranker = {k: v for k, v in two.state.items() if not k.startswith(_ENCODER)}
+    _fill(model.image_encoder, encoder, stage_one)
+    _fill(model.composer, composer, stage_one)
+    _fill(model.reranker, reranker, stage_two)
+    comparison = compare_encoders(one.state, two.state)
+    second = None if comparison.equal else _encoder_of(two, sizes)
+    reports = (_report(one, {}), _report(two, {} if second else dict.fromkeys(_encoder_keys(two.state), _SHARED)))
+    return Conversion(model.eval(), second, ConversionReport(reports, (), comparison))
+
+
+_SHARED = "equal to stage one's image encoder, which serves both"
+
+
+def compare_encoders(one: StateDict, two: StateDict) -> EncoderComparison:
+    """Compare the image encoders of two checkpoints, tensor by tensor."""
+    differing: list[str] = []
+    largest = 0.0
+    for key in sorted({*_encoder_keys(one), *_encoder_keys(two)}):
+        if key not in one or key not in two or one[key].shape != two[key].shape:
+            differing.append(key)
+        elif not torch.equal(one[key], two[key]):
+            differing.append(key)
+            largest = max(largest, float((one[key].double() - two[key].double()).abs().max()))
+    return EncoderComparison(tuple(differing), largest)
+
+
+def _encoder_keys(state: StateDict) -> list[str]:
+    return [key for key in state if key.startswith(_ENCODER)]
+
+
+def _encoder_of(checkpoint: CheckpointFile, sizes: ModelSizes) -> VisionTransformer:
+    with torch.device("meta"):
+        encoder = VisionTransformer(sizes)
+    _fill(encoder, {key: checkpoint.state[key] for key in _encoder_keys(checkpoint.state)}, checkpoint.path, _ENCODER)
+    return encoder.eval()
+
+
+def _report(checkpoint: CheckpointFile, shared: Mapping[str, str]) -> SourceReport:
+    reasons = {key: reason for key in checkpoint.state if (reason := _why_ignored(key) or shared.get(key))}
+    training = dict.fromkeys(checkpoint.others, "state of the training, not of the model")
+    used = tuple(key for key in checkpoint.state if key not in reasons)
+    return SourceReport(str(checkpoint.path), used, {**training, **reasons})
+
+
+def load_blip(folder: str | Path, sizes: ModelSizes) -> Conversion:
+    """Start both stages from a ``BlipForImageTextRetrieval`` folder (or hub name) of transformers.
+
+    Every attention weight of the text encoder goes into the composer and into both streams of the re-ranker;
+    ``merge_layer`` and ``cls_head`` start fresh (paper, section 4.1).
+
+    Raises:
+        CheckpointError: the folder cannot be read, or its shapes are not those of ``sizes``.
+    """
+    from transformers import BlipForImageTextRetrieval
+
+    try:
+        blip = BlipForImageTextRetrieval.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder} cannot be read as a BLIP image-text-retrieval model: {error}") from error
+    source: StateDict = dict(blip.state_dict())
+    where = Path(folder)
+    model = build_model(sizes)
+    vision = {_vision_name(k): v for k, v in source.items() if k.startswith(("vision_model.", "vision_proj."))}
+    text = {k: v for k, v in source.items() if k.startswith(("text_encoder.", "text_proj.", "itm_head."))}
+    _fill(model.image_encoder, vision, where)
+    _fill(model.composer, text, where)
+    streams = {name: v.clone() for k, v in text.items() if k.startswith("text_encoder.") for name in stream_names(k)}
+    fresh = [name for name in model.reranker.state_dict() if name.startswith("cls_head.") or ".merge_layer." in name]
+    streams |= {name: model.reranker.state_dict()[name] for name in fresh}
+    _fill(model.reranker, streams, where)
+    ignored = {key: reason for key in source if (reason := _why_ignored(key))}
+    report = SourceReport(str(folder), tuple(k for k in source if k not in ignored), ignored)
+    return Conversion(model.eval(), None, ConversionReport((report,), tuple(fresh), None))
+
+
+_SIZE_FIELDS = {
+    "image_size": "image_size",
+    "patch_size": "patch_size",
+    "encoder_width": "image_width",
+    "vision_depth": "image_depth",
+    "vision_heads": "image_heads",
+    "hidden_size": "text_width",
+    "num_hidden_layers": "text_depth",
+    "num_attention_heads": "text_heads",
+    "intermediate_size": "feed_forward",
+    "vocab_size": "vocabulary",
+    "max_position_embeddings": "max_positions",
+    "embed_dim": "vector_size",
+    "merge_layers_from": "merge_layers_from",
+}
+"""BERT's names of our sizes, with the vision fields beside them."""
+
+
+def read_sizes(config: Path) -> ModelSizes:
+    """Read model sizes from a BERT-style configuration; a field that it lacks is as in the paper.
+
+    Raises:
+        CheckpointError: the file cannot be read, holds no size, or sizes that do not go together.
+    """
+    try:
+        values = json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{config} cannot be read as a model configuration: {error}") from error
+    given = values if isinstance(values, dict) else {}
+    found = {ours: given[field] for field, ours in _SIZE_FIELDS.items() if field in given}
+    if not found:
+        raise CheckpointError(f"{config} names no size of a model; expected some of {', '.join(_SIZE_FIELDS)}.")
+    for field, ours in _SIZE_FIELDS.items():
+        value = found.get(ours, 1)
+        if isinstance(value, bool) or not isinstance(value, int) or value < (ours != "merge_layers_from"):
+            raise CheckpointError(f"{config}: {field} is {value!r}; expected a whole number above 0.")
+    sizes = replace(BLIP_BASE, **found)
+    for what, whole, part in (
+        ("vision_heads do not divide encoder_width", sizes.image_width, sizes.image_heads),
+        ("num_attention_heads do not divide hidden_size", sizes.text_width, sizes.text_heads),
+        ("patch_size does not divide image_size", sizes.image_size, sizes.patch_size),
+    ):
+        if whole % part:
+            raise CheckpointError(f"{config}: {what} ({whole} / {part}); fields that are not given are the paper's.")
+    return sizes
+
+
+def _why_ignored(key: str) -> str | None:
+    return next((reason for pattern, reason in _IGNORED if re.fullmatch(pattern, key)), None)
+
+
+def _fill(module: nn.Module, tensors: StateDict, source: Path, prefix: str = "") -> None:
+    """Make tensors the parameters of a module, strictly; in their names the module's own follow a prefix."""
+    expected = {prefix + name: value for name, value in module.state_dict().items()}
+    missing = sorted(expected.keys() - tensors.keys())
+    unexpected = sorted(key for key in tensors.keys() - expected.keys() if not _why_ignored(key))
+    for what, keys in (("missing", missing), ("unexpected", unexpected)):
+        for key in keys:
+            logger.info("%s: %s %s", source, what, key)
+    if missing or unexpected:
+        raise CheckpointError(
+            f"{source} does not fit {type(module).__name__}: missing {_some(missing)}; unexpected {_some(unexpected)}. "
+            "Check that it is the stage it is given as, and the sizes (--sizes)."
+        )
+    wrong = [
+        f"{key} is {list(tensors[key].shape)}, expected {list(value.shape)}"
+        for key, value in expected.items()
+        if tensors[key].shape != value.shape
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"{source} has other sizes than the configuration says: {_some(wrong)}. Give the right ones (--sizes)."
+        )
+    broken = [key for key in expected if not tensors[key].isfinite().all()]
+    if broken:
+        raise CheckpointError(f"{source} holds numbers that are not finite, in {_some(broken)}: it is damaged.")
+    module.load_state_dict({key.removeprefix(prefix): tensors[key].float() for key in expected}, assign=True)
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:5]) or "nothing"
+    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown
+
+
+_VISION_NAMES = (
+    (r"^vision_model\.embeddings\.class_embedding$", "visual_encoder.cls_token"),
+    (r"^vision_model\.embeddings\.position_embedding$", "visual_encoder.pos_embed"),
+    (r"^vision_model\.embeddings\.patch_embedding\.", "visual_encoder.patch_embed.proj."),
+    (r"^vision_model\.post_layernorm\.", "visual_encoder.norm."),
+    (r"^vision_model\.encoder\.layers\.", "visual_encoder.blocks."),
+    (r"\.self_attn\.projection\.", ".attn.proj."),
+    (r"\.self_attn\.qkv\.", ".attn.qkv."),
+    (r"\.layer_norm([12])\.", r".norm\1."),
+)
+
+
+def _vision_name(key: str) -> str:
+    for pattern, replacement in _VISION_NAMES:
+        key = re.sub(pattern, replacement, key)
+    return key
+
+
+def stream_names(key: str) -> tuple[str, ...]:
+    """Give the one or two names under which the re-ranker holds a text-encoder weight."""
+    if ".attention." not in key and ".crossattention." not in key:
+        return () if _why_ignored(key) else (key,)
+    for name, streams in ((".self.", (".self0.", ".self1.")), (".dense.", (".dense0.", ".dense1."))):
+        if name in key:
+            return tuple(key.replace(name, stream) for stream in streams)
+    return tuple(key.replace(".LayerNorm.", stream) for stream in (".LayerNormA.", ".LayerNormB."))

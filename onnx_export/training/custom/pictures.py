@@ -1,0 +1,100 @@
+"""One's own pictures: which can be read, and their frozen features, encoded once and kept in the run folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from onnx_export.export import BLIP_MEAN, BLIP_STD, PAD_RATIO
+from onnx_export.models import CirModel
+from onnx_export.models.vit import VisionTransformer
+from onnx_export.training.features import PictureFeatures, compute_features
+from qdrant_cir.errors import ImageError
+from qdrant_cir.indexing.sources import ImageRecord
+from qdrant_cir.model.bundle import PreprocessingSpec
+from qdrant_cir.model.preprocess import load_image, preprocess
+
+logger = logging.getLogger(__name__)
+
+KEY_FILE = "key.txt"
+
+
+def find_unreadable(pictures: Mapping[str, ImageRecord], run_folder: Path) -> dict[str, str]:
+    """Name the pictures that cannot be read, with the reason; every one is decoded once, the result is kept."""
+    kept, key = run_folder / "unreadable.json", pictures_key(pictures)
+    if kept.exists():
+        found = json.loads(kept.read_text(encoding="utf-8"))
+        if found["pictures"] == key:
+            return {str(name): str(reason) for name, reason in found["unreadable"].items()}
+    unreadable = {}
+    for image_id, record in pictures.items():
+        try:
+            load_image(record.image)
+        except ImageError as error:
+            unreadable[image_id] = str(error)
+    kept.write_text(json.dumps({"pictures": key, "unreadable": unreadable}, indent=2) + "\n", encoding="utf-8")
+    return unreadable
+
+
+def pictures_key(pictures: Mapping[str, ImageRecord]) -> str:
+    """Give a hash of the list: ids in order, and of every file its path, size and time of change."""
+    digest = hashlib.sha256()
+    for image_id, record in pictures.items():
+        digest.update(json.dumps([image_id, *_identity(record)]).encode())
+    return digest.hexdigest()
+
+
+def weights_key(module: nn.Module) -> str:
+    """Give a hash of a module's weights, names and shapes."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        digest.update(value.detach().contiguous().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def own_features(model: CirModel, pictures: Mapping[str, ImageRecord], folder: Path) -> PictureFeatures:
+    """Encode pictures that can all be read, in their order, or open what was encoded of the same ones before."""
+    folder.mkdir(parents=True, exist_ok=True)
+    key = f"{weights_key(model.image_encoder)} {pictures_key(pictures)}"
+    kept = folder / KEY_FILE
+    if kept.exists() and kept.read_text(encoding="utf-8") != key:
+        logger.info("the image encoder or the pictures changed: %d pictures are encoded again", len(pictures))
+        (folder / "vectors.npy").unlink(missing_ok=True)
+    kept.write_text(key, encoding="utf-8")
+    spec = PreprocessingSpec(model.sizes.image_size, PAD_RATIO, BLIP_MEAN, BLIP_STD)
+    records = list(pictures.values())
+
+    def read(rows: slice) -> Tensor:
+        return torch.from_numpy(np.stack([preprocess(load_image(record.image), spec) for record in records[rows]]))
+
+    return compute_features(model.eval(), read, len(records), folder)
+
+
+def candidate_features(
+    model: CirModel, encoder: VisionTransformer, pictures: Mapping[str, ImageRecord], folder: Path
+) -> PictureFeatures:
+    """Encode pictures through the encoder that stage two reads candidates with; its vectors mean nothing."""
+    own_encoder = model.image_encoder.visual_encoder
+    model.image_encoder.visual_encoder = encoder
+    try:
+        return own_features(model, pictures, folder)
+    finally:
+        model.image_encoder.visual_encoder = own_encoder
+
+
+def _identity(record: ImageRecord) -> list[str]:
+    if isinstance(record.image, bytes):
+        return [hashlib.sha256(record.image).hexdigest()]
+    path = Path(str(record.image))
+    if not path.is_file():
+        return [str(path)]
+    about = path.stat()
+    return [str(path), str(about.st_size), str(about.st_mtime_ns)]

@@ -1,0 +1,1 @@
+"""Training of the drawn bundle."""

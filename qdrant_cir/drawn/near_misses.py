@@ -1,0 +1,148 @@
+"""Which products of a gallery nearly answer a query, and in what way: read off the scenes, not off the drawing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qdrant_cir.drawn.scene import Part, Scene, distance
+
+if TYPE_CHECKING:
+    from qdrant_cir.drawn.dataset import Catalog
+
+__all__ = ["NEAR_MISS_KINDS", "NearMissKind", "count_near_misses", "near_miss_kind"]
+
+NearMissKind: TypeAlias = Literal[
+    "reference", "edit right, rest wrong", "binding swapped", "one attribute off", "another edit"
+]
+
+NEAR_MISS_KINDS: tuple[NearMissKind, ...] = (
+    "reference",
+    "edit right, rest wrong",
+    "binding swapped",
+    "one attribute off",
+    "another edit",
+)
+"""In the order in which they are tried: a product counts to the first that it fits.
+
+``reference``: the edit ignored. ``edit right, rest wrong``: all that the edit changes is as asked, and at most two
+attributes of the rest are not. ``binding swapped``: what was asked of one part was done to another. ``one attribute
+off``: in one attribute not the target, so what was asked is wrong or half done. ``another edit``: the reference
+with one or two attributes changed, but not as was asked.
+"""
+
+_MOST_WRONG = 2
+
+
+def near_miss_kind(scene: Scene, *, reference: Scene, target: Scene) -> NearMissKind | None:
+    """Tell in what way a scene nearly is the target; None where it is the target, or far from it."""
+    if scene == target or scene.family != target.family:
+        return None
+    if scene == reference:
+        return "reference"
+    if distance(scene, target) <= _MOST_WRONG and _has_edit(scene, reference, target):
+        return "edit right, rest wrong"
+    if _is_binding_swapped(scene, reference, target):
+        return "binding swapped"
+    if distance(scene, target) == 1:
+        return "one attribute off"
+    return "another edit" if distance(scene, reference) <= _MOST_WRONG else None
+
+
+def count_near_misses(catalog: Catalog) -> list[Counter[NearMissKind]]:
+    """Count the products that nearly answer each query, by kind, in the order of the queries."""
+    scenes = [item.scene for item in catalog.items]
+    place_of = {item.image_id: place for place, item in enumerate(catalog.items)}
+    parts = _part_numbers(scenes)
+    counts = []
+    for query in catalog.queries:
+        reference, target = place_of[query.reference_id], place_of[query.drawn_target_id]
+        # what differs in at most two attributes differs in at most two parts
+        near = (parts != parts[target]).sum(axis=1) <= _MOST_WRONG
+        near |= (parts != parts[reference]).sum(axis=1) <= _MOST_WRONG
+        kinds = [
+            near_miss_kind(scenes[place], reference=scenes[reference], target=scenes[target])
+            for place in np.flatnonzero(near)
+        ]
+        counts.append(Counter(kind for kind in kinds if kind is not None))
+    return counts
+
+
+def _part_numbers(scenes: Sequence[Scene]) -> NDArray[np.int64]:
+    """Number the parts of scenes, int64 [S, 1 + slots]: equal numbers are equal parts, the first the family."""
+    numbers: dict[object, int] = {}
+    most = max(len(scene.spec.slots) for scene in scenes)
+    rows = []
+    for scene in scenes:
+        parts: list[object] = [scene.family, *(scene.part(slot.name) for slot in scene.spec.slots)]
+        rows.append([numbers.setdefault(part, len(numbers)) for part in parts + [None] * (most + 1 - len(parts))])
+    return np.array(rows)
+
+
+def _changed(first: Scene, second: Scene) -> tuple[str, ...]:
+    """Name the parts in which two scenes of one family differ."""
+    return tuple(slot.name for slot in first.spec.slots if first.part(slot.name) != second.part(slot.name))
+
+
+def _has_edit(scene: Scene, reference: Scene, target: Scene) -> bool:
+    """Say whether every attribute in which the target differs from the reference is as in the target."""
+    return all(
+        _values(scene.part(name), changed) == _values(target.part(name), changed)
+        for name in _changed(reference, target)
+        for changed in [_changed_attributes(reference.part(name), target.part(name))]
+    )
+
+
+def _is_binding_swapped(scene: Scene, reference: Scene, target: Scene) -> bool:
+    """Say whether one part took a change that was meant for another, which does not have it."""
+    moved = _changed(reference, scene)
+    if len(moved) != 1:
+        return False
+    before, after = reference.part(moved[0]), scene.part(moved[0])
+    wanted = _changed(reference, target)
+    return moved[0] not in wanted and any(
+        _same_change(before, after, reference.part(name), target.part(name)) for name in wanted
+    )
+
+
+def _same_change(before: Part | None, after: Part | None, asked_before: Part | None, asked_after: Part | None) -> bool:
+    """Say whether two parts changed alike: both were removed, or the same attributes took the same values."""
+    if after is None or asked_after is None:
+        return after is asked_after
+    changed = _said_attributes(before, after)
+    if asked_before is None:
+        return changed == ("color",) and after.color == asked_after.color
+    if before is None or changed != _said_attributes(asked_before, asked_after):
+        return False
+    return "size" in changed or _values(after, changed) == _values(asked_after, changed)
+
+
+def _said_attributes(before: Part | None, after: Part | None) -> tuple[str, ...]:
+    """Name the attributes that changed; a pattern goes without its colour, which the part may have had."""
+    changed = _changed_attributes(before, after)
+    return tuple(name for name in changed if name != "pattern_color" or "pattern" not in changed)
+
+
+def _changed_attributes(before: Part | None, after: Part | None) -> tuple[str, ...]:
+    if before is None or after is None:
+        return ()
+    pairs: Iterable[tuple[str, object, object]] = zip(_ATTRIBUTES, _all(before), _all(after), strict=True)
+    return tuple(name for name, old, new in pairs if old != new)
+
+
+_ATTRIBUTES = ("color", "pattern", "pattern_color", "size", "count")
+
+
+def _all(part: Part) -> tuple[object, ...]:
+    return part.color, part.pattern, part.pattern_color, part.size, part.count
+
+
+def _values(part: Part | None, names: Sequence[str]) -> object:
+    """Give some attributes of a part; all of it where none is named: a part that came, or went."""
+    if part is None or not names:
+        return part
+    return tuple(value for name, value in zip(_ATTRIBUTES, _all(part), strict=True) if name in names)

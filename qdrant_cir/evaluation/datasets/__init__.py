@@ -1,0 +1,1 @@
+"""Data sets: what they ask, and what is right."""

@@ -1,0 +1,146 @@
+"""What a data set asks of a system, kept apart from what is right.
+
+A :class:`EvaluationPart` holds queries and a gallery, and nothing that says which image is a right answer: a
+run sees parts alone. The :class:`Truth` of every query stands in a mapping of its own, which only scoring
+reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TypeAlias
+
+from qdrant_cir.evaluation.metric import Metric, Truth
+from qdrant_cir.indexing.sources import ImageRecord
+from qdrant_cir.types import GalleryImage
+
+__all__ = [
+    "Average",
+    "Bar",
+    "Benchmark",
+    "EvaluationPart",
+    "EvaluationQuery",
+    "PartTruth",
+    "Reference",
+    "gallery_record",
+]
+
+_ALL = 100.0
+
+Reference: TypeAlias = GalleryImage | Path
+"""An image of the gallery, or a file that is not in it."""
+
+PartTruth: TypeAlias = Mapping[str, Truth]
+"""The right answers of a part, by query id; a query that is not in it cannot be judged."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationQuery:
+    """One query as a system sees it.
+
+    Attributes:
+        query_id: unique in its part.
+        reference: the reference image; None for a query by text alone.
+        modification_text: what should be different; empty where the data set's is.
+        labels: kinds of query that it counts to, each reported on its own.
+        subset: image ids that are also ranked among themselves, every one of them by both stages (CIRR);
+            empty where the data set asks for no such thing. In the data set's order.
+    """
+
+    query_id: str
+    reference: Reference | None
+    modification_text: str
+    labels: tuple[str, ...] = ()
+    subset: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationPart:
+    """Queries that share a gallery.
+
+    Attributes:
+        name: such as a FashionIQ category.
+        queries: in the data set's order.
+        gallery: every image that may be returned; None where a collection that exists is searched.
+        excludes_reference: whether a query's own reference is left out of its answer.
+    """
+
+    name: str
+    queries: tuple[EvaluationQuery, ...]
+    gallery: tuple[ImageRecord, ...] | None
+    excludes_reference: bool
+
+    def references_of(self, query_ids: Sequence[str]) -> tuple[Reference | None, ...]:
+        """Give the references of some queries, in the order asked."""
+        references = {query.query_id: query.reference for query in self.queries}
+        return tuple(references[query_id] for query_id in query_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Average:
+    """A number that is the plain mean of several metrics, such as CIRR's (R@5 + Rsubset@1) / 2."""
+
+    name: str
+    metric_names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """What stage one must reach, or must not exceed, for a data set to be fair and hard; in percent."""
+
+    metric_name: str
+    least: float = 0.0
+    most: float = 100.0
+
+    def admits(self, value: float) -> bool:
+        """Tell whether a value is within the bar."""
+        return self.least <= value <= self.most
+
+    def __str__(self) -> str:
+        least = f" at least {self.least:g} %" if self.least > 0 else ""
+        most = f" at most {self.most:g} %" if self.most < _ALL else ""
+        return f"{self.metric_name}{least}{most}"
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """A data set with its protocol.
+
+    Attributes:
+        name: the data set.
+        split: which queries and galleries of it.
+        parts: each with its own gallery. The benchmark's numbers are means over its queries in every part,
+            then the unweighted mean over the parts.
+        truth: right answers by part name; empty for a split whose answers are not published.
+        metrics: what is computed for every judged query.
+        averages: numbers made of those.
+        notes: sentences about the protocol for the report.
+        bars: by which the data set itself is judged; empty where nobody doubts it. With bars, the queries are also
+            run with one half taken away.
+    """
+
+    name: str
+    split: str
+    parts: tuple[EvaluationPart, ...]
+    truth: Mapping[str, PartTruth]
+    metrics: tuple[Metric, ...]
+    averages: tuple[Average, ...] = ()
+    notes: tuple[str, ...] = ()
+    bars: tuple[Bar, ...] = ()
+
+    @property
+    def depth(self) -> int:
+        """How many places of a ranking the metrics look at."""
+        return max(metric.depth for metric in self.metrics)
+
+    def truth_of(self, part: EvaluationPart) -> PartTruth:
+        """Give the right answers of a part; empty where they are not published."""
+        return self.truth.get(part.name, MappingProxyType({}))
+
+
+def gallery_record(image_id: str, path: Path) -> ImageRecord:
+    """Make the record of an image in a file, without payload: a gallery says nothing about queries."""
+    return ImageRecord(image_id=image_id, image=str(path), payload={}, source=str(path))

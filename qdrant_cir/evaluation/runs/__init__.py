@@ -1,0 +1,1 @@
+"""Galleries, answers and scores of an evaluation."""

@@ -1,0 +1,219 @@
+"""Pictures from a folder or from a CSV / JSONL / Parquet manifest, read into records for the indexer.
+
+A manifest names one picture per row in a column ``file`` (or ``image``), relative to the manifest's own
+folder or absolute; an optional column ``image_id`` names it in the collection (else the file does); every
+other column becomes payload. A manifest is checked as a whole before anything is encoded, and then streamed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, datetime, time
+from decimal import Decimal
+from math import isfinite
+from pathlib import Path
+from typing import NoReturn
+
+from qdrant_cir.errors import InputError
+from qdrant_cir.indexing.row_files import ROW_FILE_SUFFIXES, Row, RowFile, open_row_file
+from qdrant_cir.types import ImageSource, JsonObject, JsonValue
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "ImageManifest",
+    "ImageRecord",
+    "RejectedRow",
+    "read_folder",
+    "read_images",
+    "read_manifest",
+    "sample_images",
+]
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".jp2", ".ppm"})
+"""File names that :func:`read_folder` takes for pictures, compared without regard to case."""
+
+_FILE_COLUMNS = ("file", "image")
+_ID_COLUMN = "image_id"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """One picture to index.
+
+    Attributes:
+        image_id: what names it in the collection, unique there.
+        image: a path, the bytes of an encoded file, or a Pillow image.
+        payload: the user's fields, filterable in a search.
+        source: where the picture can be found again, None where there is no such place.
+    """
+
+    image_id: str
+    image: ImageSource
+    payload: JsonObject
+    source: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedRow:
+    """A manifest row that names no picture: where it stands, and what is wrong with it."""
+
+    place: str
+    reason: str
+
+
+def read_images(path: str | os.PathLike[str]) -> list[ImageRecord] | ImageManifest:
+    """Read a folder with :func:`read_folder`, a file with :func:`read_manifest`; both have a length."""
+    return read_folder(path) if Path(path).is_dir() else read_manifest(path)
+
+
+def sample_images(path: str | os.PathLike[str], count: int) -> list[ImageRecord | RejectedRow]:
+    """Read at most ``count`` pictures of a folder or manifest, spread evenly over it; errors as :func:`read_images`."""
+    found = list(read_images(path))
+    return found[:: max(1, len(found) // count)][:count]
+
+
+def read_folder(path: str | os.PathLike[str]) -> list[ImageRecord]:
+    """List the pictures in a folder and the folders below it, sorted by relative path.
+
+    The relative path with ``/`` between its parts is the image id and the payload field ``file``. The
+    payload field ``folder`` holds the names of the folders on the way there: one name, a list where there
+    are several, absent where there is none; Qdrant matches a keyword against each element, so
+    ``folder = "dress"`` finds ``dress/1.jpg`` and ``summer/dress/2.jpg`` alike. Hidden files and folders are
+    skipped; linked folders are not entered.
+
+    Raises:
+        InputError: the folder does not exist, cannot be read or holds no picture.
+    """
+    root = Path(path).absolute()
+    if not root.is_dir():
+        raise InputError(f"{root} is not a folder; expected a folder of images")
+    found: list[Path] = []
+    for folder, folders, files in os.walk(root, onerror=_refuse_folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [
+            Path(folder, name)
+            for name in files
+            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
+        ]
+    if not found:
+        raise InputError(f"no image in {root}; looked for files ending in {', '.join(sorted(IMAGE_SUFFIXES))}")
+    return sorted((_folder_record(root, file) for file in found), key=lambda record: record.image_id)
+
+
+def read_manifest(path: str | os.PathLike[str]) -> ImageManifest:
+    """Open a manifest and check it as a whole: format, columns, ids.
+
+    CSV values are typed by column: integers, floats, ``true``/``false``, else strings; a number with a
+    leading zero is a string, an empty cell is an absent field. JSONL keeps its JSON. Parquet keeps its types,
+    with dates as ISO strings; nulls are absent fields. A Parquet ``image`` column may hold the encoded files
+    themselves.
+
+    Raises:
+        InputError: the manifest is missing, of an unknown format, without rows, without a file column, or
+            gives an image id twice.
+        MissingExtraError: a Parquet file without pyarrow.
+    """
+    file = Path(path).absolute()
+    if not file.is_file():
+        formats = ", ".join(ROW_FILE_SUFFIXES)
+        raise InputError(f"{file} does not exist; expected a folder of images or a manifest ({formats})")
+    rows = open_row_file(file, untyped=(*_FILE_COLUMNS, _ID_COLUMN))
+    column = next((name for name in _FILE_COLUMNS if name in rows.columns), None)
+    if column is None:
+        raise InputError(
+            f"{file.name} has no column 'file' or 'image' that names each picture; "
+            f"its columns are: {', '.join(rows.columns) or 'none'}"
+        )
+    return ImageManifest(file, rows=rows, file_column=column)
+
+
+class ImageManifest:
+    """The rows of a checked manifest: sized, and iterable any number of times.
+
+    Rows that name no picture come as :class:`RejectedRow` in their place.
+    """
+
+    def __init__(self, path: Path, *, rows: RowFile, file_column: str) -> None:
+        self.path = path
+        self._rows = rows
+        self._file_column = file_column
+        self._length = self._check()
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[ImageRecord | RejectedRow]:
+        return (self._record(row) for row in self._rows.rows())
+
+    def _check(self) -> int:
+        """Count the rows; refuse none at all and an id that is given twice."""
+        first_rows: dict[str, int] = {}
+        count = 0
+        for count, row in enumerate(self._rows.rows(), start=1):  # noqa: B007 - the count is the result
+            record = self._record(row)
+            if isinstance(record, RejectedRow):
+                continue
+            first = first_rows.setdefault(record.image_id, row.number)
+            if first != row.number:
+                raise InputError(
+                    f"{self.path.name}: {self._rows.unit}s {first} and {row.number} both give the image id "
+                    f"{record.image_id!r}; ids must be unique"
+                )
+        if count == 0:
+            raise InputError(f"{self.path.name} holds no rows")
+        return count
+
+    def _record(self, row: Row) -> ImageRecord | RejectedRow:
+        place = f"{self.path.name} {self._rows.unit} {row.number}"
+        if isinstance(row.cells, str):
+            return RejectedRow(place, row.cells)
+        cells = dict(row.cells)
+        picture = cells.pop(self._file_column, None)
+        # the layout of image columns in published Parquet data sets: {"bytes": ..., "path": ...}
+        content, name = (picture.get("bytes"), picture.get("path")) if isinstance(picture, dict) else (picture, picture)
+        if not isinstance(content, bytes) and not (isinstance(name, str) and name):
+            return RejectedRow(place, f"expected a file name in {self._file_column!r}, got {picture!r}")
+        given = cells.pop(_ID_COLUMN, None)
+        image_id = name if given is None or given == "" else given
+        if isinstance(image_id, int) and not isinstance(image_id, bool):
+            image_id = str(image_id)
+        if not isinstance(image_id, str) or not image_id:
+            return RejectedRow(place, f"expected a string or an integer in {_ID_COLUMN!r}, got {given!r}")
+        try:
+            payload = {key: _json_value(value) for key, value in cells.items()}
+        except InputError as error:
+            return RejectedRow(place, str(error))
+        if isinstance(content, bytes):
+            return ImageRecord(image_id=image_id, image=content, payload=payload, source=None)
+        source = str(self.path.parent / str(name))
+        return ImageRecord(image_id=image_id, image=source, payload=payload, source=source)
+
+
+def _refuse_folder(error: OSError) -> NoReturn:
+    raise InputError(f"cannot read the folder {error.filename}: {error.strerror}") from error
+
+
+def _folder_record(root: Path, file: Path) -> ImageRecord:
+    relative = file.relative_to(root)
+    payload: JsonObject = {"file": relative.as_posix()}
+    names: list[JsonValue] = [*relative.parent.parts]
+    if names:
+        payload["folder"] = names[0] if len(names) == 1 else names
+    return ImageRecord(image_id=relative.as_posix(), image=str(file), payload=payload, source=str(file))
+
+
+def _json_value(value: object) -> JsonValue:
+    """Give what JSON can hold for a cell of any format. Raises InputError for what has no such form."""
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float | Decimal) and isfinite(value):
+        return float(value)
+    if isinstance(value, datetime | date | time):
+        return value.isoformat()
+    if isinstance(value, list):
+        return [_json_value(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): _json_value(item) for key, item in value.items()}
+    raise InputError(f"a value of type {type(value).__name__} ({str(value)[:40]}) cannot be payload")

@@ -1,0 +1,1 @@
+"""A bundle and its graphs, as the runtime runs them."""

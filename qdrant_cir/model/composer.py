@@ -1,0 +1,73 @@
+"""Reference tokens plus texts to queries: the ``composer`` graph (paper, section 3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from qdrant_cir.errors import InputError
+from qdrant_cir.model.bundle import Bundle
+from qdrant_cir.model.sessions import ExecutionProvider, Session, open_graph
+from qdrant_cir.model.text_tokenizer import TextTokenizer
+from qdrant_cir.types import ComposedQuery, Float32
+
+__all__ = ["Composer"]
+
+
+class Composer:
+    """The composer of a bundle. Safe to share between threads."""
+
+    def __init__(self, session: Session, tokenizer: TextTokenizer) -> None:
+        """Run a session of the ``composer`` graph on what a tokenizer of the same bundle gives."""
+        self._session = session
+        self._tokenizer = tokenizer
+
+    @classmethod
+    def open(
+        cls,
+        bundle: Bundle,
+        *,
+        provider: ExecutionProvider = "auto",
+        threads: int | None = None,
+        captures: bool = False,
+    ) -> Composer:
+        """Load graph and tokenizer; the rest as :func:`qdrant_cir.model.sessions.open_graph`."""
+        session = open_graph(bundle, "composer", provider=provider, threads=threads, captures=captures)
+        return cls(session, TextTokenizer(bundle))
+
+    def compose(self, reference_tokens: Float32, texts: Sequence[str]) -> list[ComposedQuery]:
+        """Compose a batch in one run.
+
+        Args:
+            reference_tokens: float32 [B, N, C], the references' tokens as encoded.
+            texts: B modification texts, which are padded to the longest of them; B may be 0.
+
+        Returns:
+            B queries in the order given, each without padding; the batch changes them by rounding alone.
+
+        Raises:
+            InputError: there are not as many texts as references, or the tokens do not fit the graph.
+            ProviderError: the computation failed.
+        """
+        if len(reference_tokens) != len(texts):
+            raise InputError(
+                f"There are {len(reference_tokens)} references and {len(texts)} texts. Give one text per reference."
+            )
+        if not texts:
+            return []
+        tokenized = self._tokenizer.tokenize(texts)
+        outputs = self._session.run(
+            {
+                "input_ids": tokenized.input_ids,
+                "attention_mask": tokenized.attention_mask,
+                "reference_tokens": reference_tokens,
+            }
+        )
+        lengths = tokenized.attention_mask.sum(axis=1)
+        return [
+            ComposedQuery(
+                vector=outputs["query_vectors"][row],
+                input_ids=tokenized.input_ids[row, :length],
+                fusion_states=outputs["fusion_states"][row, :length],
+            )
+            for row, length in enumerate(lengths)
+        ]

@@ -1,0 +1,1 @@
+"""What a query computes; pure but for the graphs."""

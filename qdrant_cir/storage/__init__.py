@@ -1,0 +1,1 @@
+"""A gallery in Qdrant, without a model."""

@@ -1,0 +1,63 @@
+"""Where collections live: a given Qdrant client (server, cloud, in memory), or a directory (Qdrant Edge).
+
+What needs qdrant-client, which takes a second to load, is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from qdrant_cir.storage.stores.edge import EdgeStore
+from qdrant_cir.storage.stores.opening import AsyncStoreLike, StoreLike, is_folder, open_reader, open_store
+from qdrant_cir.storage.stores.protocol import (
+    VECTOR_NAME,
+    AsyncReader,
+    CollectionSpec,
+    Hit,
+    Record,
+    Store,
+    StoredPoint,
+)
+from qdrant_cir.storage.stores.threaded import ThreadedReader
+
+if TYPE_CHECKING:
+    from qdrant_cir.storage.stores.connection import connect, connect_async
+    from qdrant_cir.storage.stores.filter_fields import filter_fields
+    from qdrant_cir.storage.stores.server import AsyncServerReader, ServerStore
+
+_HOMES = {
+    "AsyncServerReader": "server",
+    "ServerStore": "server",
+    "connect": "connection",
+    "connect_async": "connection",
+    "filter_fields": "filter_fields",
+}
+
+__all__ = [
+    "VECTOR_NAME",
+    "AsyncReader",
+    "AsyncServerReader",
+    "AsyncStoreLike",
+    "CollectionSpec",
+    "EdgeStore",
+    "Hit",
+    "Record",
+    "ServerStore",
+    "Store",
+    "StoreLike",
+    "StoredPoint",
+    "ThreadedReader",
+    "connect",
+    "connect_async",
+    "filter_fields",
+    "is_folder",
+    "open_reader",
+    "open_store",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

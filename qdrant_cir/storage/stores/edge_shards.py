@@ -1,0 +1,142 @@
+"""One collection of the embedded store on disk: a shard of Qdrant Edge and what it is made of."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import qdrant_edge as edge
+
+from qdrant_cir.errors import StoreError
+from qdrant_cir.storage.stores.protocol import VECTOR_NAME, CollectionSpec
+
+__all__ = [
+    "collection_folders",
+    "create_folder",
+    "drop_folder",
+    "open_shard",
+    "read_spec",
+    "remove_leftovers",
+    "translated",
+]
+
+FORMAT_VERSION = 1
+_SPEC_FILE = "collection.json"
+_SHARD_FOLDER = "shard"
+# no collection may be named so (checks.py), so what is found under it is a rest of an interrupted call
+_CREATING = ".creating"
+_DROPPING = ".dropping"
+
+
+@contextmanager
+def translated(what: str) -> Iterator[None]:
+    """Turn what Qdrant Edge and the file system raise into StoreError; Edge raises bare ``Exception``."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except Exception as error:
+        raise StoreError(f"The embedded store failed to {what}: {error}") from error
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Remove what an interrupted create or drop left behind. The directory must be locked."""
+    for rest in (_CREATING, _DROPPING):
+        if (directory / rest).exists():
+            with translated(f"remove the rest of an interrupted call, {directory / rest}"):
+                shutil.rmtree(directory / rest)
+
+
+def collection_folders(directory: Path) -> list[Path]:
+    """List the folders of whole collections, sorted by name."""
+    return sorted(path.parent for path in directory.glob(f"[!.]*/{_SPEC_FILE}"))
+
+
+def create_folder(folder: Path, spec: CollectionSpec) -> None:
+    """Make an empty collection: aside first, then by one rename, so that a crash leaves all or nothing of it.
+
+    Raises:
+        StoreError: Qdrant Edge or the file system refused.
+    """
+    aside = folder.parent / _CREATING
+    remove_leftovers(folder.parent)
+    with translated(f"create {folder}"):
+        shard = edge.EdgeShard.create(str(aside / _SHARD_FOLDER), _config(spec.vector_size))
+        shard.flush()
+        shard.close()
+        text = json.dumps(
+            {"format_version": FORMAT_VERSION, "vector_size": spec.vector_size, "metadata": spec.metadata}
+        )
+        with (aside / _SPEC_FILE).open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.rename(folder)
+        _sync_directory(folder.parent)
+
+
+def drop_folder(folder: Path) -> None:
+    """Remove a collection: gone by one rename, then from the disk. Raises StoreError."""
+    aside = folder.parent / _DROPPING
+    with translated(f"drop {folder}"):
+        folder.rename(aside)
+        _sync_directory(folder.parent)
+        shutil.rmtree(aside)
+
+
+def read_spec(folder: Path) -> CollectionSpec:
+    """Read what a collection is made of.
+
+    Raises:
+        StoreError: the file is damaged, or a later version of this library wrote it.
+    """
+    path = folder / _SPEC_FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        version, size, metadata = content["format_version"], content["vector_size"], content["metadata"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"{path} is damaged or cannot be read: {error!r}. Restore it, or remove {folder} and index again."
+        ) from error
+    if version != FORMAT_VERSION:
+        raise StoreError(
+            f"{path} has the format version {version!r}; this version of qdrant-cir reads {FORMAT_VERSION}. "
+            "Install "
+            f"the version that wrote it, or remove {folder} and index again."
+        )
+    return CollectionSpec(vector_size=size, metadata=metadata)
+
+
+def open_shard(folder: Path) -> edge.EdgeShard:
+    """Open a collection's shard, replaying its log where the last process was killed. Raises StoreError."""
+    with translated(f"open {folder}"):
+        return edge.EdgeShard.load(str(folder / _SHARD_FOLDER))
+
+
+def _config(vector_size: int | None) -> edge.EdgeConfig:
+    """Configure a shard.
+
+    The write-ahead log stays on: a killed process loses nothing. Payloads are cached, for the default reads
+    100 sets of tokens of 120 KB in 233 ms instead of 5.5. A shard must name some vector; one that only holds
+    payloads names a sparse one that no point has.
+    """
+    if vector_size is None:
+        unused = {"unused": edge.EdgeSparseVectorParams()}
+        return edge.EdgeConfig(sparse_vectors=unused, payload_memory=edge.Memory.Cached)
+    return edge.EdgeConfig(
+        vectors={VECTOR_NAME: edge.EdgeVectorParams(vector_size, edge.Distance.Cosine)},
+        hnsw_config=edge.HnswIndexConfig(m=16, ef_construct=128, full_scan_threshold=10_000),
+        payload_memory=edge.Memory.Cached,
+    )
+
+
+def _sync_directory(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

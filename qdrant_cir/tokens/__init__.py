@@ -1,0 +1,1 @@
+"""Candidate tokens between encoder, Qdrant and re-ranker."""

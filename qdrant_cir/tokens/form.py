@@ -1,0 +1,71 @@
+"""The form in which a bundle stores candidate tokens: all of them, or compressed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from qdrant_cir.model.bundle import Bundle
+from qdrant_cir.tokens.codec import compression_version, decode_tokens, encode_merged_tokens, encode_tokens
+from qdrant_cir.tokens.compression import MergedTokens, expand_rows, merge_rows, projection_of
+from qdrant_cir.types import Float32, StoredTokens
+
+__all__ = ["TokenForm"]
+
+
+class TokenForm:
+    """Tokens as the encoder gives them to what a bundle stores of them, and back. Safe to share between threads."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        """Read the projection of a bundle that compresses. Raises BundleError where it is damaged."""
+        self._sizes = bundle.manifest.sizes
+        self._exact = replace(self._sizes, compression=None)
+        self._projection = projection_of(bundle)
+
+    @property
+    def version(self) -> int:
+        """Version of the compression that images are written with; 0 for none."""
+        return 0 if self._sizes.compression is None else self._sizes.compression.version
+
+    def encode(self, tokens: Float32) -> bytes:
+        """Write one image's tokens, float32 [N, C]. Raises TokensError for values that cannot be stored."""
+        if self._projection is None:
+            return encode_tokens(tokens, self._sizes.token_codec)
+        merged = merge_rows(tokens[None], self._sizes.stored_rows)
+        reduced = MergedTokens(self._projection.reduce(merged.tokens), merged.weights)
+        return encode_merged_tokens(reduced, self._sizes.token_codec, self.version)
+
+    def is_outdated(self, data: bytes) -> bool:
+        """Say whether one image's tokens are of another version of the compression, which this bundle cannot read."""
+        return compression_version(data) not in (None, 0, self.version)
+
+    def decode(self, encoded: Sequence[bytes]) -> StoredTokens:
+        """Read the tokens of K images into one batch, as the re-ranker takes them.
+
+        Tokens that were stored before the bundle compressed are compressed now, which takes a while: a collection
+        answers as it should before it is indexed again.
+
+        Raises:
+            TokensError: bytes are damaged, or of another bundle or another version of the compression.
+        """
+        if self._projection is None:
+            return decode_tokens(encoded, self._sizes)
+        return decode_tokens([self._in_own_form(data) for data in encoded], self._sizes)
+
+    def restore(self, stored: StoredTokens) -> Float32:
+        """Give float32 [K, N, C] of a decoded batch, as near to the encoder's as the form allows.
+
+        Merged tokens come as their mean, once for each of them; attention does not look at their order.
+        """
+        tokens: Float32 = stored.values.astype(np.float32) * stored.scales[..., None]
+        if self._projection is None or stored.weights is None:
+            return tokens
+        return expand_rows(MergedTokens(self._projection.restore(tokens), stored.weights))
+
+    def _in_own_form(self, data: bytes) -> bytes:
+        if compression_version(data) != 0:
+            return data
+        exact = decode_tokens([data], self._exact)
+        return self.encode(exact.values[0].astype(np.float32) * exact.scales[0, :, None])
