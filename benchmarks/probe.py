@@ -19,13 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from onnx_export.training.drawn.attributes import head_name
+from onnx_export.training.attributes import head_name
 from onnx_export.training.drawn.grounding import Grounding
 from onnx_export.training.drawn.pool import PICTURES_PER_GROUP, Pool, open_pool
 from onnx_export.training.drawn.pretrain import Pretraining, normalised_pixels
 from onnx_export.training.drawn.recipe import Run, read_recipe
+from onnx_export.training.drawn.rounds import pool_triplets
 from onnx_export.training.features import compute_features
-from onnx_export.training.triplets import pool_triplets
 
 FRESH_SEED = 1_000_003
 GROUPS_PER_STEP = 10

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from benchmarks.controls.heads import build_control, head_of
 from benchmarks.quality.progress import Progress
-from onnx_export.training.drawn.pretrain import encode_texts
 from onnx_export.training.drawn.tokenizer import build_tokenizer
+from onnx_export.training.texts import encode_texts
 from qdrant_cir.types import Float32
 
 _PICTURES, _QUERIES = 256, 8

@@ -20,8 +20,8 @@ from onnx_export.training.drawn.families import KINDS, PARTS, Families
 from onnx_export.training.drawn.family_batches import FamilyQueries, Gallery, family_rows, open_gallery
 from onnx_export.training.drawn.family_round import FamilyRound, open_round_families
 from onnx_export.training.drawn.part_reading import code_loss
-from onnx_export.training.drawn.pretrain import positives_loss
 from onnx_export.training.loop import train
+from onnx_export.training.losses import positives_loss
 from onnx_export.training.processes import processes
 from onnx_export.training.updates import Schedule
 

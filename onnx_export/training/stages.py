@@ -21,14 +21,16 @@ from torch.nn import functional
 from onnx_export.errors import TrainingError
 from onnx_export.models import CirModel
 from onnx_export.models.triplet_reranker import TripletLayer
-from onnx_export.training.drawn.attributes import (
+from onnx_export.training.attributes import (
     NOT_OF_THIS_KIND,
     AttributeVocabulary,
     StateReader,
     attribute_codes,
     read_attributes,
 )
-from onnx_export.training.drawn.pretrain import encode_texts, positives_loss, similarities
+from onnx_export.training.losses import positives_loss, similarities
+from onnx_export.training.seeds import seeded
+from onnx_export.training.texts import encode_texts
 from onnx_export.training.triplets import Triplet, TripletSet
 
 TEXT_ONLY_SHARE = 0.08
@@ -63,8 +65,7 @@ class StageOne:
             raise TrainingError("Attributes can be read off fusion states where they are read off query vectors.")
         if "state_reader" in self.modules:
             return
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+        with seeded(self.seed):
             self.modules["state_reader"] = StateReader(self.model.sizes, self.vocabulary).to(self.device)
 
     def step(self, batch: int) -> dict[str, Tensor]:
@@ -139,8 +140,7 @@ class StageTwo:
         self.codes: Tensor | None = None
         if data.attributes is not None:
             self.keys, self.codes = attribute_codes(data.attributes)
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
+            with seeded(seed):
                 head = nn.Linear(2 * model.sizes.text_width, len(self.keys))
             self.modules["mismatch"] = head.to(self.device)
 

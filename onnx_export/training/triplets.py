@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_export.errors import TrainingError
-from onnx_export.training.drawn.pool import PICTURES_PER_GROUP, TARGET_ROWS, Group
 from onnx_export.training.features import PictureFeatures, join_features
 
 
@@ -54,26 +53,6 @@ class TripletSet:
         """Which of some pictures [R] answer a query: bool [R]."""
         right: NDArray[np.bool_] = np.isin(self.scenes[rows], self.scenes[list(triplet.targets)])
         return right
-
-
-def pool_triplets(groups: Sequence[Group], features: PictureFeatures) -> TripletSet:
-    """The triplets of the groups of a drawn pool, or of several; ``features`` are of all their pictures, in order."""
-    attributes = [picture.attributes for group in groups for picture in group.pictures]
-    scenes = number_scenes(attributes)
-    triplets = []
-    for number, group in enumerate(groups):
-        rows = np.arange(number * PICTURES_PER_GROUP, (number + 1) * PICTURES_PER_GROUP)
-        is_target = scenes[rows] == scenes[rows[TARGET_ROWS[0]]]
-        triplets.append(
-            Triplet(
-                reference=int(rows[0]),
-                targets=tuple(rows[is_target].tolist()),
-                near=tuple(rows[~is_target].tolist()),
-                texts=tuple(group.texts),
-                descriptions=tuple(group.pictures[TARGET_ROWS[0]].captions),
-            )
-        )
-    return TripletSet(triplets, features, scenes, attributes)
 
 
 def number_scenes(attributes: Sequence[Mapping[str, str]]) -> NDArray[np.int64]:

@@ -35,10 +35,11 @@ from onnx_export.training.drawn.family_batches import Gallery, resident  # noqa:
 from onnx_export.training.drawn.family_round import Answering, Seeing, open_round_families  # noqa: E402
 from onnx_export.training.drawn.grounding import Grounding  # noqa: E402
 from onnx_export.training.drawn.pretrain import Pretraining, normalised_pixels  # noqa: E402
+from onnx_export.training.drawn.rounds import pool_triplets  # noqa: E402
 from onnx_export.training.drawn.tokenizer import build_tokenizer  # noqa: E402
 from onnx_export.training.features import PictureFeatures, compute_features  # noqa: E402
 from onnx_export.training.stages import StageOne, StageTwo, start_reranker_from_text_encoder  # noqa: E402
-from onnx_export.training.triplets import TripletSet, pool_triplets  # noqa: E402
+from onnx_export.training.triplets import TripletSet  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 MAY_MIX = ("aten._to_copy", "aten.copy_", "aten.index.Tensor", "aten.index_put_", "aten._index_put_impl_")

@@ -14,7 +14,7 @@ from onnx_export.errors import TrainingError  # noqa: E402
 from onnx_export.model_folder import ModelFolder, load_model_folder  # noqa: E402
 from onnx_export.models import CirModel, build_model  # noqa: E402
 from onnx_export.training import similarity  # noqa: E402
-from onnx_export.training.drawn.attributes import NOT_OF_THIS_KIND  # noqa: E402
+from onnx_export.training.attributes import NOT_OF_THIS_KIND  # noqa: E402
 from onnx_export.training.drawn.families import (  # noqa: E402
     KINDS,
     PARTS,

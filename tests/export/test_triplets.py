@@ -6,7 +6,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs torch: pip install 'qdrant-cir[export]'")
 
 from onnx_export.models import CATALOG_SMALL, build_model  # noqa: E402
-from onnx_export.training.drawn.attributes import NOT_OF_THIS_KIND, AttributeVocabulary, StateReader, attribute_codes  # noqa: E402
+from onnx_export.training.attributes import NOT_OF_THIS_KIND, AttributeVocabulary, StateReader, attribute_codes  # noqa: E402
 from onnx_export.training.drawn.tokenizer import build_tokenizer  # noqa: E402
 from onnx_export.training.features import PictureFeatures, join_features  # noqa: E402
 from onnx_export.training.stages import StageTwo  # noqa: E402

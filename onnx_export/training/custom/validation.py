@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from onnx_export.models import CirModel
-from onnx_export.training.drawn.pretrain import encode_texts
+from onnx_export.training.texts import encode_texts
 from onnx_export.training.triplets import Triplet, TripletSet
 
 BATCH = 32

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from onnx_export.training.drawn.attributes import NOT_OF_THIS_KIND
-from onnx_export.training.drawn.pretrain import special_id
+from onnx_export.training.attributes import NOT_OF_THIS_KIND
+from onnx_export.training.texts import special_id
 from qdrant_cir.drawn.dataset import is_held_out
 from qdrant_cir.drawn.draw import Box, draw_scene
 from qdrant_cir.drawn.edit import Edit, edit_between

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from onnx_export.models import CirModel
 from onnx_export.training.drawn.families import VARIANTS, Families
-from onnx_export.training.drawn.pretrain import normalised_pixels, special_id
+from onnx_export.training.drawn.pretrain import normalised_pixels
 from onnx_export.training.features import compute_features
 from onnx_export.training.processes import processes
+from onnx_export.training.texts import special_id
 from qdrant_cir.drawn.wording import attribute_words, part_words
 
 WINDOW = 2

@@ -11,8 +11,6 @@ import copy
 import json
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
@@ -24,16 +22,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from onnx_export.errors import TrainingError
+from onnx_export.export import BLIP_MEAN, BLIP_STD
 from onnx_export.model_folder import ModelFolder, save_model_folder
 from onnx_export.models import CirModel, ModelSizes
-from onnx_export.training.drawn.attributes import NOT_OF_THIS_KIND
+from onnx_export.training.attributes import NOT_OF_THIS_KIND
 from onnx_export.training.drawn.families import KINDS, PARTS, VARIANTS, Families, open_families
 from onnx_export.training.drawn.family_batches import Asked, FamilyQueries, Gallery, family_rows, open_gallery, resident
 from onnx_export.training.drawn.part_reading import AttributeReader, QuestionReader, box_shares
-from onnx_export.training.drawn.pretrain import PIXEL_MEAN, PIXEL_STD, positives_loss
 from onnx_export.training.drawn.rounds import Unseen, fit_similarity
 from onnx_export.training.loop import train
+from onnx_export.training.losses import positives_loss
 from onnx_export.training.processes import describe_machine, processes
+from onnx_export.training.seeds import seeded
 from onnx_export.training.updates import Schedule
 from qdrant_cir.types import JsonObject, JsonValue
 
@@ -126,7 +126,7 @@ class Seeing:
         across, down = ((places + moved[:, side, None]).clamp(0, self.size - 1) for side in (0, 1))
         where = (rows[:, None, None], down[:, :, None], across[:, None, :])
         pixels = self.pictures[tuple(each.to(self.pictures.device) for each in where)].to(self.device)
-        mean, std = (torch.tensor(values, device=self.device) for values in (PIXEL_MEAN, PIXEL_STD))
+        mean, std = (torch.tensor(values, device=self.device) for values in (BLIP_MEAN, BLIP_STD))
         return ((pixels / 255 - mean) / std).permute(0, 3, 1, 2).contiguous()
 
     def _seen(self, rows: Tensor) -> Tensor:
@@ -259,14 +259,6 @@ def open_round_families(folder: Path, round_: FamilyRound, sizes: ModelSizes, to
             workers=len(os.sched_getaffinity(0)),
             tokenizer=tokenizer,
         )
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Draw from this seed for a while; the global random state of torch is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
 
 
 def train_family_round(folder: Path, model: CirModel, tokenizer: Tokenizer, round_: FamilyRound) -> JsonObject:

@@ -23,7 +23,10 @@ from torch.nn import functional
 from onnx_export.models import CirModel
 from onnx_export.models.text_encoder import TextEncoder, TextLayer, additive_mask
 from onnx_export.training.drawn.pool import PICTURES_PER_GROUP, TARGET_ROWS, Box, PictureFacts, Pool
-from onnx_export.training.drawn.pretrain import box_weights, encode_texts, positives_loss, similarities, special_id
+from onnx_export.training.drawn.pretrain import box_weights
+from onnx_export.training.losses import positives_loss, similarities
+from onnx_export.training.seeds import seeded
+from onnx_export.training.texts import encode_texts, special_id
 from onnx_export.training.triplets import TripletSet
 from qdrant_cir.drawn.wording import attribute_words
 
@@ -56,8 +59,7 @@ class Grounding:
     ) -> None:
         self.model, self.pool, self.data, self.tokenizer = model, pool, data, tokenizer
         self.seed, self.groups_per_step, self.device = seed, groups_per_step, model.device
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             self.heads = GroundingHeads(model).to(self.device)
         self.modules = nn.ModuleDict({"composer": model.composer, "heads": self.heads})
         self.grid = model.sizes.image_size // model.sizes.patch_size

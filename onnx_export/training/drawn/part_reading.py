@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from onnx_export.models import ModelSizes
-from onnx_export.training.drawn.attributes import NOT_OF_THIS_KIND
+from onnx_export.training.attributes import NOT_OF_THIS_KIND
 from onnx_export.training.drawn.families import KINDS, PARTS
 
 

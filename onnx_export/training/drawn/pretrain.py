@@ -18,14 +18,15 @@ from typing import cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from onnx_export.errors import TrainingError
+from onnx_export.export import BLIP_MEAN, BLIP_STD
 from onnx_export.models import CirModel
-from onnx_export.training.drawn.attributes import AttributeVocabulary, head_name, read_attributes
+from onnx_export.training.attributes import AttributeVocabulary, head_name, read_attributes
 from onnx_export.training.drawn.pool import PICTURES_PER_GROUP, TARGET_ROWS, Box, PictureFacts, Pool
+from onnx_export.training.losses import positives_loss, similarities
+from onnx_export.training.seeds import seeded
 
 WHOLE_WEIGHT, SCENE_WEIGHT = 2.0, 0.1
 """Chosen so that the three gradients are of one size; contrast at half weight is four times the others."""
@@ -75,8 +76,7 @@ class Pretraining:
         self.seed, self.groups_per_step = seed, groups_per_step
         self.pictures_per_group, self.shift = pictures_per_group, shift
         self.attributes = AttributeVocabulary([p.attributes for group in pool.groups for p in group.pictures])
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             self.heads = ImageHeads(model, self.attributes).to(self.device)
         self.modules = nn.ModuleDict({"image_encoder": model.image_encoder, "heads": self.heads})
         self.grid = model.sizes.image_size // model.sizes.patch_size
@@ -155,40 +155,11 @@ def shifted(
     return moved, moved_facts
 
 
-PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
-PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
-
-
 def normalised_pixels(pictures: np.ndarray, device: torch.device | None = None) -> Tensor:
     """Turn uint8 [B, S, S, 3] into float32 [B, 3, S, S] on a device, normalised as BLIP does."""
     pixels = torch.from_numpy(np.array(pictures)).to(device or "cpu").permute(0, 3, 1, 2).float() / 255
-    mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (PIXEL_MEAN, PIXEL_STD))
+    mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (BLIP_MEAN, BLIP_STD))
     return (pixels - mean) / std
-
-
-def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], *, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Tokenise to ids and mask, int64 [B, L] on a device, padded to the longest; the first token becomes [ENC]."""
-    encodings = tokenizer.encode_batch(list(texts))
-    length = max(len(e.ids) for e in encodings)
-    ids = torch.zeros(len(encodings), length, dtype=torch.int64)
-    mask = torch.zeros_like(ids)
-    for row, encoding in enumerate(encodings):
-        ids[row, : len(encoding.ids)] = torch.tensor(encoding.ids)
-        mask[row, : len(encoding.ids)] = 1
-    ids[:, 0] = special_id(tokenizer, "[ENC]")
-    return ids.to(device), mask.to(device)
-
-
-def special_id(tokenizer: Tokenizer, token: str) -> int:
-    """Give the id of a special token.
-
-    Raises:
-        TrainingError: the tokenizer does not have it.
-    """
-    number = tokenizer.token_to_id(token)
-    if number is None:
-        raise TrainingError(f"The tokenizer has no {token} token, which training needs.")
-    return int(number)
 
 
 def same_scene(facts: Sequence[PictureFacts]) -> np.ndarray:
@@ -197,19 +168,6 @@ def same_scene(facts: Sequence[PictureFacts]) -> np.ndarray:
     numbers = {key: n for n, key in enumerate(dict.fromkeys(keys))}
     codes = np.array([numbers[key] for key in keys])
     return cast(np.ndarray, codes[:, None] == codes[None, :])
-
-
-def similarities(left: Tensor, right: Tensor, scale: Tensor) -> Tensor:
-    """Scaled dot products float32 [A, B] of [A, D] and [B, D], in full precision whatever surrounds them."""
-    with torch.autocast(left.device.type, enabled=False):
-        return scale.float() * left.float() @ right.float().T
-
-
-def positives_loss(logits: Tensor, positives: Tensor) -> Tensor:
-    """Softmax cross-entropy [B, T] against any of several positives; rows without one are left out."""
-    has = positives.any(1)
-    log_probabilities = logits.log_softmax(1)[has].masked_fill(~positives[has], -1e4)
-    return -log_probabilities.logsumexp(1).mean()
 
 
 def box_weights(box: Box, grid: int) -> np.ndarray:

@@ -20,12 +20,19 @@ from onnx_export.training.drawn.family_round import FamilyRound, train_family_ro
 from onnx_export.training.drawn.grounding import Grounding
 from onnx_export.training.drawn.pool import PICTURES_PER_GROUP, Pool, open_pool
 from onnx_export.training.drawn.pretrain import Pretraining
-from onnx_export.training.drawn.rounds import Round, Unseen, drawn_triplets, fit_similarity, pool_features
+from onnx_export.training.drawn.rounds import (
+    Round,
+    Unseen,
+    drawn_triplets,
+    fit_similarity,
+    pool_features,
+    pool_triplets,
+)
 from onnx_export.training.drawn.tokenizer import build_tokenizer
 from onnx_export.training.loop import train
 from onnx_export.training.processes import describe_machine, processes
 from onnx_export.training.stages import StageOne, StageTwo, start_reranker_from_text_encoder
-from onnx_export.training.triplets import TripletSet, join_triplets, pool_triplets
+from onnx_export.training.triplets import TripletSet, join_triplets
 from onnx_export.training.updates import BatchLosses, Schedule
 from qdrant_cir.types import JsonObject
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from onnx_export.models import CirModel
-from onnx_export.training.drawn.pool import Pool, open_pool
+from onnx_export.training.drawn.pool import PICTURES_PER_GROUP, TARGET_ROWS, Group, Pool, open_pool
 from onnx_export.training.drawn.pretrain import normalised_pixels
 from onnx_export.training.features import PictureFeatures, compute_features
 from onnx_export.training.processes import processes
 from onnx_export.training.similarity import fit_similarity_weight, paired_scores
-from onnx_export.training.triplets import TripletSet, pool_triplets
+from onnx_export.training.triplets import Triplet, TripletSet, number_scenes
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +65,26 @@ def drawn_triplets(model: CirModel, folder: Path, *, groups: int, seed: int) -> 
         workers = len(os.sched_getaffinity(0))
         pool = open_pool(folder, groups=groups, size=model.sizes.image_size, seed=seed, workers=workers)
     return pool_triplets(pool.groups, pool_features(model, pool, folder))
+
+
+def pool_triplets(groups: Sequence[Group], features: PictureFeatures) -> TripletSet:
+    """The triplets of the groups of a drawn pool, or of several; ``features`` are of all their pictures, in order."""
+    attributes = [picture.attributes for group in groups for picture in group.pictures]
+    scenes = number_scenes(attributes)
+    triplets = []
+    for number, group in enumerate(groups):
+        rows = np.arange(number * PICTURES_PER_GROUP, (number + 1) * PICTURES_PER_GROUP)
+        is_target = scenes[rows] == scenes[rows[TARGET_ROWS[0]]]
+        triplets.append(
+            Triplet(
+                reference=int(rows[0]),
+                targets=tuple(rows[is_target].tolist()),
+                near=tuple(rows[~is_target].tolist()),
+                texts=tuple(group.texts),
+                descriptions=tuple(group.pictures[TARGET_ROWS[0]].captions),
+            )
+        )
+    return TripletSet(triplets, features, scenes, attributes)
 
 
 def pool_features(model: CirModel, pool: Pool, folder: Path) -> PictureFeatures:

@@ -1,4 +1,4 @@
-"""Attributes of drawn pictures as numbers, and reading them off an embedding."""
+"""Attributes of pictures as numbers, and reading them off an embedding."""
 
 from __future__ import annotations
 
