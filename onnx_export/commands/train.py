@@ -1,4 +1,4 @@
-"""``python -m onnx_export train own``: fine-tune a model on one's own triplets."""
+"""``python -m onnx_export train``: the bundled model on drawn products, or any model on the user's own triplets."""
 
 from __future__ import annotations
 
@@ -7,10 +7,55 @@ from typing import Annotated, Literal
 
 import typer
 
+train = typer.Typer(no_args_is_help=True, help="Train the small model on drawn products, or any on one's own.")
+
+Run = Annotated[Path, typer.Option("--run", help="Run folder: pool, checkpoints, logs, model.")]
+RecipeOption = Annotated[Path | None, typer.Option(help="Recipe as JSON; the bundled model's without one.")]
 Steps = Annotated[int | None, typer.Option(min=0, help="Optimiser steps; the recipe's without it.")]
 Rate = Annotated[float | None, typer.Option(min=0, help="Peak learning rate; the recipe's without it.")]
 
 
+@train.command("pretrain")
+def train_pretrain(run: Run, recipe: RecipeOption = None) -> None:
+    """Draw the pool, then train the image encoder and a grounded text encoder."""
+    _train(run, recipe, "pretrain")
+
+
+@train.command("stage-one")
+def train_stage_one(run: Run, recipe: RecipeOption = None) -> None:
+    """The same, then the composer."""
+    _train(run, recipe, "stage-one")
+
+
+@train.command("stage-two")
+def train_stage_two(run: Run, recipe: RecipeOption = None) -> None:
+    """The same, then the re-ranker."""
+    _train(run, recipe, "stage-two")
+
+
+@train.command("round")
+def train_round(
+    run: Run,
+    recipe: RecipeOption = None,
+    start: Annotated[
+        Path | None, typer.Option(help="Model folder or bundle to train the round alone from, not all before it.")
+    ] = None,
+) -> None:
+    """The same, then a round of families: from nothing to the bundled model in one command. It wants a GPU."""
+    if start is None:
+        _train(run, recipe, "round")
+        return
+    from onnx_export.bundle.weights import load_start
+    from onnx_export.training.drawn.family_round import train_round_from
+    from onnx_export.training.drawn.recipe import family_round, read_recipe
+    from onnx_export.training.processes import processes
+
+    out = train_round_from(run, load_start(start), family_round(read_recipe(recipe)))
+    if processes().is_main_process:
+        typer.echo(f"wrote {out}")
+
+
+@train.command("own")
 def train_own(
     *,
     data: Annotated[Literal["fashioniq", "cirr", "own"], typer.Option(help="Layout of the triplets.")],
@@ -53,3 +98,12 @@ def train_own(
     out = OwnRun(run, settings, start=start, data=triplets).train(stages)
     if processes().is_main_process:
         typer.echo(f"wrote {out}; next: python -m onnx_export export {out} --out BUNDLE")
+
+
+def _train(run: Path, recipe: Path | None, last: Literal["pretrain", "stage-one", "stage-two", "round"]) -> None:
+    from onnx_export.training.drawn.recipe import Run, read_recipe
+    from onnx_export.training.processes import processes
+
+    Run(run, read_recipe(recipe)).train(last)
+    if processes().is_main_process:
+        typer.echo(f"wrote {run / 'model'}")
