@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,8 +12,7 @@ from qdrant_cir.cli.options import JsonOption
 from qdrant_cir.errors import InputError
 
 if TYPE_CHECKING:
-    from qdrant_cir.drawn.near_misses import NearMissKind
-    from qdrant_cir.types import JsonObject
+    from qdrant_cir.drawn.near_misses import NearMissSummary
 
 __all__ = ["catalog_app"]
 
@@ -46,14 +43,14 @@ def build_catalog(
     """
     from qdrant_cir.drawn.dataset import sample_catalog
     from qdrant_cir.drawn.files import write_catalog
-    from qdrant_cir.drawn.near_misses import count_near_misses
+    from qdrant_cir.drawn.near_misses import summarise_near_misses
 
     if seed < 0 or size < 1:
         raise InputError(f"seed is {seed} and size is {size}; seed must be at least 0 and size at least 1.")
     drawn = sample_catalog(seed, products=products, queries=queries)
     with printing.show_counts(f"drawing {products} products") as show_count:
         write_catalog(drawn, out, size=size, progress=show_count)
-    counts = count_near_misses(drawn)
+    near = summarise_near_misses(drawn.count_near_misses())
     if as_json:
         printing.print_json(
             {
@@ -61,31 +58,18 @@ def build_catalog(
                 "products": len(drawn.items),
                 "queries": len(drawn.queries),
                 "seed": seed,
-                "near_misses_per_query": _near_misses_json(counts),
+                "near_misses_per_query": {
+                    "least": near.least,
+                    "mean": round(near.mean, 2),
+                    "mean_by_kind": {kind: round(mean, 2) for kind, mean in near.mean_by_kind.items()},
+                },
             }
         )
         return
     typer.echo(f"{out} holds {len(drawn.items)} products (gallery.csv) and {len(drawn.queries)} queries.")
-    typer.echo(_near_misses_text(counts))
+    typer.echo(_near_misses_text(near))
 
 
-def _near_misses_json(counts: Sequence[Counter[NearMissKind]]) -> JsonObject:
-    """Give the least and the mean number of near-misses per query, and the mean by kind."""
-    from qdrant_cir.drawn.near_misses import NEAR_MISS_KINDS
-
-    totals = [count.total() for count in counts]
-    by_kind: JsonObject = {
-        kind: round(sum(count[kind] for count in counts) / len(counts), 2) for kind in NEAR_MISS_KINDS
-    }
-    return {"least": min(totals), "mean": round(sum(totals) / len(totals), 2), "mean_by_kind": by_kind}
-
-
-def _near_misses_text(counts: Sequence[Counter[NearMissKind]]) -> str:
-    from qdrant_cir.drawn.near_misses import NEAR_MISS_KINDS
-
-    totals = [count.total() for count in counts]
-    means = [f"{kind} {sum(count[kind] for count in counts) / len(counts):.1f}" for kind in NEAR_MISS_KINDS]
-    return (
-        f"Near-misses in the gallery: at least {min(totals)} per query, on average "
-        f"{sum(totals) / len(totals):.1f} ({'; '.join(means)})."
-    )
+def _near_misses_text(near: NearMissSummary) -> str:
+    means = "; ".join(f"{kind} {mean:.1f}" for kind, mean in near.mean_by_kind.items())
+    return f"Near-misses in the gallery: at least {near.least} per query, on average {near.mean:.1f} ({means})."

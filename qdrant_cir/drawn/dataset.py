@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from qdrant_cir.drawn.draw import DrawnScene, draw_scene
 from qdrant_cir.drawn.edit import Edit, Split, hard_negatives, sample_edit
 from qdrant_cir.drawn.held_out import is_held_out
 from qdrant_cir.drawn.language import describe_edit
+from qdrant_cir.drawn.near_misses import NearMissKind, count_near_misses
 from qdrant_cir.drawn.query_groups import DraftedQuery, draft_group
 from qdrant_cir.drawn.scene import Scene, sample_scene
 from qdrant_cir.errors import InputError
@@ -90,6 +92,12 @@ class Catalog:
     split: Split
     items: tuple[CatalogItem, ...]
     queries: tuple[CatalogQuery, ...]
+
+    def count_near_misses(self) -> list[Counter[NearMissKind]]:
+        """Count the products that nearly answer each query, by kind, in the order of the queries."""
+        place_of = {item.image_id: place for place, item in enumerate(self.items)}
+        places = [(place_of[query.reference_id], place_of[query.drawn_target_id]) for query in self.queries]
+        return count_near_misses([item.scene for item in self.items], places)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_cir.drawn.scene import Part, Scene, distance
 
-if TYPE_CHECKING:
-    from qdrant_cir.drawn.dataset import Catalog
-
-__all__ = ["NEAR_MISS_KINDS", "NearMissKind", "count_near_misses", "near_miss_kind"]
+__all__ = [
+    "NEAR_MISS_KINDS",
+    "NearMissKind",
+    "NearMissSummary",
+    "count_near_misses",
+    "near_miss_kind",
+    "summarise_near_misses",
+]
 
 NearMissKind: TypeAlias = Literal[
     "reference", "edit right, rest wrong", "binding swapped", "one attribute off", "another edit"
@@ -53,23 +58,47 @@ def near_miss_kind(scene: Scene, *, reference: Scene, target: Scene) -> NearMiss
     return "another edit" if distance(scene, reference) <= _MOST_WRONG else None
 
 
-def count_near_misses(catalog: Catalog) -> list[Counter[NearMissKind]]:
-    """Count the products that nearly answer each query, by kind, in the order of the queries."""
-    scenes = [item.scene for item in catalog.items]
-    place_of = {item.image_id: place for place, item in enumerate(catalog.items)}
+@dataclass(frozen=True, slots=True)
+class NearMissSummary:
+    """Near misses per query.
+
+    Attributes:
+        least: of any query.
+        mean: over all queries.
+        mean_by_kind: the same, of each kind.
+    """
+
+    least: int
+    mean: float
+    mean_by_kind: dict[NearMissKind, float]
+
+
+def count_near_misses(scenes: Sequence[Scene], queries: Iterable[tuple[int, int]]) -> list[Counter[NearMissKind]]:
+    """Count the products that nearly answer each query, by kind, in the order of the queries.
+
+    Args:
+        scenes: the products.
+        queries: places of each query's reference and target among them.
+    """
     parts = _part_numbers(scenes)
     counts = []
-    for query in catalog.queries:
-        reference, target = place_of[query.reference_id], place_of[query.drawn_target_id]
+    for reference, target in queries:
         # what differs in at most two attributes differs in at most two parts
         near = (parts != parts[target]).sum(axis=1) <= _MOST_WRONG
         near |= (parts != parts[reference]).sum(axis=1) <= _MOST_WRONG
         kinds = [
             near_miss_kind(scenes[place], reference=scenes[reference], target=scenes[target])
-            for place in np.flatnonzero(near)
+            for place in np.flatnonzero(near).tolist()
         ]
         counts.append(Counter(kind for kind in kinds if kind is not None))
     return counts
+
+
+def summarise_near_misses(counts: Sequence[Counter[NearMissKind]]) -> NearMissSummary:
+    """Summarise the counts of at least one query."""
+    totals = [count.total() for count in counts]
+    by_kind = {kind: sum(count[kind] for count in counts) / len(counts) for kind in NEAR_MISS_KINDS}
+    return NearMissSummary(min(totals), sum(totals) / len(totals), by_kind)
 
 
 def _part_numbers(scenes: Sequence[Scene]) -> NDArray[np.int64]:

@@ -23,7 +23,7 @@ from qdrant_cir.drawn.dataset import (
 )
 from qdrant_cir.drawn.edit import sample_edit
 from qdrant_cir.drawn.files import GALLERY_COLUMNS, write_catalog
-from qdrant_cir.drawn.near_misses import NEAR_MISS_KINDS, NearMissKind, count_near_misses, near_miss_kind
+from qdrant_cir.drawn.near_misses import NEAR_MISS_KINDS, NearMissKind, near_miss_kind
 from qdrant_cir.drawn.scene import Scene, attributes, distance, sample_scene
 from qdrant_cir.errors import InputError
 
@@ -52,7 +52,7 @@ def test_targets_are_all_items_that_equal_one_another_in_every_attribute(catalog
 @pytest.mark.parametrize(("products", "queries"), [(400, 24), (60, 3), (1000, 200), (250, 41)])
 def test_every_query_has_ten_near_misses_in_the_gallery_and_its_reference_is_one(products: int, queries: int) -> None:
     drawn = sample_catalog(5, products=products, queries=queries)
-    counts = count_near_misses(drawn)
+    counts = drawn.count_near_misses()
     assert min(count.total() for count in counts) >= 10
     for query, count in zip(drawn.queries, counts, strict=True):
         assert count["reference"] >= 1
@@ -95,13 +95,13 @@ def test_near_misses_are_what_their_kinds_say(catalog: Catalog) -> None:
                 assert distance(scene, target) == 1
         for kind in counted:
             seen[kind] += counted[kind]
-        assert counted == count_near_misses(catalog)[catalog.queries.index(query)]
+        assert counted == catalog.count_near_misses()[catalog.queries.index(query)]
     assert all(seen.values())
 
 
 def test_a_binding_is_swapped_in_the_gallery_wherever_the_product_has_a_part_that_takes_it(catalog: Catalog) -> None:
     scenes = {item.image_id: item.scene for item in catalog.items}
-    for query, count in zip(catalog.queries, count_near_misses(catalog), strict=True):
+    for query, count in zip(catalog.queries, catalog.count_near_misses(), strict=True):
         if count["binding swapped"] or query.kind in ("two", "swap"):
             continue
         reference, target = scenes[query.reference_id], scenes[query.drawn_target_id]
