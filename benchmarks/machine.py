@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from qdrant_cir.model.cores import available_threads
+
 Result = TypeVar("Result")
 
 VECTOR_INSTRUCTIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8")
@@ -40,7 +42,7 @@ def describe_machine(threads: int, *, packages: Sequence[str] = ("onnxruntime", 
     for package in packages:
         with suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
-    return Machine(processor_name(), len(os.sched_getaffinity(0)), threads, versions)
+    return Machine(processor_name(), available_threads(), threads, versions)
 
 
 def processor_name() -> str:

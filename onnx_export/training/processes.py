@@ -5,7 +5,6 @@ All of them take steps. The first, the main process, alone draws and encodes pic
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Callable
 from datetime import timedelta
@@ -20,6 +19,8 @@ from accelerate.utils import (
     parse_flag_from_env,
 )
 from torch import nn
+
+from qdrant_cir.model.cores import available_threads
 
 LONGEST_WAIT = timedelta(days=1)
 """The others wait while the main process draws or encodes pictures, which takes hours for large sets."""
@@ -70,6 +71,6 @@ def describe_machine() -> str:
     state = processes()
     device = torch.cuda.get_device_name(state.device) if state.device.type == "cuda" else state.device.type
     return (
-        f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, torch {torch.__version__}, "
+        f"{platform.machine()}, {available_threads()} cores, torch {torch.__version__}, "
         f"{state.num_processes} x {device}"
     )

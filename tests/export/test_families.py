@@ -1,5 +1,6 @@
 """The round of families: any two variants of a product are a query with an exact answer."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -255,6 +256,14 @@ def test_an_interrupted_round_goes_on_to_the_same_weights(tmp_path: Path, monkey
             train_round_from(tmp_path / "stopped", start(), TINY_ROUND)
     again = train_round_from(tmp_path / "stopped", start(), TINY_ROUND)
     assert (again / "model.safetensors").read_bytes() == whole
+
+
+def test_training_needs_no_system_call_that_only_linux_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(similarity, "CANDIDATES", 4)
+    assert len(Run(tmp_path / "run", Recipe(groups=2)).pool().groups) == 2
+    found = load_model_folder(train_round_from(tmp_path / "round", start(), TINY_ROUND))
+    assert " cores, torch " in found.provenance["further_rounds"][0]["machine"]
 
 
 def test_a_round_that_cannot_fill_a_step_is_refused() -> None:

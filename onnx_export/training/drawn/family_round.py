@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import json
 import logging
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
@@ -35,6 +34,7 @@ from onnx_export.training.losses import positives_loss
 from onnx_export.training.processes import describe_machine, processes
 from onnx_export.training.seeds import seeded
 from onnx_export.training.updates import Schedule
+from qdrant_cir.model.cores import available_threads
 from qdrant_cir.types import JsonObject, JsonValue
 
 logger = logging.getLogger(__name__)
@@ -256,7 +256,7 @@ def open_round_families(folder: Path, round_: FamilyRound, sizes: ModelSizes, to
             families=round_.families,
             size=sizes.image_size,
             seed=round_.seed,
-            workers=len(os.sched_getaffinity(0)),
+            workers=available_threads(),
             tokenizer=tokenizer,
         )
 

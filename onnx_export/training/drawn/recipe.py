@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -34,6 +33,7 @@ from onnx_export.training.processes import describe_machine, processes
 from onnx_export.training.stages import StageOne, StageTwo, start_reranker_from_text_encoder
 from onnx_export.training.triplets import TripletSet, join_triplets
 from onnx_export.training.updates import BatchLosses, Schedule
+from qdrant_cir.model.cores import available_threads
 from qdrant_cir.types import JsonObject
 
 logger = logging.getLogger(__name__)
@@ -197,7 +197,7 @@ class Run:
                 groups=recipe.groups,
                 size=CATALOG_SMALL.image_size,
                 seed=recipe.seed,
-                workers=len(os.sched_getaffinity(0)),
+                workers=available_threads(),
             )
 
     def fresh_model(self) -> CirModel:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from onnx_export.training.features import PictureFeatures, compute_features
 from onnx_export.training.processes import processes
 from onnx_export.training.similarity import fit_similarity_weight, paired_scores
 from onnx_export.training.triplets import Triplet, TripletSet, number_scenes
+from qdrant_cir.model.cores import available_threads
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +62,7 @@ class Unseen:
 def drawn_triplets(model: CirModel, folder: Path, *, groups: int, seed: int) -> TripletSet:
     """Open, or draw and encode by the model, groups in a folder of their own."""
     with processes().main_process_first():
-        workers = len(os.sched_getaffinity(0))
-        pool = open_pool(folder, groups=groups, size=model.sizes.image_size, seed=seed, workers=workers)
+        pool = open_pool(folder, groups=groups, size=model.sizes.image_size, seed=seed, workers=available_threads())
     return pool_triplets(pool.groups, pool_features(model, pool, folder))
 
 
