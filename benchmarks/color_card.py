@@ -11,8 +11,8 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from qdrant_cir.drawn.dataset import Catalog
-from qdrant_cir.drawn.files import write_catalog
+from qdrant_cir.drawn.dataset import DrawnCatalog
+from qdrant_cir.drawn.files import write_drawn
 from qdrant_cir.drawn.wording import COLOR_WORDS
 
 TRAINING_FILE, TEST_FILE = "training.jsonl", "both_wordings.jsonl"
@@ -38,9 +38,9 @@ def say_by_card(text: str) -> str:
     return _WORDS.sub(lambda found: ("a " if found[1] else "") + _CARD_WORDS[found[2]], text)
 
 
-def write_training(catalog: Catalog, folder: Path) -> Path:
+def write_training(catalog: DrawnCatalog, folder: Path) -> Path:
     """Write pictures and the shop's triplets, each in two texts by the card; gives the triplets' file."""
-    write_catalog(catalog, folder)
+    write_drawn(catalog, folder)
     lines = [
         {"reference": query.reference_id, "modification_text": say_by_card(text), "targets": list(query.target_ids)}
         for query in catalog.queries
@@ -49,9 +49,9 @@ def write_training(catalog: Catalog, folder: Path) -> Path:
     return _write(folder / TRAINING_FILE, lines)
 
 
-def write_test(catalog: Catalog, folder: Path) -> Path:
+def write_test(catalog: DrawnCatalog, folder: Path) -> Path:
     """Write pictures and every query in both wordings, which are its labels; gives the queries' file."""
-    write_catalog(catalog, folder)
+    write_drawn(catalog, folder)
     lines = [
         {
             "query_id": f"{query.query_id} {wording}",

@@ -26,11 +26,11 @@ import torch
 
 from benchmarks.exporters import EXPORTERS, Arrays, Subject, build_subject, draw_inputs
 from benchmarks.machine import LoadMeter, alternate, describe_machine, median_ratio, write_json
-from onnx_export.models import BLIP_BASE, CATALOG_SMALL
+from onnx_export.models import BLIP_BASE, DRAWN_SMALL
 from qdrant_cir.model.bundle import REQUIRED_GRAPHS, GraphName
 from qdrant_cir.model.sessions import Session, open_session
 
-SIZES = {"full": BLIP_BASE, "small": CATALOG_SMALL}
+SIZES = {"full": BLIP_BASE, "small": DRAWN_SMALL}
 CHECKED_COUNTS = {"full": (1, 2, 4), "small": (1, 2, 50)}
 CHECKED_LENGTHS = (1, 2, 33)
 TIMED_COUNTS: Mapping[str, Mapping[GraphName, tuple[int, ...]]] = {

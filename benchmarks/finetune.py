@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from benchmarks.color_card import CARD, ORDINARY, TEST_FILE, TRAINING_FILE, write_test, write_training
 from benchmarks.machine import describe_machine
-from qdrant_cir.drawn.dataset import sample_catalog
+from qdrant_cir.drawn.dataset import sample_drawn
 from qdrant_cir.evaluation.report.bootstrap import Interval, bootstrap_means, interval_of
 from qdrant_cir.model.cores import available_threads
 
@@ -117,9 +117,9 @@ def _own_command(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> 
 def _draw(asked: argparse.Namespace) -> Step:
     """Draw both catalogues and write their texts; pictures that are there are kept."""
     began = time.perf_counter()
-    training = sample_catalog(asked.seed, products=asked.products, queries=asked.queries, split="train")
+    training = sample_drawn(asked.seed, products=asked.products, queries=asked.queries, split="train")
     write_training(training, asked.out / "train")
-    test = sample_catalog(asked.seed + 1, products=asked.test_products, queries=asked.test_queries, split="test")
+    test = sample_drawn(asked.seed + 1, products=asked.test_products, queries=asked.test_queries, split="test")
     write_test(test, asked.out / "test")
     return Step("(both catalogues drawn)", time.perf_counter() - began)
 

@@ -23,7 +23,7 @@ from onnx_export.bundle.weights import load_start
 from onnx_export.model_folder import ModelFolder
 from onnx_export.models import build_model
 from onnx_export.training.drawn.recipe import BUNDLED
-from onnx_export.training.drawn.rounds import UNSEEN_SEED, drawn_triplets
+from onnx_export.training.drawn.rounds import HELD_OUT_SEED, drawn_triplets
 from onnx_export.training.loop import train
 from onnx_export.training.similarity import paired_scores
 from onnx_export.training.stages import StageTwo, start_reranker_from_text_encoder
@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     folder = load_start(asked.bundle)
     learnt = drawn_triplets(folder.model, asked.out / "pool", groups=asked.groups, seed=BUNDLED.seed)
-    seed = BUNDLED.seed + UNSEEN_SEED
+    seed = BUNDLED.seed + HELD_OUT_SEED
     unseen = drawn_triplets(folder.model, asked.out / "unseen", groups=asked.unseen_groups, seed=seed)
     count = BUNDLED.stage_two_near + BUNDLED.stage_two_mined + BUNDLED.stage_two_others
     ways = {

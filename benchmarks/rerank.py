@@ -44,7 +44,7 @@ from benchmarks.rerank_work import plain_macs, served_macs
 from onnx_export.bundle.integer_arithmetic import with_integer_products
 from onnx_export.export import export_graph, runtime_sizes
 from onnx_export.graphs import RerankerGraph, graph_modules
-from onnx_export.models import BLIP_BASE, CATALOG_SMALL, CirModel, ModelSizes, build_model
+from onnx_export.models import BLIP_BASE, DRAWN_SMALL, CirModel, ModelSizes, build_model
 from qdrant_cir.model.bundle import CompressionSizes, TokenCodec
 from qdrant_cir.model.reranker import DEFAULT_CHUNK, Reranker
 from qdrant_cir.model.sessions import open_session
@@ -53,7 +53,7 @@ from qdrant_cir.tokens.codec import quantize
 from qdrant_cir.tokens.compression import TokenProjection
 from qdrant_cir.types import ComposedQuery, Float32, StoredTokens
 
-SIZES = {"full": BLIP_BASE, "small": CATALOG_SMALL}
+SIZES = {"full": BLIP_BASE, "small": DRAWN_SMALL}
 QUICK_CANDIDATES = {"full": [10], "small": [50, 100]}
 CODECS: tuple[TokenCodec, ...] = ("float32", "int8")
 INTEGER = "int8 products"

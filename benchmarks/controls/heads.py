@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from onnx_export.models import CATALOG_SMALL, ModelSizes
+from onnx_export.models import DRAWN_SMALL, ModelSizes
 from onnx_export.models.text_encoder import TextEncoder
 
 VECTOR_SIZE, READERS, TOKEN_SIZE = 1024, 8, 64
@@ -87,7 +87,7 @@ KINDS: Mapping[str, type[SingleVector] | type[LateInteraction]] = {
 }
 
 
-def build_control(kind: str, sizes: ModelSizes = CATALOG_SMALL, *, seed: int) -> nn.ModuleDict:
+def build_control(kind: str, sizes: ModelSizes = DRAWN_SMALL, *, seed: int) -> nn.ModuleDict:
     """Build ``text_encoder`` and ``head`` of a control with fresh weights; the global random state stays."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

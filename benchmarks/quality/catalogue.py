@@ -7,8 +7,8 @@ from pathlib import Path
 
 from benchmarks.quality.progress import Progress
 from benchmarks.quality.templates import uses_unseen_template
-from qdrant_cir.drawn.dataset import sample_catalog
-from qdrant_cir.drawn.files import write_catalog
+from qdrant_cir.drawn.dataset import sample_drawn
+from qdrant_cir.drawn.files import write_drawn
 
 PICTURE_SIZE = 128
 
@@ -57,12 +57,12 @@ def draw_held_out(folder: Path, *, products: int, queries: int, seed: int) -> He
     Raises:
         InputError: the folder holds another catalogue, or so few products cannot hold so many queries.
     """
-    catalog = sample_catalog(seed, products=products, queries=queries)
+    catalog = sample_drawn(seed, products=products, queries=queries)
     if not (folder / "queries.jsonl").exists():
         progress = Progress("drawing pictures", products)
-        write_catalog(catalog, folder, size=PICTURE_SIZE, progress=lambda done, _: progress.reaches(done))
+        write_drawn(catalog, folder, size=PICTURE_SIZE, progress=lambda done, _: progress.reaches(done))
     else:
-        write_catalog(catalog, folder, size=PICTURE_SIZE)
+        write_drawn(catalog, folder, size=PICTURE_SIZE)
     rows = {item.image_id: row for row, item in enumerate(catalog.items)}
     return HeldOut(
         pictures=tuple(folder / "images" / f"{item.image_id}.jpg" for item in catalog.items),

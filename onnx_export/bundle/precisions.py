@@ -13,7 +13,7 @@ import onnx
 
 from onnx_export.bundle.integer_arithmetic import with_integer_products
 from onnx_export.errors import ExportError
-from qdrant_cir.drawn.dataset import draw_item, sample_catalog
+from qdrant_cir.drawn.dataset import draw_item, sample_drawn
 from qdrant_cir.model.bundle import Bundle, GraphName, GraphVariant, ModelSizes, load_bundle, sha256_of, write_manifest
 from qdrant_cir.model.preprocess import preprocess
 from qdrant_cir.model.reranker import Reranker
@@ -119,7 +119,7 @@ def _compared(bundle: Bundle, graph: GraphName, made: Path, file: str) -> AddedP
 
 def _drawn_pixels(bundle: Bundle) -> Float32:
     """Draw some products as the encoder reads them: float32 [B, 3, S, S]."""
-    catalog = sample_catalog(0, products=4 * CHECKED_PICTURES, queries=1)
+    catalog = sample_drawn(0, products=4 * CHECKED_PICTURES, queries=1)
     pictures = [draw_item(catalog, number).image for number in range(CHECKED_PICTURES)]
     return np.stack([preprocess(picture, bundle.manifest.preprocessing) for picture in pictures])
 

@@ -56,7 +56,7 @@ def train_round(
 
 
 @train.command("own")
-def train_own(
+def train_custom(
     *,
     data: Annotated[Literal["fashioniq", "cirr", "own"], typer.Option(help="Layout of the triplets.")],
     root: Annotated[Path, typer.Option(help="The data set; for own, a folder of pictures or a manifest.")],
@@ -79,8 +79,8 @@ def train_own(
     """Fine-tune composer and re-ranker on triplets of one's own; the same command goes on where it was stopped."""
     from dataclasses import asdict
 
-    from onnx_export.training.custom.data import read_own_data
-    from onnx_export.training.custom.training import OwnRecipe, OwnRun, read_own_recipe
+    from onnx_export.training.custom.data import read_custom_data
+    from onnx_export.training.custom.training import CustomRecipe, CustomRun, read_custom_recipe
     from onnx_export.training.processes import processes
 
     given = {
@@ -93,9 +93,9 @@ def train_own(
         "held_out": held_out,
     }
     chosen = {name: value for name, value in given.items() if value is not None}
-    settings = OwnRecipe(**{**asdict(read_own_recipe(recipe)), **chosen})
-    triplets = read_own_data(data, root, queries=queries, split=split)
-    out = OwnRun(run, settings, start=start, data=triplets).train(stages)
+    settings = CustomRecipe(**{**asdict(read_custom_recipe(recipe)), **chosen})
+    triplets = read_custom_data(data, root, queries=queries, split=split)
+    out = CustomRun(run, settings, start=start, data=triplets).train(stages)
     if processes().is_main_process:
         typer.echo(f"wrote {out}; next: python -m onnx_export export {out} --out BUNDLE")
 

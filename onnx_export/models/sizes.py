@@ -69,7 +69,7 @@ BLIP_BASE = ModelSizes(
 )
 """The paper's model: ViT-B/16 at 384 px, BERT-base text layers, bert-base-uncased plus [DEC] and [ENC]."""
 
-CATALOG_SMALL = ModelSizes(
+DRAWN_SMALL = ModelSizes(
     image_size=128,
     patch_size=16,
     stem="convolutional",

@@ -41,15 +41,15 @@ def build_catalog(
     The folder is one for `evaluate catalog`, and in FashionIQ's layout, with a category per family of products, for
     `evaluate fashioniq`. Interrupted, the same command completes it.
     """
-    from qdrant_cir.drawn.dataset import sample_catalog
-    from qdrant_cir.drawn.files import write_catalog
+    from qdrant_cir.drawn.dataset import sample_drawn
+    from qdrant_cir.drawn.files import write_drawn
     from qdrant_cir.drawn.near_misses import summarise_near_misses
 
     if seed < 0 or size < 1:
         raise InputError(f"seed is {seed} and size is {size}; seed must be at least 0 and size at least 1.")
-    drawn = sample_catalog(seed, products=products, queries=queries)
+    drawn = sample_drawn(seed, products=products, queries=queries)
     with printing.show_counts(f"drawing {products} products") as show_count:
-        write_catalog(drawn, out, size=size, progress=show_count)
+        write_drawn(drawn, out, size=size, progress=show_count)
     near = summarise_near_misses(drawn.count_near_misses())
     if as_json:
         printing.print_json(

@@ -12,9 +12,9 @@ from PIL.Image import Image
 from qdrant_cir.cli import printing
 from qdrant_cir.cli.answering import save_picture
 from qdrant_cir.contact_sheet import SheetRow, draw_contact_sheet
-from qdrant_cir.drawn.dataset import Catalog, CatalogQuery, sample_catalog
+from qdrant_cir.drawn.dataset import DrawnCatalog, DrawnQuery, sample_drawn
 from qdrant_cir.drawn.demonstration import DemoAnswer, choose_answers, demo_answer, summarise_answers
-from qdrant_cir.drawn.files import write_catalog
+from qdrant_cir.drawn.files import write_drawn
 from qdrant_cir.indexer import Indexer
 from qdrant_cir.indexing.sources import read_manifest
 from qdrant_cir.model.bundle import Bundle
@@ -52,10 +52,10 @@ def run_demo(
         CirError: what the steps raise.
     """
     queries = max(1, products * 6 // 100)
-    catalog = sample_catalog(_SEED, products=products, queries=queries)
+    catalog = sample_drawn(_SEED, products=products, queries=queries)
     started = time.monotonic()
     with printing.show_counts(f"drawing {products} products") as show_count:
-        write_catalog(catalog, folder / "catalog", progress=show_count)
+        write_drawn(catalog, folder / "catalog", progress=show_count)
     drawn = time.monotonic()
     with EdgeStore(folder / "store") as store:
         gallery = Collection.create(store, COLLECTION, bundle)
@@ -87,7 +87,7 @@ def run_demo(
     }
 
 
-def _answers(retriever: Retriever, catalog: Catalog) -> list[DemoAnswer]:
+def _answers(retriever: Retriever, catalog: DrawnCatalog) -> list[DemoAnswer]:
     """Answer every query of the catalogue."""
     with printing.show_counts(f"answering {len(catalog.queries)} queries") as show_count:
         answers: list[DemoAnswer] = []
@@ -97,7 +97,7 @@ def _answers(retriever: Retriever, catalog: Catalog) -> list[DemoAnswer]:
     return answers
 
 
-def _answer(retriever: Retriever, query: CatalogQuery) -> DemoAnswer:
+def _answer(retriever: Retriever, query: DrawnQuery) -> DemoAnswer:
     result = retriever.search(
         Query(GalleryImage(query.reference_id), query.modification_text),
         limit=_RERANK_DEPTH,

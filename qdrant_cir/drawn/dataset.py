@@ -26,13 +26,13 @@ from qdrant_cir.errors import InputError
 
 __all__ = [
     "GALLERY_VERSION",
-    "Catalog",
-    "CatalogItem",
-    "CatalogQuery",
+    "DrawnCatalog",
+    "DrawnItem",
+    "DrawnQuery",
     "TrainingTriplet",
     "draw_item",
     "is_held_out",
-    "sample_catalog",
+    "sample_drawn",
     "sample_training_edit",
     "sample_training_scene",
 ]
@@ -52,15 +52,15 @@ _DIFFERENCE = re.compile(r"\b(more|fewer)\b")
 
 
 @dataclass(frozen=True, slots=True)
-class CatalogItem:
-    """One product of a gallery. Its place in ``Catalog.items`` decides its picture."""
+class DrawnItem:
+    """One product of a gallery. Its place in ``DrawnCatalog.items`` decides its picture."""
 
     image_id: str
     scene: Scene
 
 
 @dataclass(frozen=True, slots=True)
-class CatalogQuery:
+class DrawnQuery:
     """One query of a gallery.
 
     Attributes:
@@ -85,13 +85,13 @@ class CatalogQuery:
 
 
 @dataclass(frozen=True, slots=True)
-class Catalog:
+class DrawnCatalog:
     """A gallery and its queries; ``seed`` and ``split`` also decide the pictures."""
 
     seed: int
     split: Split
-    items: tuple[CatalogItem, ...]
-    queries: tuple[CatalogQuery, ...]
+    items: tuple[DrawnItem, ...]
+    queries: tuple[DrawnQuery, ...]
 
     def count_near_misses(self) -> list[Counter[NearMissKind]]:
         """Count the products that nearly answer each query, by kind, in the order of the queries."""
@@ -171,7 +171,7 @@ def _plan(products: int, queries: int) -> _Plan:
     )
 
 
-def sample_catalog(seed: int, *, products: int, queries: int, split: Split = "test") -> Catalog:
+def sample_drawn(seed: int, *, products: int, queries: int, split: Split = "test") -> DrawnCatalog:
     """Draw a gallery of exactly ``products`` items with ``queries`` queries.
 
     Every query has its reference, at least one target and at least ten hard negatives in the gallery. Twenty queries
@@ -207,16 +207,16 @@ def sample_catalog(seed: int, *, products: int, queries: int, split: Split = "te
 
 def _assemble(
     seed: int, split: Split, scenes: Sequence[Scene], drafts: Sequence[DraftedQuery], rng: np.random.Generator
-) -> Catalog:
+) -> DrawnCatalog:
     """Shuffle the gallery and look up the targets."""
     order = rng.permutation(len(scenes))
-    items = tuple(CatalogItem(f"p{place:06d}", scenes[int(old)]) for place, old in enumerate(order))
+    items = tuple(DrawnItem(f"p{place:06d}", scenes[int(old)]) for place, old in enumerate(order))
     place_of = {int(old): place for place, old in enumerate(order)}
     same: dict[Scene, list[str]] = {}
     for item in items:
         same.setdefault(item.scene, []).append(item.image_id)
     queries = tuple(
-        CatalogQuery(
+        DrawnQuery(
             f"q{number:05d}",
             items[place_of[draft.reference]].image_id,
             draft.text,
@@ -228,7 +228,7 @@ def _assemble(
         )
         for number, draft in enumerate(drafts)
     )
-    return Catalog(seed, split, items, queries)
+    return DrawnCatalog(seed, split, items, queries)
 
 
 def _paraphrase(draft: DraftedQuery, rng: np.random.Generator, split: Split) -> str:
@@ -240,7 +240,7 @@ def _paraphrase(draft: DraftedQuery, rng: np.random.Generator, split: Split) -> 
             return text
 
 
-def draw_item(catalog: Catalog, index: int, *, size: int = 256) -> DrawnScene:
+def draw_item(drawn: DrawnCatalog, index: int, *, size: int = 256) -> DrawnScene:
     """Draw the picture of one item; it depends on the seed, the split, the index and the scene alone."""
-    rng = np.random.default_rng([catalog.seed, _SPLIT_STREAMS[catalog.split], index, _DRAWING_STREAM])
-    return draw_scene(catalog.items[index].scene, rng, size=size)
+    rng = np.random.default_rng([drawn.seed, _SPLIT_STREAMS[drawn.split], index, _DRAWING_STREAM])
+    return draw_scene(drawn.items[index].scene, rng, size=size)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qdrant_cir.drawn.dataset import CatalogQuery
+from qdrant_cir.drawn.dataset import DrawnQuery
 from qdrant_cir.types import JsonObject, SearchResult
 
 __all__ = ["DemoAnswer", "DemoSummary", "choose_answers", "demo_answer", "summarise_answers"]
@@ -23,7 +23,7 @@ class DemoAnswer:
         place_after: from 1, after re-ranking; None likewise.
     """
 
-    query: CatalogQuery
+    query: DrawnQuery
     result: SearchResult
     place_before: int | None
     place_after: int | None
@@ -67,7 +67,7 @@ class DemoSummary:
         )
 
 
-def demo_answer(query: CatalogQuery, result: SearchResult) -> DemoAnswer:
+def demo_answer(query: DrawnQuery, result: SearchResult) -> DemoAnswer:
     """Find where the right products of a query stand in its result."""
     right = [
         (candidate.retrieval_rank, place)

@@ -11,16 +11,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from qdrant_cir.drawn.dataset import Catalog, CatalogQuery
+from qdrant_cir.drawn.dataset import DrawnCatalog, DrawnQuery
 
 __all__ = ["fashioniq_files"]
 
 
-def fashioniq_files(catalog: Catalog) -> dict[Path, str]:
+def fashioniq_files(drawn: DrawnCatalog) -> dict[Path, str]:
     """Give the contents of the annotation files by their paths inside the catalogue's folder."""
-    family_of = {item.image_id: item.scene.family for item in catalog.items}
+    family_of = {item.image_id: item.scene.family for item in drawn.items}
     captions: dict[str, list[dict[str, str | list[str]]]] = {}
-    for query in catalog.queries:
+    for query in drawn.queries:
         captions.setdefault(family_of[query.reference_id], []).append(_entry(query))
     contents: dict[Path, str] = {}
     for family, entries in sorted(captions.items()):
@@ -30,7 +30,7 @@ def fashioniq_files(catalog: Catalog) -> dict[Path, str]:
     return contents
 
 
-def _entry(query: CatalogQuery) -> dict[str, str | list[str]]:
+def _entry(query: DrawnQuery) -> dict[str, str | list[str]]:
     return {
         "target": query.drawn_target_id,
         "candidate": query.reference_id,

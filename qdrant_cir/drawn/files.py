@@ -14,7 +14,7 @@ from threading import Thread
 
 import numpy as np
 
-from qdrant_cir.drawn.dataset import GALLERY_VERSION, Catalog, draw_item, sample_catalog
+from qdrant_cir.drawn.dataset import GALLERY_VERSION, DrawnCatalog, draw_item, sample_drawn
 from qdrant_cir.drawn.draw import DRAWING_VERSION
 from qdrant_cir.drawn.edit import Split
 from qdrant_cir.drawn.fashioniq_files import fashioniq_files
@@ -22,7 +22,7 @@ from qdrant_cir.drawn.language import describe_scene
 from qdrant_cir.drawn.scene import Scene, main_part
 from qdrant_cir.errors import InputError
 
-__all__ = ["GALLERY_COLUMNS", "picture_path", "write_catalog"]
+__all__ = ["GALLERY_COLUMNS", "picture_path", "write_drawn"]
 
 GALLERY_COLUMNS = ("image_id", "file", "family", "title", "color", "pattern", "price")
 """Columns of ``gallery.csv``; ``color`` and ``pattern`` are the main part's."""
@@ -31,14 +31,14 @@ _CHUNK = 64
 _WORKERS = 2
 _TITLE_STREAM = 11
 
-_drawn: Catalog | None = None
+_drawn: DrawnCatalog | None = None
 """The catalogue that this worker process draws; set once when the process starts."""
 
 
 def _start_worker(seed: int, products: int, queries: int, split: Split) -> None:
     global _drawn
     Thread(target=_end_with_parent, daemon=True).start()
-    _drawn = sample_catalog(seed, products=products, queries=queries, split=split)
+    _drawn = sample_drawn(seed, products=products, queries=queries, split=split)
 
 
 def _end_with_parent() -> None:
@@ -64,11 +64,11 @@ def _write_atomically(path: Path, content: str) -> None:
     partial.replace(path)
 
 
-def _draw_files(catalog: Catalog, folder: Path, indices: list[int], size: int) -> int:
+def _draw_files(drawn: DrawnCatalog, folder: Path, indices: list[int], size: int) -> int:
     for index in indices:
-        path = picture_path(folder, catalog.items[index].image_id)
+        path = picture_path(folder, drawn.items[index].image_id)
         partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        image = draw_item(catalog, index, size=size).image
+        image = draw_item(drawn, index, size=size).image
         image.save(partial, format="JPEG", quality=95, subsampling=0)
         partial.replace(path)
     return len(indices)
@@ -76,7 +76,7 @@ def _draw_files(catalog: Catalog, folder: Path, indices: list[int], size: int) -
 
 def _draw_chunk(folder: Path, indices: list[int], size: int) -> int:
     if _drawn is None:
-        raise InputError("This process was not started to draw a catalogue; call write_catalog instead.")
+        raise InputError("This process was not started to draw a catalogue; call write_drawn instead.")
     return _draw_files(_drawn, folder, indices, size)
 
 
@@ -85,10 +85,10 @@ def _price(scene: Scene, rng: np.random.Generator) -> str:
     return f"{low + int(rng.random() * (high - low))}.{(0, 50, 90, 99)[int(rng.random() * 4)]:02d}"
 
 
-def _gallery_rows(catalog: Catalog) -> list[list[str]]:
+def _gallery_rows(drawn: DrawnCatalog) -> list[list[str]]:
     rows = []
-    for index, item in enumerate(catalog.items):
-        rng = np.random.default_rng([catalog.seed, index, _TITLE_STREAM])
+    for index, item in enumerate(drawn.items):
+        rng = np.random.default_rng([drawn.seed, index, _TITLE_STREAM])
         main, title = main_part(item.scene), describe_scene(item.scene, rng)
         price = _price(item.scene, rng)
         name = _picture_name(item.image_id)
@@ -96,12 +96,12 @@ def _gallery_rows(catalog: Catalog) -> list[list[str]]:
     return rows
 
 
-def _write_tables(catalog: Catalog, folder: Path) -> None:
+def _write_tables(drawn: DrawnCatalog, folder: Path) -> None:
     partial = folder / "gallery.csv.partial"
     with partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(GALLERY_COLUMNS)
-        writer.writerows(_gallery_rows(catalog))
+        writer.writerows(_gallery_rows(drawn))
     partial.replace(folder / "gallery.csv")
     lines = [
         json.dumps(
@@ -114,24 +114,24 @@ def _write_tables(catalog: Catalog, folder: Path) -> None:
                 "combination": "unseen" if query.is_unseen else "seen",
             }
         )
-        for query in catalog.queries
+        for query in drawn.queries
     ]
     _write_atomically(folder / "queries.jsonl", "\n".join(lines) + "\n")
-    for path, content in fashioniq_files(catalog).items():
+    for path, content in fashioniq_files(drawn).items():
         (folder / path).parent.mkdir(exist_ok=True)
         _write_atomically(folder / path, content)
 
 
-def _claim_folder(catalog: Catalog, folder: Path, size: int) -> None:
+def _claim_folder(drawn: DrawnCatalog, folder: Path, size: int) -> None:
     """Make the folder this catalogue's, or refuse it when it holds another."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
     record = {
         "drawing_version": DRAWING_VERSION,
         "gallery_version": GALLERY_VERSION,
-        "seed": catalog.seed,
-        "split": catalog.split,
-        "products": len(catalog.items),
-        "queries": len(catalog.queries),
+        "seed": drawn.seed,
+        "split": drawn.split,
+        "products": len(drawn.items),
+        "queries": len(drawn.queries),
         "size": size,
     }
     path = folder / "catalog.json"
@@ -146,8 +146,8 @@ def _claim_folder(catalog: Catalog, folder: Path, size: int) -> None:
         _write_atomically(path, json.dumps(record))
 
 
-def write_catalog(
-    catalog: Catalog,
+def write_drawn(
+    drawn: DrawnCatalog,
     folder: str | PathLike[str],
     *,
     size: int = 256,
@@ -163,7 +163,7 @@ def write_catalog(
     needs the usual ``if __name__ == "__main__":`` guard.
 
     Args:
-        catalog: what to write, made by ``sample_catalog``.
+        drawn: what to write, made by ``sample_drawn``.
         folder: made when missing.
         size: side of the pictures in pixels.
         progress: called with pictures done and pictures in all, after every few dozen.
@@ -172,20 +172,20 @@ def write_catalog(
         InputError: when the folder holds another catalogue.
     """
     root = Path(folder)
-    _claim_folder(catalog, root, size)
-    total = len(catalog.items)
-    missing = [i for i in range(total) if not picture_path(root, catalog.items[i].image_id).exists()]
+    _claim_folder(drawn, root, size)
+    total = len(drawn.items)
+    missing = [i for i in range(total) if not picture_path(root, drawn.items[i].image_id).exists()]
     chunks = [missing[start : start + _CHUNK] for start in range(0, len(missing), _CHUNK)]
     done = total - len(missing)
     if progress is not None:
         progress(done, total)
     if len(chunks) <= _WORKERS:
         for chunk in chunks:
-            done += _draw_files(catalog, root, chunk, size)
+            done += _draw_files(drawn, root, chunk, size)
             if progress is not None:
                 progress(done, total)
     else:
-        arguments = (catalog.seed, total, len(catalog.queries), catalog.split)
+        arguments = (drawn.seed, total, len(drawn.queries), drawn.split)
         with ProcessPoolExecutor(
             _WORKERS, mp_context=get_context("spawn"), initializer=_start_worker, initargs=arguments
         ) as pool:
@@ -194,4 +194,4 @@ def write_catalog(
                 done += future.result()
                 if progress is not None:
                     progress(done, total)
-    _write_tables(catalog, root)
+    _write_tables(drawn, root)

@@ -17,14 +17,14 @@ from onnx_export.bundle.weights import load_start, read_bundle_model  # noqa: E4
 from onnx_export.errors import CheckpointError  # noqa: E402
 from onnx_export.export import BundleDescription, export_bundle  # noqa: E402
 from onnx_export.model_folder import ModelFolder, save_model_folder  # noqa: E402
-from onnx_export.models import CATALOG_SMALL, CirModel, build_model  # noqa: E402
+from onnx_export.models import DRAWN_SMALL, CirModel, build_model  # noqa: E402
 from onnx_export.models.vit import VisionTransformer  # noqa: E402
 from onnx_export.training.drawn.tokenizer import build_tokenizer  # noqa: E402
 from onnx_export.verify import verify_bundle  # noqa: E402
 from qdrant_cir.model.bundle import MANIFEST_FILE, load_bundle, sha256_of  # noqa: E402
 
 SIZES = replace(
-    CATALOG_SMALL,
+    DRAWN_SMALL,
     image_size=32,
     image_width=48,
     image_depth=2,
@@ -127,7 +127,7 @@ def test_a_candidate_encoder_comes_back_too(tmp_path: Path) -> None:
 def test_without_a_start_it_is_the_bundled_model() -> None:
     read = load_start(None)
     assert read.provenance["source"] == f"the bundle {load_bundle().manifest.name}"
-    assert replace(read.model.sizes, similarity_weight=0.0) == CATALOG_SMALL
+    assert replace(read.model.sizes, similarity_weight=0.0) == DRAWN_SMALL
 
 
 def test_a_model_folder_is_a_start_as_well(tmp_path: Path) -> None:

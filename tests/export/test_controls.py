@@ -20,7 +20,7 @@ from benchmarks.controls.training import ControlTraining  # noqa: E402
 from benchmarks.quality.__main__ import main as quality_main  # noqa: E402
 from onnx_export.errors import TrainingError  # noqa: E402
 from onnx_export.model_folder import ModelFolder, load_model_folder, save_model_folder  # noqa: E402
-from onnx_export.models import CATALOG_SMALL, build_model  # noqa: E402
+from onnx_export.models import DRAWN_SMALL, build_model  # noqa: E402
 from onnx_export.training import similarity  # noqa: E402
 from onnx_export.training.drawn.families import VARIANTS  # noqa: E402
 from onnx_export.training.drawn.family_batches import Gallery  # noqa: E402
@@ -36,7 +36,7 @@ def test_maxsim_sums_over_words_the_best_cosine_among_tokens() -> None:
     queries = torch.tensor([[[1.0, 0.0], [0.6, 0.8], [0.0, 0.0]]])  # the third is padding
     pictures = torch.tensor([[[1.0, 0.0], [0.0, 1.0]], [[-1.0, 0.0], [0.6, 0.8]]])
 
-    scores = LateInteraction(CATALOG_SMALL).scores(queries, pictures)
+    scores = LateInteraction(DRAWN_SMALL).scores(queries, pictures)
 
     assert np.allclose(scores, [[1.0 + 0.8, 0.6 + 1.0]])
 
@@ -44,8 +44,8 @@ def test_maxsim_sums_over_words_the_best_cosine_among_tokens() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_padding_changes_no_score(kind: str) -> None:
     head = head_of(build_control(kind, seed=0).eval())
-    states, tokens = torch.randn(1, 3, CATALOG_SMALL.text_width), torch.randn(2, 65, CATALOG_SMALL.image_width)
-    padded = torch.cat((states, torch.randn(1, 2, CATALOG_SMALL.text_width)), dim=1)
+    states, tokens = torch.randn(1, 3, DRAWN_SMALL.text_width), torch.randn(2, 65, DRAWN_SMALL.image_width)
+    padded = torch.cat((states, torch.randn(1, 2, DRAWN_SMALL.text_width)), dim=1)
 
     short = head.scores(head.queries(states, torch.ones(1, 3)), head.pictures(tokens))
     long = head.scores(head.queries(padded, torch.tensor([[1, 1, 1, 0, 0]])), head.pictures(tokens))

@@ -31,8 +31,8 @@ from onnx_export.models import CirModel, build_model  # noqa: E402
 from onnx_export.training.custom.validation import HeldOut  # noqa: E402
 from onnx_export.training.drawn import pool as pools  # noqa: E402
 from onnx_export.training.drawn.families import Families  # noqa: E402
-from onnx_export.training.drawn.family_batches import Gallery, resident  # noqa: E402
-from onnx_export.training.drawn.family_round import Answering, Seeing, open_round_families  # noqa: E402
+from onnx_export.training.drawn.family_batches import Gallery, on_device  # noqa: E402
+from onnx_export.training.drawn.family_round import EncoderStage, JointStage, open_round_families  # noqa: E402
 from onnx_export.training.drawn.grounding import Grounding  # noqa: E402
 from onnx_export.training.drawn.pretrain import Pretraining, normalised_pixels  # noqa: E402
 from onnx_export.training.drawn.rounds import pool_triplets  # noqa: E402
@@ -134,9 +134,9 @@ def check_stages(
 ) -> None:
     """Every stage's weights and losses are elsewhere."""
     tokenizer = build_tokenizer()
-    gallery = Gallery(resident(features.tokens, elsewhere()), features.vectors, features.blank)  # type: ignore[arg-type]
-    seeing = Seeing(model, families, features.vectors, TINY_ROUND)
-    answering = Answering(
+    gallery = Gallery(on_device(features.tokens, elsewhere()), features.vectors, features.blank)  # type: ignore[arg-type]
+    encoder = EncoderStage(model, families, features.vectors, TINY_ROUND)
+    joint = JointStage(
         model, families, tokenizer, before=gallery, gallery=gallery, round_=TINY_ROUND, stage_one=model.composer
     )
     pretraining = Pretraining(model, pool, seed=1, groups_per_step=2, pictures_per_group=4, shift=2)
@@ -145,7 +145,7 @@ def check_stages(
     stage_one.read_with(pretraining.attributes, pretraining.heads.whole)
     stage_two = StageTwo(model, data, tokenizer, seed=1, batch=3, near=2, mined=2, others=1)
     start_reranker_from_text_encoder(model, dict(model.composer.text_encoder.state_dict()))
-    for stage in (pretraining, grounding, stage_one, stage_two, seeing, answering):
+    for stage in (pretraining, grounding, stage_one, stage_two, encoder, joint):
         assert {value.device for value in stage.modules.state_dict().values()} == {elsewhere()}
         for name, loss in stage.step(1).items():
             assert loss.device == elsewhere(), name

@@ -15,11 +15,12 @@ from onnx_export.checkpoints.blip import load_released, read_sizes  # noqa: E402
 from onnx_export.errors import ExportError, VerificationError  # noqa: E402
 from onnx_export.export import BundleDescription, export_bundle, read_tokenizer  # noqa: E402
 from onnx_export.model_folder import ModelFolder, load_model_folder, save_model_folder  # noqa: E402
-from onnx_export.models import CATALOG_SMALL, build_model  # noqa: E402
+from onnx_export.models import DRAWN_SMALL, build_model  # noqa: E402
 from onnx_export.verify import torch_scores, verify_bundle  # noqa: E402
 from qdrant_cir.model.bundle import load_bundle  # noqa: E402
+from qdrant_cir.model.compute import Compute  # noqa: E402
 from qdrant_cir.model.reranker import Reranker  # noqa: E402
-from qdrant_cir.types import ComposedQuery, StoredTokens  # noqa: E402
+from qdrant_cir.types import Composition, StoredTokens  # noqa: E402
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[ENC]", "make", "it", "red", "longer", "sleeves"]
 ABOUT = BundleDescription("test", "Apache-2.0", {"source": "a test"})
@@ -34,7 +35,8 @@ def words_tokenizer() -> Tokenizer:
 
 @pytest.fixture(scope="module")
 def folder() -> ModelFolder:
-    sizes = replace(CATALOG_SMALL, image_size=32, image_width=48, text_width=48, feed_forward=96, vocabulary=16)
+    small = {"image_size": 32, "image_width": 48, "text_width": 48, "feed_forward": 96, "vocabulary": 16}
+    sizes = replace(DRAWN_SMALL, **small, image_depth=2, text_depth=2, merge_layers_from=1)  # type: ignore[arg-type]
     model = build_model(sizes, seed=2)
     for parameter in model.parameters():  # biases and norms that matter, scores that spread
         torch.nn.init.normal_(parameter, std=0.2, generator=torch.Generator().manual_seed(parameter.numel()))
@@ -67,7 +69,7 @@ def test_verification_notices_another_order_of_candidates_though_every_score_is_
 ) -> None:
     tolerance = 0.5
 
-    def nudged(folder: ModelFolder, query: ComposedQuery, candidates: StoredTokens) -> torch.Tensor:
+    def nudged(folder: ModelFolder, query: Composition, candidates: StoredTokens) -> torch.Tensor:
         """Move torch's scores by less than the tolerance, down and up by turns from the best one on."""
         scores = torch_scores(folder, query, candidates)
         ranks = scores.argsort(descending=True).argsort()
@@ -94,9 +96,9 @@ def test_the_golden_scores_survive_export(shared_data: Path, tmp_path: Path) -> 
     expected = torch.load(golden / "expected.pt", weights_only=True)
     tokens = expected["image_tokens"].numpy()
     candidates = StoredTokens(tokens, torch.ones(tokens.shape[:2]).numpy())
-    reranker = Reranker.open(bundle, provider="cpu")
+    reranker = Reranker.open(bundle, Compute("cpu"))
     for query in expected["queries"]:
-        composed = ComposedQuery(
+        composed = Composition(
             query["query_vector"][0].numpy(), query["input_ids"][0].numpy(), query["fusion_states"][0].numpy()
         )
         assert abs(reranker.score(composed, candidates) - query["scores"].numpy()).max() < 1e-4

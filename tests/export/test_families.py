@@ -27,8 +27,8 @@ from onnx_export.training.drawn.families import (  # noqa: E402
 )
 from onnx_export.training.drawn.family_batches import FamilyQueries, Gallery, open_gallery  # noqa: E402
 from onnx_export.training.drawn.family_round import (  # noqa: E402
-    Answering,
-    Seeing,
+    EncoderStage,
+    JointStage,
     open_round_families,
     train_round_from,
 )
@@ -48,13 +48,13 @@ def families(tmp_path_factory: pytest.TempPathFactory) -> Families:
     return open_round_families(tmp_path_factory.mktemp("families"), TINY_ROUND, SIZES, build_tokenizer())
 
 
-def answering(families: Families, *, seed: int = 3) -> tuple[CirModel, Answering]:
+def joint(families: Families, *, seed: int = 3) -> tuple[CirModel, JointStage]:
     """Composer and re-ranker on random features, the composer of seed 3 as it was before."""
     model, generator = build_model(SIZES, seed=seed), torch.Generator().manual_seed(1)
     vectors = torch.nn.functional.normalize(torch.randn(2 * VARIANTS, 8, generator=generator), dim=-1)
     gallery = Gallery(torch.randn(2 * VARIANTS, 5, 16, generator=generator).half(), vectors, torch.zeros(5, 16))
     stage_one = build_model(SIZES, seed=3).composer
-    return model, Answering(
+    return model, JointStage(
         model,
         families,
         build_tokenizer(),
@@ -149,17 +149,19 @@ def test_shares_of_patches_are_those_under_the_box() -> None:
 def test_a_moved_picture_shows_what_its_moved_boxes_say(families: Families) -> None:
     picture = np.zeros((1, 32, 32, 3), np.uint8)
     picture[0, 8:16, 12:20] = 255
-    seeing = Seeing(build_model(SIZES, seed=1), replace(families, pictures=picture), torch.zeros(1, 8), TINY_ROUND)
-    pixels = seeing._pixels(torch.tensor([0]), torch.tensor([[3, -2]]))
+    encoder = EncoderStage(
+        build_model(SIZES, seed=1), replace(families, pictures=picture), torch.zeros(1, 8), TINY_ROUND
+    )
+    pixels = encoder._pixels(torch.tensor([0]), torch.tensor([[3, -2]]))
     ys, xs = np.nonzero((pixels[0, 0] > 0).numpy())
     assert (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1) == (12 - 3, 8 + 2, 20 - 3, 16 + 2)
 
 
 def test_absent_parts_are_not_looked_for(families: Families) -> None:
-    seeing = Seeing(build_model(SIZES, seed=1), families, torch.zeros(2 * VARIANTS, 8), TINY_ROUND)
+    encoder = EncoderStage(build_model(SIZES, seed=1), families, torch.zeros(2 * VARIANTS, 8), TINY_ROUND)
     rows = torch.arange(2 * VARIANTS)
     none = torch.tensor([list(values).index("none") if "none" in values else -9 for values in KINDS.values()])
-    seen, known = seeing._seen(rows), torch.from_numpy(families.codes)
+    seen, known = encoder._seen(rows), torch.from_numpy(families.codes)
     assert (known[..., 1] == none[1]).any()  # some part is absent
     assert not (seen[..., 1] == none[1]).any()
     assert (seen != NOT_OF_THIS_KIND).any(-1).sum() == (families.boxes.max(-1) > 0).sum()
@@ -181,20 +183,20 @@ def test_the_image_encoders_embedding_is_held_where_it_was(families: Families, t
 
 
 def test_the_composer_learns_with_the_reranker_and_its_vectors_are_held(families: Families) -> None:
-    model, stage = answering(families)
+    model, stage = joint(families)
     losses = stage.step(0)
     assert float(losses["vectors"].detach()) == pytest.approx(0, abs=1e-4)  # nothing has moved yet
     assert float(losses["captions"].detach()) == pytest.approx(0, abs=1e-4)
     losses["loss"].backward()  # type: ignore[no-untyped-call]
     gradients = [p.grad for p in model.composer.text_encoder.parameters() if p.grad is not None]
     assert any(float(gradient.abs().sum()) > 0 for gradient in gradients)
-    moved = answering(families, seed=4)[1].step(0)
+    moved = joint(families, seed=4)[1].step(0)
     assert float(moved["vectors"].detach()) > 0.1
     assert float(moved["captions"].detach()) > 0.1
 
 
 def test_a_family_is_scored_as_its_pairs_are_one_by_one(families: Families) -> None:
-    model, stage = answering(families)
+    model, stage = joint(families)
     asked = stage.queries.draw(np.random.default_rng(0), families=2, each=2)
     candidates = torch.tensor([[0, 5, 40], [31, 2, 60]])
     states = torch.randn(*asked.ids.shape, 16, generator=torch.Generator().manual_seed(2))
@@ -213,7 +215,7 @@ def test_a_family_is_scored_as_its_pairs_are_one_by_one(families: Families) -> N
 
 
 def test_other_pictures_are_of_other_families(families: Families) -> None:
-    _, stage = answering(families)
+    _, stage = joint(families)
     for seed in range(5):
         others = stage._others(torch.tensor([1, 0]), torch.randn(2, 2, 8), np.random.default_rng(seed))
         assert (others[0] < VARIANTS).all()
@@ -232,7 +234,7 @@ def test_a_round_from_a_finished_model_gives_one_and_is_not_repeated(
     assert "quality" not in found.provenance
     (round_,) = found.provenance["further_rounds"]
     assert round_["families"] == 2
-    assert list(round_["wall_seconds"]) == ["seeing", "answering"]
+    assert list(round_["wall_seconds"]) == ["encoder", "joint"]
     weights = (tmp_path / "model" / "model.safetensors").read_bytes()
     train_round_from(tmp_path, start(), TINY_ROUND)
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == weights
@@ -243,15 +245,15 @@ def test_a_round_from_a_finished_model_gives_one_and_is_not_repeated(
 def test_an_interrupted_round_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(similarity, "CANDIDATES", 4)
     whole = (train_round_from(tmp_path / "whole", start(), TINY_ROUND) / "model.safetensors").read_bytes()
-    take_step = Answering.step
+    take_step = JointStage.step
 
-    def interrupted(self: Answering, batch: int) -> dict[str, torch.Tensor]:
+    def interrupted(self: JointStage, batch: int) -> dict[str, torch.Tensor]:
         if batch == 1:
             raise KeyboardInterrupt
         return take_step(self, batch)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Answering, "step", interrupted)
+        patched.setattr(JointStage, "step", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train_round_from(tmp_path / "stopped", start(), TINY_ROUND)
     again = train_round_from(tmp_path / "stopped", start(), TINY_ROUND)

@@ -10,7 +10,7 @@ pytest.importorskip("torch", reason="needs torch: pip install 'qdrant-cir[export
 from benchmarks.color_card import CARD_NAMES, say_by_card
 from benchmarks.finetune import _parser, compare, main
 from onnx_export.training.drawn.tokenizer import build_tokenizer
-from qdrant_cir.drawn.dataset import _plan, sample_catalog
+from qdrant_cir.drawn.dataset import _plan, sample_drawn
 from qdrant_cir.drawn.wording import COLOR_WORDS
 
 
@@ -27,7 +27,7 @@ def test_the_longest_word_for_a_colour_is_replaced_and_articles_follow() -> None
 
 def test_every_word_of_the_card_is_one_that_the_bundled_model_knows() -> None:
     tokenizer = build_tokenizer()
-    queries = sample_catalog(3, products=600, queries=100).queries
+    queries = sample_drawn(3, products=600, queries=100).queries
     texts = [say_by_card(text) for query in queries for text in (query.modification_text, query.paraphrase)]
     assert not any("[UNK]" in encoding.tokens for encoding in tokenizer.encode_batch(texts))
     assert sum(any(name in text for name in CARD_NAMES.values()) for text in texts) > 100

@@ -20,8 +20,8 @@ from onnx_export.errors import ExportError
 from qdrant_cir import Query, Retriever
 from qdrant_cir.cli import app
 from qdrant_cir.cli.evaluate import evaluation_app
-from qdrant_cir.drawn.dataset import draw_item, sample_catalog
-from qdrant_cir.drawn.files import write_catalog
+from qdrant_cir.drawn.dataset import draw_item, sample_drawn
+from qdrant_cir.drawn.files import write_drawn
 from qdrant_cir.errors import BundleError
 from qdrant_cir.indexer import Indexer
 from qdrant_cir.indexing.sources import ImageRecord, read_folder
@@ -218,7 +218,7 @@ def test_images_of_the_int8_encoder_are_marked_and_the_exact_one_replaces_them(t
     folder, pictures, store = tmp_path / "bundle", tmp_path / "pictures", tmp_path / "store"
     shutil.copytree(default_bundle_path(), folder)
     assert add_precision(folder, "int8", "image_encoder").deviation < 0.05
-    catalog = sample_catalog(3, products=48, queries=1)
+    catalog = sample_drawn(3, products=48, queries=1)
     pictures.mkdir()
     for number in range(6):
         draw_item(catalog, number).image.save(pictures / f"{number}.png")
@@ -251,7 +251,7 @@ def test_a_bundle_without_the_encoder_in_that_precision_names_the_command(tmp_pa
 
 
 def test_an_evaluation_in_int8_says_so_and_keeps_its_run_apart(bundle: Bundle, tmp_path: Path) -> None:
-    write_catalog(sample_catalog(5, products=40, queries=3), tmp_path / "shop", size=64)
+    write_drawn(sample_drawn(5, products=40, queries=3), tmp_path / "shop", size=64)
     out = tmp_path / "out"
     arguments = ["catalog", "--root", str(tmp_path / "shop"), "--bundle", str(bundle.folder), "--out", str(out)]
 

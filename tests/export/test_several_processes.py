@@ -21,15 +21,15 @@ from tiny_sizes import SIZES  # noqa: E402
 from onnx_export.errors import TrainingError  # noqa: E402
 from onnx_export.model_folder import ModelFolder, load_model_folder, save_model_folder  # noqa: E402
 from onnx_export.models import build_model  # noqa: E402
-from onnx_export.training.custom.data import read_own_data  # noqa: E402
-from onnx_export.training.custom.training import OwnRun, read_own_recipe  # noqa: E402
+from onnx_export.training.custom.data import read_custom_data  # noqa: E402
+from onnx_export.training.custom.training import CustomRun, read_custom_recipe  # noqa: E402
 from onnx_export.training.drawn.tokenizer import build_tokenizer  # noqa: E402
 from onnx_export.training.loop import train  # noqa: E402
 from onnx_export.training.processes import processes  # noqa: E402
 from onnx_export.training.updates import Schedule  # noqa: E402
 from onnx_export.training.validation import Validation  # noqa: E402
-from qdrant_cir.drawn.dataset import sample_catalog  # noqa: E402
-from qdrant_cir.drawn.files import write_catalog  # noqa: E402
+from qdrant_cir.drawn.dataset import sample_drawn  # noqa: E402
+from qdrant_cir.drawn.files import write_drawn  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 STEPS = 5
@@ -100,7 +100,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.mark.usefixtures("one_thread")
 def test_fine_tuning_in_two_processes_gives_the_model_of_one_that_accumulates_two_batches(tmp_path: Path) -> None:
-    write_catalog(sample_catalog(5, products=120, queries=12), tmp_path / "shop", size=32)
+    write_drawn(sample_drawn(5, products=120, queries=12), tmp_path / "shop", size=32)
     start = tmp_path / "start"
     save_model_folder(start, ModelFolder(build_model(SIZES, seed=3), build_tokenizer(), {}))
     settings = {"steps_one": 2, "batch_one": 4, "rate_one": 1e-3, "steps_two": 2, "batch_two": 3, "rate_two": 1e-3}
@@ -108,8 +108,8 @@ def test_fine_tuning_in_two_processes_gives_the_model_of_one_that_accumulates_tw
     recipe.write_text(json.dumps({**settings, "negatives": 16, "held_out": 0, "warmup": 1}))
     command = f"-m onnx_export train own --data own --root shop --start {start} --run two --recipe {recipe}"
     launch(tmp_path, *command.split())
-    alone = replace(read_own_recipe(recipe), accumulation=2)
-    run = OwnRun(tmp_path / "one", alone, start=start, data=read_own_data("own", tmp_path / "shop"))
+    alone = replace(read_custom_recipe(recipe), accumulation=2)
+    run = CustomRun(tmp_path / "one", alone, start=start, data=read_custom_data("own", tmp_path / "shop"))
     one, two = (load_model_folder(folder).model.state_dict() for folder in (run.train(), tmp_path / "two" / "model"))
     assert any(not torch.equal(value, two[name]) for name, value in build_model(SIZES, seed=3).state_dict().items())
     for name, value in one.items():

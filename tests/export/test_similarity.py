@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch", reason="needs torch: pip install 'qdrant-ci
 from onnx_export.export import BundleDescription, export_bundle  # noqa: E402
 from onnx_export.graphs import RerankerGraph  # noqa: E402
 from onnx_export.model_folder import ModelFolder, load_model_folder, save_model_folder  # noqa: E402
-from onnx_export.models import CATALOG_SMALL, CirModel, build_model  # noqa: E402
+from onnx_export.models import DRAWN_SMALL, CirModel, build_model  # noqa: E402
 from onnx_export.training.drawn.tokenizer import build_tokenizer  # noqa: E402
 from onnx_export.training.similarity import fit_similarity_weight  # noqa: E402
 from onnx_export.verify import verify_bundle  # noqa: E402
@@ -21,7 +21,7 @@ IDS = torch.arange(5, 12)[None]
 
 
 def model_with(weight: float) -> CirModel:
-    return build_model(replace(CATALOG_SMALL, similarity_weight=weight), seed=3)
+    return build_model(replace(DRAWN_SMALL, similarity_weight=weight), seed=3)
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook  # noqa: E40
 from benchmarks.negatives import main as compare_negatives  # noqa: E402
 from onnx_export.errors import TrainingError  # noqa: E402
 from onnx_export.model_folder import load_model_folder  # noqa: E402
-from onnx_export.models import CATALOG_SMALL, build_model  # noqa: E402
+from onnx_export.models import DRAWN_SMALL, build_model  # noqa: E402
 from onnx_export.training import similarity  # noqa: E402
 from onnx_export.training.drawn.pool import PictureFacts  # noqa: E402
 from onnx_export.training.drawn.pretrain import Pretraining, shifted  # noqa: E402
@@ -145,7 +145,7 @@ def test_the_recipes_seed_decides_every_fresh_weight(tmp_path: Path) -> None:
 
     def heads(global_seed: int) -> list[torch.Tensor]:
         torch.manual_seed(global_seed)
-        stage = Pretraining(build_model(CATALOG_SMALL, seed=1), pool, seed=1, groups_per_step=2)
+        stage = Pretraining(build_model(DRAWN_SMALL, seed=1), pool, seed=1, groups_per_step=2)
         return list(stage.modules.state_dict().values())
 
     assert all(torch.equal(a, b) for a, b in zip(heads(3), heads(4), strict=True))

@@ -5,7 +5,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch: pip install 'qdrant-cir[export]'")
 
-from onnx_export.models import CATALOG_SMALL, build_model  # noqa: E402
+from onnx_export.models import DRAWN_SMALL, build_model  # noqa: E402
 from onnx_export.training.attributes import NOT_OF_THIS_KIND, AttributeVocabulary, StateReader, attribute_codes  # noqa: E402
 from onnx_export.training.drawn.tokenizer import build_tokenizer  # noqa: E402
 from onnx_export.training.features import PictureFeatures, join_features  # noqa: E402
@@ -23,7 +23,7 @@ def two_queries() -> TripletSet:
 
 def test_the_first_candidate_is_a_target_and_no_other_shows_its_scene() -> None:
     data = two_queries()
-    stage = StageTwo(build_model(CATALOG_SMALL), data, build_tokenizer(), seed=1, batch=2, near=1, mined=3, others=1)
+    stage = StageTwo(build_model(DRAWN_SMALL), data, build_tokenizer(), seed=1, batch=2, near=1, mined=3, others=1)
     for seed in range(50):
         rows = stage._candidates(0, list(data.triplets), np.arange(12), np.random.default_rng(seed))
         assert rows[0] == 2
@@ -32,7 +32,7 @@ def test_the_first_candidate_is_a_target_and_no_other_shows_its_scene() -> None:
 
 
 def test_a_weight_of_the_cosine_adds_a_loss_of_the_sum_that_a_large_one_decides() -> None:
-    data, model = two_queries(), build_model(CATALOG_SMALL).eval()
+    data, model = two_queries(), build_model(DRAWN_SMALL).eval()
 
     def losses(weight: float) -> dict[str, torch.Tensor]:
         near = {"near": 1, "mined": 3, "others": 1}
@@ -74,8 +74,8 @@ def test_joined_features_are_read_as_one_array() -> None:
 def test_attributes_are_read_off_every_state_but_not_off_padding() -> None:
     wanted = [{"family": "mug", "body.color": "red", "handle.size": "small"}, {"family": "mug", "body.color": "blue"}]
     vocabulary = AttributeVocabulary(wanted)
-    reader = StateReader(CATALOG_SMALL, vocabulary)
-    states = torch.randn(2, 4, CATALOG_SMALL.text_width, requires_grad=True)
+    reader = StateReader(DRAWN_SMALL, vocabulary)
+    states = torch.randn(2, 4, DRAWN_SMALL.text_width, requires_grad=True)
     mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
     reader(states, mask, wanted).backward()
     assert states.grad is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qdrant_cir.drawn.dataset import CatalogQuery
+from qdrant_cir.drawn.dataset import DrawnQuery
 from qdrant_cir.drawn.demonstration import DemoAnswer, choose_answers, summarise_answers
 from qdrant_cir.types import SearchResult, Timings
 
@@ -10,7 +10,7 @@ NOTHING = SearchResult((), Timings(0.0, 0.0, 0.0, 0.0, 0.0, 0.0), "none", ())
 
 
 def answer(kind: str, before: int, after: int, reference: str = "p0") -> DemoAnswer:
-    query = CatalogQuery(f"{kind}{before}{after}", reference, "in red", kind, ("p1",), "p1", "red", False)
+    query = DrawnQuery(f"{kind}{before}{after}", reference, "in red", kind, ("p1",), "p1", "red", False)
     return DemoAnswer(query, NOTHING, before, after)
 
 

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from qdrant_cir.drawn.dataset import Catalog, CatalogQuery, sample_catalog
-from qdrant_cir.drawn.files import write_catalog
+from qdrant_cir.drawn.dataset import DrawnCatalog, DrawnQuery, sample_drawn
+from qdrant_cir.drawn.files import write_drawn
 from qdrant_cir.evaluation.datasets.benchmark import Benchmark
 from qdrant_cir.evaluation.datasets.circo import read_circo
 from qdrant_cir.evaluation.datasets.cirr import read_cirr
@@ -56,7 +56,7 @@ class Ranking:
 class Hand:
     """The tiny model by hand."""
 
-    def __init__(self, catalog: Catalog, images: Path, bundle: Bundle) -> None:
+    def __init__(self, catalog: DrawnCatalog, images: Path, bundle: Bundle) -> None:
         spec = bundle.manifest.preprocessing
         self.color = {
             item.image_id: preprocess(load_image(images / f"{item.image_id}.jpg"), spec).mean(axis=(1, 2))
@@ -82,21 +82,21 @@ def bundle(build_tiny_bundle: Callable[..., Path], tmp_path_factory: pytest.Temp
 
 
 @pytest.fixture(scope="module")
-def catalog() -> Catalog:
-    drawn = sample_catalog(4, products=150, queries=8)
+def catalog() -> DrawnCatalog:
+    drawn = sample_drawn(4, products=150, queries=8)
     assert any(len(query.target_ids) > 1 for query in drawn.queries)
     return drawn
 
 
 @pytest.fixture(scope="module")
-def shop(catalog: Catalog, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shop(catalog: DrawnCatalog, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shop")
-    write_catalog(catalog, folder, size=32)
+    write_drawn(catalog, folder, size=32)
     return folder
 
 
 @pytest.fixture(scope="module")
-def hand(catalog: Catalog, shop: Path, bundle: Bundle) -> Hand:
+def hand(catalog: DrawnCatalog, shop: Path, bundle: Bundle) -> Hand:
     return Hand(catalog, shop / "images", bundle)
 
 
@@ -125,7 +125,7 @@ def place_of(target: str, ranking: Sequence[str]) -> int:
 
 
 def expected_recall(
-    ks: Sequence[int], rankings: Mapping[CatalogQuery, Ranking], prefix: str = "R@"
+    ks: Sequence[int], rankings: Mapping[DrawnQuery, Ranking], prefix: str = "R@"
 ) -> dict[str, tuple[float, float]]:
     """Count the queries whose drawn target stands within k, for both stages."""
     before = [place_of(query.drawn_target_id, ranking.retrieved) for query, ranking in rankings.items()]
@@ -138,7 +138,7 @@ def near(expected: Mapping[str, tuple[float, float]]) -> dict[str, object]:
 
 
 def test_the_catalogues_own_fashioniq_layout_scores_what_is_counted_by_hand(
-    catalog: Catalog, shop: Path, hand: Hand, bundle: Bundle, store: EdgeStore, tmp_path: Path
+    catalog: DrawnCatalog, shop: Path, hand: Hand, bundle: Bundle, store: EdgeStore, tmp_path: Path
 ) -> None:
     report = report_of(read_fashioniq(shop), store, bundle, tmp_path / "out")
     family_of = {item.image_id: item.scene.family for item in catalog.items}
@@ -160,10 +160,10 @@ def test_the_catalogues_own_fashioniq_layout_scores_what_is_counted_by_hand(
 
 
 def test_the_catalogue_in_cirrs_layout_scores_what_is_counted_by_hand(
-    catalog: Catalog, shop: Path, hand: Hand, bundle: Bundle, store: EdgeStore, tmp_path: Path
+    catalog: DrawnCatalog, shop: Path, hand: Hand, bundle: Bundle, store: EdgeStore, tmp_path: Path
 ) -> None:
     image_ids = [item.image_id for item in catalog.items]
-    subsets: dict[CatalogQuery, list[str]] = {}
+    subsets: dict[DrawnQuery, list[str]] = {}
     for query in catalog.queries:
         others = [name for name in image_ids if name not in (query.reference_id, query.drawn_target_id)]
         subsets[query] = [query.drawn_target_id, *others[:4]]
@@ -195,7 +195,7 @@ def test_the_catalogue_in_cirrs_layout_scores_what_is_counted_by_hand(
 
 
 def test_the_catalogue_in_circos_layout_scores_what_is_counted_by_hand(
-    catalog: Catalog, shop: Path, hand: Hand, bundle: Bundle, store: EdgeStore, tmp_path: Path
+    catalog: DrawnCatalog, shop: Path, hand: Hand, bundle: Bundle, store: EdgeStore, tmp_path: Path
 ) -> None:
     folder = tmp_path / "COCO2017_unlabeled" / "unlabeled2017"
     folder.mkdir(parents=True)
@@ -230,7 +230,7 @@ def test_the_catalogue_in_circos_layout_scores_what_is_counted_by_hand(
     assert {name: found[name] for name in expected} == near(expected)
 
 
-def average_precision(query: CatalogQuery, order: Sequence[str], k: int) -> float:
+def average_precision(query: DrawnQuery, order: Sequence[str], k: int) -> float:
     """Give CIRCO's: the n-th right answer at place p adds n / p, and the sum is over min(right answers, k)."""
     places: NDArray[np.int64] = np.sort([place_of(target, order) for target in query.target_ids])
     terms = [n / place for n, place in enumerate(places, start=1) if place <= k]

@@ -226,11 +226,11 @@ def test_a_line_that_is_no_query_is_refused_with_its_place(tmp_path: Path, line:
 
 
 def test_the_drawn_catalogue_is_read_with_its_kinds_as_labels(tmp_path: Path) -> None:
-    from qdrant_cir.drawn.dataset import sample_catalog
-    from qdrant_cir.drawn.files import write_catalog
+    from qdrant_cir.drawn.dataset import sample_drawn
+    from qdrant_cir.drawn.files import write_drawn
 
-    drawn = sample_catalog(5, products=40, queries=3)
-    write_catalog(drawn, tmp_path / "shop", size=32)
+    drawn = sample_drawn(5, products=40, queries=3)
+    write_drawn(drawn, tmp_path / "shop", size=32)
     benchmark = read_catalog(tmp_path / "shop")
     (part,) = benchmark.parts
     assert gallery_ids(part) == [item.image_id for item in drawn.items]

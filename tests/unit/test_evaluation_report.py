@@ -69,11 +69,11 @@ def test_a_second_call_answers_nothing_again_and_reports_the_same(
 
 
 def test_the_catalogue_is_measured_per_kind_of_edit(tiny_bundle: Path, tmp_path: Path) -> None:
-    from qdrant_cir.drawn.dataset import sample_catalog
-    from qdrant_cir.drawn.files import write_catalog
+    from qdrant_cir.drawn.dataset import sample_drawn
+    from qdrant_cir.drawn.files import write_drawn
 
-    drawn = sample_catalog(5, products=40, queries=3)
-    write_catalog(drawn, tmp_path / "shop", size=32)
+    drawn = sample_drawn(5, products=40, queries=3)
+    write_drawn(drawn, tmp_path / "shop", size=32)
     arguments = ["catalog", "--root", str(tmp_path / "shop"), "--bundle", str(tiny_bundle)]
     result = CliRunner().invoke(evaluation_app, [*arguments, "--out", str(tmp_path / "out"), "--json"])
     assert result.exit_code == 0, result.output

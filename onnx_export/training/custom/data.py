@@ -46,7 +46,7 @@ class NamedTriplet:
 
 
 @dataclass(frozen=True, slots=True)
-class OwnData:
+class CustomData:
     """Pictures and the triplets over them.
 
     Attributes:
@@ -59,17 +59,17 @@ class OwnData:
     triplets: tuple[NamedTriplet, ...]
     excludes_reference: bool = False
 
-    def without(self, unreadable: Iterable[str]) -> OwnData:
+    def without(self, unreadable: Iterable[str]) -> CustomData:
         """Leave out pictures, and the triplets whose reference or one of whose targets is among them."""
         missing = set(unreadable)
-        return OwnData(
+        return CustomData(
             {image_id: record for image_id, record in self.pictures.items() if image_id not in missing},
             tuple(triplet for triplet in self.triplets if not triplet.images() & missing),
             self.excludes_reference,
         )
 
 
-def read_own_data(kind: DataKind, root: Path, *, queries: Path | None = None, split: str = "train") -> OwnData:
+def read_custom_data(kind: DataKind, root: Path, *, queries: Path | None = None, split: str = "train") -> CustomData:
     """Read triplets to train on.
 
     Args:
@@ -83,7 +83,7 @@ def read_own_data(kind: DataKind, root: Path, *, queries: Path | None = None, sp
         TrainingError: there are no triplets, or a line names a target that is no picture of the gallery.
     """
     if kind == "own":
-        data = _own(root, queries if queries is not None else root / QUERY_FILE)
+        data = _custom(root, queries if queries is not None else root / QUERY_FILE)
     else:
         data = _fashioniq(root, split) if kind == "fashioniq" else _cirr(root, split)
     for triplet in data.triplets:
@@ -96,7 +96,7 @@ def read_own_data(kind: DataKind, root: Path, *, queries: Path | None = None, sp
     return data
 
 
-def triplet_set(data: OwnData, features: PictureFeatures, triplets: Iterable[NamedTriplet]) -> TripletSet:
+def triplet_set(data: CustomData, features: PictureFeatures, triplets: Iterable[NamedTriplet]) -> TripletSet:
     """Give triplets as rows over the features of ``data.pictures``, in their order."""
     rows = {image_id: row for row, image_id in enumerate(data.pictures)}
     found = [
@@ -117,7 +117,7 @@ def is_held_out(triplet: NamedTriplet, share: float) -> bool:
     return number < share * 2**64
 
 
-def _own(root: Path, queries: Path) -> OwnData:
+def _custom(root: Path, queries: Path) -> CustomData:
     benchmark = read_own(queries, gallery=root)
     part = benchmark.parts[0]
     pictures = {record.image_id: record for record in part.gallery or ()}
@@ -134,10 +134,10 @@ def _own(root: Path, queries: Path) -> OwnData:
         NamedTriplet(reference, tuple(sorted(targets)), () if reference in targets else (reference,), _unique(texts))
         for (reference, targets), texts in gathered.items()
     )
-    return OwnData(pictures, triplets)
+    return CustomData(pictures, triplets)
 
 
-def _fashioniq(root: Path, split: str) -> OwnData:
+def _fashioniq(root: Path, split: str) -> CustomData:
     files = sorted((root / "captions").glob(f"cap.*.{split}.json"))
     if not files:
         raise InputError(
@@ -163,7 +163,7 @@ def _fashioniq(root: Path, split: str) -> OwnData:
         names = [name for triplet in found for name in (triplet.reference, *triplet.targets)]
         for name in dict.fromkeys([*_listed(root / "image_splits" / f"split.{category}.{split}.json"), *names]):
             pictures.setdefault(name, gallery_record(name, find_file(folders, name)))
-    return OwnData(pictures, tuple(triplets))
+    return CustomData(pictures, tuple(triplets))
 
 
 def _listed(path: Path) -> list[str]:
@@ -174,7 +174,7 @@ def _listed(path: Path) -> list[str]:
     return ids
 
 
-def _cirr(root: Path, split: str) -> OwnData:
+def _cirr(root: Path, split: str) -> CustomData:
     annotations = root if (root / "captions").is_dir() else root / "cirr"
     path = annotations / "image_splits" / f"split.rc2.{split}.json"
     paths = read_json(path)
@@ -190,7 +190,7 @@ def _cirr(root: Path, split: str) -> OwnData:
         near = tuple(dict.fromkeys(name for name in (*members, entry.text("reference")) if name != target))
         triplets.append(NamedTriplet(entry.text("reference"), (target,), near, (entry.text("caption"),)))
     pictures = {image_id: gallery_record(image_id, folder / relative) for image_id, relative in paths.items()}
-    return OwnData(pictures, tuple(triplets), excludes_reference=True)
+    return CustomData(pictures, tuple(triplets), excludes_reference=True)
 
 
 def _unique(texts: Iterable[str]) -> tuple[str, ...]:

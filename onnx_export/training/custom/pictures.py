@@ -60,7 +60,7 @@ def weights_key(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def own_features(model: CirModel, pictures: Mapping[str, ImageRecord], folder: Path) -> PictureFeatures:
+def custom_features(model: CirModel, pictures: Mapping[str, ImageRecord], folder: Path) -> PictureFeatures:
     """Encode pictures that can all be read, in their order, or open what was encoded of the same ones before."""
     folder.mkdir(parents=True, exist_ok=True)
     key = f"{weights_key(model.image_encoder)} {pictures_key(pictures)}"
@@ -85,7 +85,7 @@ def candidate_features(
     own_encoder = model.image_encoder.visual_encoder
     model.image_encoder.visual_encoder = encoder
     try:
-        return own_features(model, pictures, folder)
+        return custom_features(model, pictures, folder)
     finally:
         model.image_encoder.visual_encoder = own_encoder
 

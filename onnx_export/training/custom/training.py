@@ -15,8 +15,8 @@ from onnx_export.bundle.weights import load_start
 from onnx_export.errors import TrainingError
 from onnx_export.model_folder import ModelFolder, save_model_folder
 from onnx_export.models import CirModel
-from onnx_export.training.custom.data import NamedTriplet, OwnData, is_held_out, triplet_set
-from onnx_export.training.custom.pictures import candidate_features, find_unreadable, own_features, weights_key
+from onnx_export.training.custom.data import CustomData, NamedTriplet, is_held_out, triplet_set
+from onnx_export.training.custom.pictures import candidate_features, custom_features, find_unreadable, weights_key
 from onnx_export.training.custom.validation import HeldOut
 from onnx_export.training.loop import train
 from onnx_export.training.processes import describe_machine, processes
@@ -33,7 +33,7 @@ NAMED_PICTURES = 20
 
 
 @dataclass(frozen=True, slots=True)
-class OwnRecipe:
+class CustomRecipe:
     """Everything that decides what fine-tuning makes of a model and of triplets.
 
     Attributes:
@@ -70,27 +70,27 @@ class OwnRecipe:
     accumulation: int = 1
 
 
-def read_own_recipe(path: Path | None) -> OwnRecipe:
+def read_custom_recipe(path: Path | None) -> CustomRecipe:
     """Read a recipe from JSON; fields that are not given keep their defaults.
 
     Raises:
         TrainingError: the file cannot be read or has a field that this recipe has not.
     """
     if path is None:
-        return OwnRecipe()
+        return CustomRecipe()
     try:
-        return OwnRecipe(**json.loads(path.read_text(encoding="utf-8")))
+        return CustomRecipe(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise TrainingError(f"{path} cannot be read as a recipe: {error}") from error
     except TypeError as error:
-        names = ", ".join(f.name for f in fields(OwnRecipe))
+        names = ", ".join(f.name for f in fields(CustomRecipe))
         raise TrainingError(f"{path} is no recipe for `train own` ({error}); its fields are {names}.") from error
 
 
-class OwnRun:
+class CustomRun:
     """One fine-tuning in one folder: what it was asked, features, checkpoints, logs, and ``model/`` at the end."""
 
-    def __init__(self, folder: Path, recipe: OwnRecipe, *, start: Path | None, data: OwnData) -> None:
+    def __init__(self, folder: Path, recipe: CustomRecipe, *, start: Path | None, data: CustomData) -> None:
         """Check pictures and triplets.
 
         Args:
@@ -149,7 +149,7 @@ class OwnRun:
         kept = self.folder / "run.json"
         if kept.exists():
             found = json.loads(kept.read_text(encoding="utf-8"))
-            found["recipe"] = {**asdict(OwnRecipe()), **found["recipe"]}  # older runs lack newer fields
+            found["recipe"] = {**asdict(CustomRecipe()), **found["recipe"]}  # older runs lack newer fields
             differing = [name for name, value in record.items() if found.get(name) != value]
             if differing:
                 raise TrainingError(
@@ -159,7 +159,7 @@ class OwnRun:
 
     def _triplets(self, model: CirModel, triplets: tuple[NamedTriplet, ...], *, reads_candidates: bool) -> TripletSet:
         with processes().main_process_first():
-            features = own_features(model, self.data.pictures, self.folder / "features")
+            features = custom_features(model, self.data.pictures, self.folder / "features")
         found = triplet_set(self.data, features, triplets)
         encoder = self.start.candidate_encoder
         if encoder is None or not reads_candidates:
@@ -232,7 +232,7 @@ class OwnRun:
         return result
 
 
-def _readable(data: OwnData, folder: Path) -> OwnData:
+def _readable(data: CustomData, folder: Path) -> CustomData:
     unreadable = find_unreadable(data.pictures, folder)
     kept = data.without(unreadable)
     for image_id, reason in list(unreadable.items())[:NAMED_PICTURES]:
@@ -249,7 +249,7 @@ def _readable(data: OwnData, folder: Path) -> OwnData:
     return kept
 
 
-def _split(data: OwnData, recipe: OwnRecipe) -> tuple[tuple[NamedTriplet, ...], tuple[NamedTriplet, ...]]:
+def _split(data: CustomData, recipe: CustomRecipe) -> tuple[tuple[NamedTriplet, ...], tuple[NamedTriplet, ...]]:
     held_out = tuple(triplet for triplet in data.triplets if is_held_out(triplet, recipe.held_out))
     training = tuple(triplet for triplet in data.triplets if not is_held_out(triplet, recipe.held_out))
     if min(len(training), recipe.batch_one, recipe.batch_two) < 2:

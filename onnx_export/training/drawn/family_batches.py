@@ -111,7 +111,9 @@ def open_gallery(folder: Path, model: CirModel, families: Families) -> Gallery:
     folder.mkdir(exist_ok=True)
     with processes().main_process_first():
         features = compute_features(model.eval(), read, len(families.pictures), folder)
-    return Gallery(resident(cast(NDArray[np.float16], features.tokens), model.device), features.vectors, features.blank)
+    return Gallery(
+        on_device(cast(NDArray[np.float16], features.tokens), model.device), features.vectors, features.blank
+    )
 
 
 def family_rows(families: Tensor) -> Tensor:
@@ -119,7 +121,7 @@ def family_rows(families: Tensor) -> Tensor:
     return families[:, None] * VARIANTS + torch.arange(VARIANTS, device=families.device)
 
 
-def resident(array: NDArray[np.uint8] | NDArray[np.float16], device: torch.device) -> Tensor:
+def on_device(array: NDArray[np.uint8] | NDArray[np.float16], device: torch.device) -> Tensor:
     """Give a memory-mapped array as a tensor: on a GPU all of it, on a CPU as it is."""
     found = torch.from_numpy(array)
     return found if device.type == "cpu" else found.to(device)

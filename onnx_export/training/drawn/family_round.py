@@ -26,9 +26,16 @@ from onnx_export.model_folder import ModelFolder, save_model_folder
 from onnx_export.models import CirModel, ModelSizes
 from onnx_export.training.attributes import NOT_OF_THIS_KIND
 from onnx_export.training.drawn.families import KINDS, PARTS, VARIANTS, Families, open_families
-from onnx_export.training.drawn.family_batches import Asked, FamilyQueries, Gallery, family_rows, open_gallery, resident
+from onnx_export.training.drawn.family_batches import (
+    Asked,
+    FamilyQueries,
+    Gallery,
+    family_rows,
+    on_device,
+    open_gallery,
+)
 from onnx_export.training.drawn.part_reading import AttributeReader, QuestionReader, box_shares
-from onnx_export.training.drawn.rounds import Unseen, fit_similarity
+from onnx_export.training.drawn.rounds import HeldOutGroups, fit_similarity
 from onnx_export.training.loop import train
 from onnx_export.training.losses import positives_loss
 from onnx_export.training.processes import describe_machine, processes
@@ -41,7 +48,7 @@ logger = logging.getLogger(__name__)
 
 HELD_WEIGHT = 20.0
 MISMATCH_WEIGHT = 3.0
-_SEEING_STREAM, _ANSWERING_STREAM = 5, 6
+_ENCODER_STREAM, _JOINT_STREAM = 5, 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +98,13 @@ class FamilyRound:
             )
 
 
-class Seeing:
+class EncoderStage:
     """The image encoder: attributes of every part from the tokens in its box, the embedding held."""
 
     def __init__(self, model: CirModel, families: Families, held: Tensor, round_: FamilyRound) -> None:
         """Prepare the losses; ``held`` are the embeddings float32 [P, D] as they are to stay."""
         self.model, self.round_, self.device = model, round_, model.device
-        self.pictures = resident(families.pictures, self.device)
+        self.pictures = on_device(families.pictures, self.device)
         self.codes, self.boxes = (torch.from_numpy(each).to(self.device) for each in (families.codes, families.boxes))
         self.held, self.size = held, model.sizes.image_size
         self.grid = self.size // model.sizes.patch_size
@@ -108,7 +115,7 @@ class Seeing:
     def step(self, batch: int) -> dict[str, Tensor]:
         """Draw a batch from (seed, its number) and give its losses."""
         self.model.image_encoder.visual_encoder.patch_embed.eval()  # batch normalisation stays what it is
-        rng = np.random.default_rng((self.round_.seed, _SEEING_STREAM, batch))
+        rng = np.random.default_rng((self.round_.seed, _ENCODER_STREAM, batch))
         count, most = self.round_.encoder_batch, self.round_.encoder_shift
         rows = torch.from_numpy(rng.integers(len(self.pictures), size=count)).to(self.device)
         moved = torch.from_numpy(rng.integers(-most, most + 1, size=(count, 2))).to(self.device)
@@ -135,7 +142,7 @@ class Seeing:
         return self.codes[rows].masked_fill(~is_shown, NOT_OF_THIS_KIND)
 
 
-class Answering:
+class JointStage:
     """Composer and re-ranker together.
 
     The re-ranker ranks a query's target first among its whole family and some pictures of others, and says of every
@@ -180,7 +187,7 @@ class Answering:
     def step(self, batch: int) -> dict[str, Tensor]:
         """Draw a batch from (seed, its number) and give its losses."""
         round_ = self.round_
-        rng = np.random.default_rng((round_.seed, _ANSWERING_STREAM, batch))
+        rng = np.random.default_rng((round_.seed, _JOINT_STREAM, batch))
         asked = self.queries.draw(rng, families=round_.batch, each=round_.composed)
         ids, mask, references = asked.ids.flatten(0, 1), asked.mask.flatten(0, 1), asked.references.flatten()
         with torch.no_grad():
@@ -268,7 +275,7 @@ def train_family_round(folder: Path, model: CirModel, tokenizer: Tokenizer, roun
     """
     families = open_round_families(folder, round_, model.sizes, tokenizer)
 
-    def run(name: str, stage: Seeing | Answering, steps: int, rate: float) -> int:
+    def run(name: str, stage: EncoderStage | JointStage, steps: int, rate: float) -> int:
         stage.modules.train()
         schedule = Schedule(steps, rate, warmup=200)
         seconds = train(name, run_folder=folder, modules=stage.modules, schedule=schedule, batch_losses=stage.step)
@@ -280,13 +287,15 @@ def train_family_round(folder: Path, model: CirModel, tokenizer: Tokenizer, roun
     stage_one = copy.deepcopy(model.composer).eval()
     for parameter in stage_one.parameters():
         parameter.requires_grad = False
-    seeing = Seeing(model, families, before.vectors, round_)
-    seconds: JsonObject = {"seeing": run("seeing", seeing, round_.encoder_steps, round_.encoder_rate)}
-    del seeing
+    encoder = EncoderStage(model, families, before.vectors, round_)
+    seconds: JsonObject = {"encoder": run("encoder", encoder, round_.encoder_steps, round_.encoder_rate)}
+    del encoder
     after = open_gallery(folder / "after", model, families)
-    answering = Answering(model, families, tokenizer, before=before, gallery=after, round_=round_, stage_one=stage_one)
-    seconds["answering"] = run("answering", answering, round_.steps, round_.rate)
-    fit_similarity(model, tokenizer, Unseen(folder, round_.seed, round_.unseen_groups), folder / "similarity.json")
+    joint = JointStage(model, families, tokenizer, before=before, gallery=after, round_=round_, stage_one=stage_one)
+    seconds["joint"] = run("joint", joint, round_.steps, round_.rate)
+    fit_similarity(
+        model, tokenizer, HeldOutGroups(folder, round_.seed, round_.unseen_groups), folder / "similarity.json"
+    )
     return seconds
 
 

@@ -14,14 +14,14 @@ from torch import nn
 
 from onnx_export.errors import TrainingError
 from onnx_export.model_folder import ModelFolder, save_model_folder
-from onnx_export.models import CATALOG_SMALL, CirModel, build_model
+from onnx_export.models import DRAWN_SMALL, CirModel, build_model
 from onnx_export.training.drawn.family_round import FamilyRound, train_family_round
 from onnx_export.training.drawn.grounding import Grounding
 from onnx_export.training.drawn.pool import PICTURES_PER_GROUP, Pool, open_pool
 from onnx_export.training.drawn.pretrain import Pretraining
 from onnx_export.training.drawn.rounds import (
+    HeldOutGroups,
     Round,
-    Unseen,
     drawn_triplets,
     fit_similarity,
     pool_features,
@@ -195,14 +195,14 @@ class Run:
             return open_pool(
                 self.folder / "pool",
                 groups=recipe.groups,
-                size=CATALOG_SMALL.image_size,
+                size=DRAWN_SMALL.image_size,
                 seed=recipe.seed,
                 workers=available_threads(),
             )
 
     def fresh_model(self) -> CirModel:
         """Build the model as it is before any training."""
-        return build_model(CATALOG_SMALL, seed=self.recipe.seed)
+        return build_model(DRAWN_SMALL, seed=self.recipe.seed)
 
     def train(self, last: Stage) -> JsonObject:
         """Train up to and with ``last``; stages that are done are loaded, not repeated.
@@ -317,8 +317,8 @@ class Run:
         return drawn_triplets(model, self.folder / f"round-{number}", groups=groups, seed=seed)
 
     def _fit_similarity(self, model: CirModel, after: str) -> None:
-        unseen = Unseen(self.folder, self.recipe.seed, self.recipe.unseen_groups)
-        fit_similarity(model, self.tokenizer, unseen, self.folder / f"{after}.similarity.json")
+        held_out = HeldOutGroups(self.folder, self.recipe.seed, self.recipe.unseen_groups)
+        fit_similarity(model, self.tokenizer, held_out, self.folder / f"{after}.similarity.json")
 
     def _run(self, name: str, modules: nn.ModuleDict, steps: int, rate: float, losses: BatchLosses) -> int:
         if self.start is not None and name in STARTED_STAGES:

@@ -23,7 +23,7 @@ from qdrant_cir.model.cores import available_threads
 
 logger = logging.getLogger(__name__)
 
-UNSEEN_SEED = 1_000
+HELD_OUT_SEED = 1_000
 """How far from the recipe's seed that of the groups is that serve to fit the cosine's weight."""
 
 
@@ -47,7 +47,7 @@ class Round:
 
 
 @dataclass(frozen=True, slots=True)
-class Unseen:
+class HeldOutGroups:
     """Groups that nothing learns from: where they are kept, the run's seed, how many."""
 
     folder: Path
@@ -56,7 +56,7 @@ class Unseen:
 
     def triplets(self, model: CirModel) -> TripletSet:
         """Open, or draw and encode them."""
-        return drawn_triplets(model, self.folder / "unseen", groups=self.groups, seed=self.seed + UNSEEN_SEED)
+        return drawn_triplets(model, self.folder / "held_out", groups=self.groups, seed=self.seed + HELD_OUT_SEED)
 
 
 def drawn_triplets(model: CirModel, folder: Path, *, groups: int, seed: int) -> TripletSet:
@@ -96,11 +96,11 @@ def pool_features(model: CirModel, pool: Pool, folder: Path) -> PictureFeatures:
         return compute_features(model.eval(), read, len(pool.pictures), folder)
 
 
-def fit_similarity(model: CirModel, tokenizer: Tokenizer, unseen: Unseen, kept: Path) -> None:
+def fit_similarity(model: CirModel, tokenizer: Tokenizer, held_out: HeldOutGroups, kept: Path) -> None:
     """Fit the weight of stage one's cosine on groups that are drawn for this alone, once; ``kept`` remembers it."""
     with processes().main_process_first():
         if not kept.exists():
-            weight = fit_similarity_weight(*paired_scores(model, unseen.triplets(model), tokenizer))
+            weight = fit_similarity_weight(*paired_scores(model, held_out.triplets(model), tokenizer))
             logger.info("%s: stage one's cosine has the weight %.1f", kept.stem, weight)
             kept.write_text(json.dumps(weight) + "\n", encoding="utf-8")
     model.sizes = replace(model.sizes, similarity_weight=float(json.loads(kept.read_text(encoding="utf-8"))))

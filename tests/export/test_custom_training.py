@@ -23,15 +23,15 @@ from onnx_export.bundle.weights import load_start  # noqa: E402
 from onnx_export.errors import TrainingError  # noqa: E402
 from onnx_export.model_folder import ModelFolder, load_model_folder, save_model_folder  # noqa: E402
 from onnx_export.models import build_model  # noqa: E402
-from onnx_export.training.custom.data import is_held_out, read_own_data  # noqa: E402
-from onnx_export.training.custom.training import OwnRecipe, OwnRun  # noqa: E402
+from onnx_export.training.custom.data import is_held_out, read_custom_data  # noqa: E402
+from onnx_export.training.custom.training import CustomRecipe, CustomRun  # noqa: E402
 from onnx_export.training.drawn.tokenizer import build_tokenizer  # noqa: E402
 from onnx_export.training.stages import StageTwo  # noqa: E402
 from qdrant_cir.drawn import dataset  # noqa: E402
-from qdrant_cir.drawn.dataset import sample_catalog  # noqa: E402
-from qdrant_cir.drawn.files import write_catalog  # noqa: E402
+from qdrant_cir.drawn.dataset import sample_drawn  # noqa: E402
+from qdrant_cir.drawn.files import write_drawn  # noqa: E402
 
-TINY = OwnRecipe(
+TINY = CustomRecipe(
     steps_one=4, batch_one=4, steps_two=3, batch_two=3, negatives=16, held_out=0.3, evaluate_every=2, warmup=1
 )
 
@@ -41,8 +41,8 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("drawn")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dataset, "_SHARING", 2)  # several references, for held-out triplets are chosen by theirs
-        catalog = sample_catalog(5, products=120, queries=12)
-    write_catalog(catalog, folder, size=32)
+        catalog = sample_drawn(5, products=120, queries=12)
+    write_drawn(catalog, folder, size=32)
     return folder
 
 
@@ -69,7 +69,7 @@ def changed(before: Path, after: Path) -> set[str]:
 
 def test_own_lines_keep_all_their_targets(catalogue: Path) -> None:
     lines = [json.loads(line) for line in (catalogue / "queries.jsonl").read_text().splitlines()]
-    data = read_own_data("own", catalogue)
+    data = read_custom_data("own", catalogue)
     assert sorted(t.targets for t in data.triplets) == sorted(tuple(sorted(line["targets"])) for line in lines)
     assert len(data.pictures) == 120
 
@@ -78,7 +78,7 @@ def test_fashioniqs_captions_are_joined_in_both_orders(tmp_path: Path) -> None:
     (tmp_path / "captions").mkdir()
     entry = {"candidate": "a", "target": "b", "captions": ["is red", "has sleeves"]}
     (tmp_path / "captions" / "cap.dress.train.json").write_text(json.dumps([entry]))
-    (triplet,) = read_own_data("fashioniq", tmp_path).triplets
+    (triplet,) = read_custom_data("fashioniq", tmp_path).triplets
     assert triplet.texts == ("Is red and has sleeves", "Has sleeves and is red")
     assert (triplet.reference, triplet.targets, triplet.near) == ("a", ("b",), ("a",))
 
@@ -91,18 +91,18 @@ def test_cirrs_other_members_are_near(tmp_path: Path) -> None:
     (tmp_path / "captions" / "cap.rc2.train.json").write_text(json.dumps([entry]))
     paths = {name: f"./train/{name}.png" for name in members}
     (tmp_path / "image_splits" / "split.rc2.train.json").write_text(json.dumps(paths))
-    data = read_own_data("cirr", tmp_path)
+    data = read_custom_data("cirr", tmp_path)
     assert data.triplets[0].near == ("a", "b", "d", "e", "f")
     assert data.excludes_reference
 
 
 def test_a_target_that_is_no_picture_is_refused(catalogue: Path) -> None:
-    reference = read_own_data("own", catalogue).triplets[0].reference
+    reference = read_custom_data("own", catalogue).triplets[0].reference
     line = {"reference": reference, "modification_text": "in red", "targets": ["nowhere"]}
     queries = catalogue / "mine.jsonl"
     queries.write_text(json.dumps(line))
     with pytest.raises(TrainingError, match="nowhere"):
-        read_own_data("own", catalogue, queries=queries)
+        read_custom_data("own", catalogue, queries=queries)
 
 
 def test_the_command_fine_tunes_composer_and_reranker_and_nothing_else(
@@ -139,7 +139,7 @@ def test_one_stage_alone_leaves_the_other_as_it_was(
     catalogue: Path, start: Path, tmp_path: Path, stages: str, part: str
 ) -> None:
     recipe = replace(TINY, held_out=0.0)
-    out = OwnRun(tmp_path / "run", recipe, start=start, data=read_own_data("own", catalogue)).train(stages)  # type: ignore[arg-type]
+    out = CustomRun(tmp_path / "run", recipe, start=start, data=read_custom_data("own", catalogue)).train(stages)  # type: ignore[arg-type]
     assert changed(start, out) == {part}
 
 
@@ -149,7 +149,7 @@ def test_candidates_are_read_through_the_models_second_encoder_where_it_has_one(
     second = build_model(SIZES, seed=4).image_encoder.visual_encoder
     save_model_folder(start, ModelFolder(build_model(SIZES, seed=3), build_tokenizer(), {}, second))
     run = tmp_path / "run"
-    out = OwnRun(run, replace(TINY, steps_two=1), start=start, data=read_own_data("own", catalogue)).train("two")
+    out = CustomRun(run, replace(TINY, steps_two=1), start=start, data=read_custom_data("own", catalogue)).train("two")
     tokens, candidates = (np.load(run / name / "tokens.npy") for name in ("features", "candidate_features"))
     assert tokens.shape == candidates.shape
     assert not np.allclose(tokens, candidates)
@@ -162,8 +162,8 @@ def test_candidates_are_read_through_the_models_second_encoder_where_it_has_one(
 def test_an_interrupted_run_ends_with_the_same_model(
     catalogue: Path, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held_out: float
 ) -> None:
-    data, recipe = read_own_data("own", catalogue), replace(TINY, held_out=held_out)
-    whole = OwnRun(tmp_path / "whole", recipe, start=start, data=data).train()
+    data, recipe = read_custom_data("own", catalogue), replace(TINY, held_out=held_out)
+    whole = CustomRun(tmp_path / "whole", recipe, start=start, data=data).train()
     assert held_out or changed(start, whole) == {"composer", "reranker"}
     ordinary = StageTwo.step
 
@@ -172,12 +172,12 @@ def test_an_interrupted_run_ends_with_the_same_model(
             raise KeyboardInterrupt
         return ordinary(stage, step)
 
-    stopped = OwnRun(tmp_path / "stopped", recipe, start=start, data=data)
+    stopped = CustomRun(tmp_path / "stopped", recipe, start=start, data=data)
     with monkeypatch.context() as patch:
         patch.setattr(StageTwo, "step", interrupted)
         with pytest.raises(KeyboardInterrupt):
             stopped.train()
-    resumed = OwnRun(tmp_path / "stopped", recipe, start=start, data=data).train()
+    resumed = CustomRun(tmp_path / "stopped", recipe, start=start, data=data).train()
     assert changed(whole, resumed) == set()
     assert load_model_folder(resumed).provenance["validation_triplets"] == sum(
         is_held_out(triplet, held_out) for triplet in data.triplets
@@ -187,11 +187,11 @@ def test_an_interrupted_run_ends_with_the_same_model(
 def test_a_missing_picture_is_named_and_its_triplets_are_left_out(
     catalogue: Path, start: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    data = read_own_data("own", catalogue)
+    data = read_custom_data("own", catalogue)
     lost = data.triplets[-1].reference
     (catalogue / "images" / f"{lost}.jpg").unlink()
     with caplog.at_level(logging.WARNING):
-        run = OwnRun(tmp_path / "run", TINY, start=start, data=data)
+        run = CustomRun(tmp_path / "run", TINY, start=start, data=data)
     assert f"left out {lost}: " in caplog.text
     gone = sum(lost in triplet.images() for triplet in data.triplets)
     assert f"{gone} of {len(data.triplets)} triplets are left out" in caplog.text
@@ -201,34 +201,34 @@ def test_a_missing_picture_is_named_and_its_triplets_are_left_out(
 def test_features_are_encoded_again_only_where_a_picture_changed(
     catalogue: Path, start: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    recipe, data = replace(TINY, steps_one=1, steps_two=1), read_own_data("own", catalogue)
-    OwnRun(tmp_path / "run", recipe, start=start, data=data).train("one")
+    recipe, data = replace(TINY, steps_one=1, steps_two=1), read_custom_data("own", catalogue)
+    CustomRun(tmp_path / "run", recipe, start=start, data=data).train("one")
     encoded = (tmp_path / "run" / "features" / "vectors.npy").stat().st_mtime_ns
     with caplog.at_level(logging.INFO):
-        OwnRun(tmp_path / "run", recipe, start=start, data=data).train("one")
+        CustomRun(tmp_path / "run", recipe, start=start, data=data).train("one")
         assert (tmp_path / "run" / "features" / "vectors.npy").stat().st_mtime_ns == encoded
         first, second = sorted((catalogue / "images").iterdir())[:2]
         shutil.copy(second, first)
-        OwnRun(tmp_path / "run", recipe, start=start, data=data).train("one")
+        CustomRun(tmp_path / "run", recipe, start=start, data=data).train("one")
     assert caplog.text.count("120 pictures are encoded again") == 1
 
 
 def test_a_run_folder_of_another_recipe_is_refused(catalogue: Path, start: Path, tmp_path: Path) -> None:
-    data = read_own_data("own", catalogue)
-    OwnRun(tmp_path / "run", TINY, start=start, data=data)
+    data = read_custom_data("own", catalogue)
+    CustomRun(tmp_path / "run", TINY, start=start, data=data)
     with pytest.raises(TrainingError, match="another recipe"):
-        OwnRun(tmp_path / "run", OwnRecipe(held_out=0.3), start=start, data=data)
+        CustomRun(tmp_path / "run", CustomRecipe(held_out=0.3), start=start, data=data)
 
 
 def test_a_run_made_before_a_field_of_the_recipe_existed_goes_on(catalogue: Path, start: Path, tmp_path: Path) -> None:
-    data, kept = read_own_data("own", catalogue), tmp_path / "run" / "run.json"
-    OwnRun(tmp_path / "run", TINY, start=start, data=data)
+    data, kept = read_custom_data("own", catalogue), tmp_path / "run" / "run.json"
+    CustomRun(tmp_path / "run", TINY, start=start, data=data)
     record = json.loads(kept.read_text())
     del record["recipe"]["accumulation"]
     kept.write_text(json.dumps(record))
-    OwnRun(tmp_path / "run", TINY, start=start, data=data)
+    CustomRun(tmp_path / "run", TINY, start=start, data=data)
     with pytest.raises(TrainingError, match="another recipe"):
-        OwnRun(tmp_path / "run", replace(TINY, accumulation=2), start=start, data=data)
+        CustomRun(tmp_path / "run", replace(TINY, accumulation=2), start=start, data=data)
 
 
 def test_the_commands_of_the_document_lead_from_pictures_to_a_search(start: Path, tmp_path: Path) -> None:

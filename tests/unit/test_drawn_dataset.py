@@ -14,33 +14,33 @@ from typer.testing import CliRunner
 
 from qdrant_cir.cli.catalog import catalog_app
 from qdrant_cir.drawn.dataset import (
-    Catalog,
+    DrawnCatalog,
     draw_item,
     is_held_out,
-    sample_catalog,
+    sample_drawn,
     sample_training_edit,
     sample_training_scene,
 )
 from qdrant_cir.drawn.edit import sample_edit
-from qdrant_cir.drawn.files import GALLERY_COLUMNS, write_catalog
+from qdrant_cir.drawn.files import GALLERY_COLUMNS, write_drawn
 from qdrant_cir.drawn.near_misses import NEAR_MISS_KINDS, NearMissKind, near_miss_kind
 from qdrant_cir.drawn.scene import Scene, attributes, distance, sample_scene
 from qdrant_cir.errors import InputError
 
 
 @pytest.fixture(scope="module")
-def catalog() -> Catalog:
-    return sample_catalog(3, products=400, queries=24)
+def catalog() -> DrawnCatalog:
+    return sample_drawn(3, products=400, queries=24)
 
 
-def test_a_catalog_has_exactly_the_products_and_queries_asked_for(catalog: Catalog) -> None:
+def test_a_catalog_has_exactly_the_products_and_queries_asked_for(catalog: DrawnCatalog) -> None:
     assert len(catalog.items) == 400
     assert len({item.image_id for item in catalog.items}) == 400
     assert len(catalog.queries) == 24
     assert len({query.query_id for query in catalog.queries}) == 24
 
 
-def test_targets_are_all_items_that_equal_one_another_in_every_attribute(catalog: Catalog) -> None:
+def test_targets_are_all_items_that_equal_one_another_in_every_attribute(catalog: DrawnCatalog) -> None:
     flat = {item.image_id: attributes(item.scene) for item in catalog.items}
     for query in catalog.queries:
         assert query.target_ids
@@ -51,7 +51,7 @@ def test_targets_are_all_items_that_equal_one_another_in_every_attribute(catalog
 
 @pytest.mark.parametrize(("products", "queries"), [(400, 24), (60, 3), (1000, 200), (250, 41)])
 def test_every_query_has_ten_near_misses_in_the_gallery_and_its_reference_is_one(products: int, queries: int) -> None:
-    drawn = sample_catalog(5, products=products, queries=queries)
+    drawn = sample_drawn(5, products=products, queries=queries)
     counts = drawn.count_near_misses()
     assert min(count.total() for count in counts) >= 10
     for query, count in zip(drawn.queries, counts, strict=True):
@@ -68,7 +68,7 @@ def changes(before: Scene, after: Scene) -> dict[str, str]:
     return {key: value for key, value in attributes(after).items() if value != old[key]}
 
 
-def test_near_misses_are_what_their_kinds_say(catalog: Catalog) -> None:
+def test_near_misses_are_what_their_kinds_say(catalog: DrawnCatalog) -> None:
     scenes = {item.image_id: item.scene for item in catalog.items}
     seen = dict.fromkeys(NEAR_MISS_KINDS, 0)
     for query in catalog.queries:
@@ -99,7 +99,9 @@ def test_near_misses_are_what_their_kinds_say(catalog: Catalog) -> None:
     assert all(seen.values())
 
 
-def test_a_binding_is_swapped_in_the_gallery_wherever_the_product_has_a_part_that_takes_it(catalog: Catalog) -> None:
+def test_a_binding_is_swapped_in_the_gallery_wherever_the_product_has_a_part_that_takes_it(
+    catalog: DrawnCatalog,
+) -> None:
     scenes = {item.image_id: item.scene for item in catalog.items}
     for query, count in zip(catalog.queries, catalog.count_near_misses(), strict=True):
         if count["binding swapped"] or query.kind in ("two", "swap"):
@@ -111,31 +113,31 @@ def test_a_binding_is_swapped_in_the_gallery_wherever_the_product_has_a_part_tha
 
 
 def test_some_queries_have_several_targets() -> None:
-    drawn = sample_catalog(0, products=2000, queries=120)
+    drawn = sample_drawn(0, products=2000, queries=120)
     assert sum(len(query.target_ids) > 1 for query in drawn.queries) >= 5
 
 
-def test_the_same_seed_gives_the_same_catalog_and_another_seed_another(catalog: Catalog) -> None:
-    assert sample_catalog(3, products=400, queries=24) == catalog
-    assert sample_catalog(4, products=400, queries=24).items != catalog.items
+def test_the_same_seed_gives_the_same_catalog_and_another_seed_another(catalog: DrawnCatalog) -> None:
+    assert sample_drawn(3, products=400, queries=24) == catalog
+    assert sample_drawn(4, products=400, queries=24).items != catalog.items
 
 
 def test_too_few_products_are_refused_with_what_would_fit() -> None:
     with pytest.raises(InputError, match=r"14 products are too few for 30 queries .*; 135 are enough"):
-        sample_catalog(0, products=14, queries=30)
-    assert len(sample_catalog(0, products=135, queries=30).queries) == 30
+        sample_drawn(0, products=14, queries=30)
+    assert len(sample_drawn(0, products=135, queries=30).queries) == 30
     with pytest.raises(InputError, match="at least one product"):
-        sample_catalog(0, products=10, queries=0)
+        sample_drawn(0, products=10, queries=0)
 
 
-def test_an_item_is_drawn_the_same_whatever_was_drawn_before(catalog: Catalog) -> None:
+def test_an_item_is_drawn_the_same_whatever_was_drawn_before(catalog: DrawnCatalog) -> None:
     alone = draw_item(catalog, 7, size=64).image.tobytes()
     draw_item(catalog, 1, size=64)
     assert draw_item(catalog, 7, size=64).image.tobytes() == alone
 
 
 def test_two_renderings_of_one_scene_differ_in_pixels() -> None:
-    drawn = sample_catalog(0, products=2000, queries=120)
+    drawn = sample_drawn(0, products=2000, queries=120)
     query = next(query for query in drawn.queries if len(query.target_ids) > 1)
     index_of = {item.image_id: index for index, item in enumerate(drawn.items)}
     first, second = (draw_item(drawn, index_of[image_id], size=64) for image_id in query.target_ids[:2])
@@ -157,9 +159,9 @@ def test_training_never_shows_what_is_held_out_and_the_test_split_does() -> None
 
 
 def test_what_is_written_can_be_read_back(tmp_path: Path) -> None:
-    drawn = sample_catalog(1, products=40, queries=2)
+    drawn = sample_drawn(1, products=40, queries=2)
     seen: list[tuple[int, int]] = []
-    write_catalog(drawn, tmp_path, size=64, progress=lambda done, total: seen.append((done, total)))
+    write_drawn(drawn, tmp_path, size=64, progress=lambda done, total: seen.append((done, total)))
     assert seen[-1] == (40, 40)
     with (tmp_path / "gallery.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -180,8 +182,8 @@ def test_what_is_written_can_be_read_back(tmp_path: Path) -> None:
 def test_the_same_queries_are_written_in_fashioniqs_layout_with_two_captions_over_the_same_pictures(
     tmp_path: Path,
 ) -> None:
-    drawn = sample_catalog(1, products=200, queries=16)
-    write_catalog(drawn, tmp_path, size=16)
+    drawn = sample_drawn(1, products=200, queries=16)
+    write_drawn(drawn, tmp_path, size=16)
     family_of = {item.image_id: item.scene.family for item in drawn.items}
     families = sorted({family_of[query.reference_id] for query in drawn.queries})
     assert sorted(path.name for path in (tmp_path / "captions").iterdir()) == [f"cap.{f}.val.json" for f in families]
@@ -218,37 +220,37 @@ def test_the_command_says_how_many_near_misses_a_query_has(tmp_path: Path) -> No
 
 
 def test_a_query_is_unseen_when_training_never_shows_its_reference_or_its_target() -> None:
-    drawn = sample_catalog(0, products=4000, queries=600)
+    drawn = sample_drawn(0, products=4000, queries=600)
     scenes = {item.image_id: item.scene for item in drawn.items}
     for query in drawn.queries:
         either = is_held_out(scenes[query.reference_id]) or is_held_out(scenes[query.drawn_target_id])
         assert query.is_unseen == either
     assert 0.05 < sum(query.is_unseen for query in drawn.queries) / 600 < 0.4
-    assert not any(query.is_unseen for query in sample_catalog(0, products=400, queries=20, split="train").queries)
+    assert not any(query.is_unseen for query in sample_drawn(0, products=400, queries=20, split="train").queries)
 
 
 def test_an_interrupted_run_is_completed_without_drawing_again(tmp_path: Path) -> None:
-    drawn = sample_catalog(1, products=40, queries=2)
-    write_catalog(drawn, tmp_path, size=32)
+    drawn = sample_drawn(1, products=40, queries=2)
+    write_drawn(drawn, tmp_path, size=32)
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "images").iterdir()}
     lost = tmp_path / "images" / "p000005.jpg"
     content = lost.read_bytes()
     lost.unlink()
-    write_catalog(drawn, tmp_path, size=32)
+    write_drawn(drawn, tmp_path, size=32)
     after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "images").iterdir()}
     assert lost.read_bytes() == content
     assert {name for name in after if after[name] != before[name]} == {"p000005.jpg"}
 
 
 def test_two_processes_draw_what_one_would(tmp_path: Path) -> None:
-    drawn = sample_catalog(2, products=200, queries=3)
-    write_catalog(drawn, tmp_path, size=32)
+    drawn = sample_drawn(2, products=200, queries=3)
+    write_drawn(drawn, tmp_path, size=32)
     drawn_here = tmp_path / "here.jpg"
     draw_item(drawn, 150, size=32).image.save(drawn_here, format="JPEG", quality=95, subsampling=0)
     assert (tmp_path / "images" / "p000150.jpg").read_bytes() == drawn_here.read_bytes()
 
 
 def test_a_folder_that_holds_another_catalog_is_refused(tmp_path: Path) -> None:
-    write_catalog(sample_catalog(1, products=20, queries=1), tmp_path, size=32)
+    write_drawn(sample_drawn(1, products=20, queries=1), tmp_path, size=32)
     with pytest.raises(InputError, match="already holds another catalogue"):
-        write_catalog(sample_catalog(2, products=20, queries=1), tmp_path, size=32)
+        write_drawn(sample_drawn(2, products=20, queries=1), tmp_path, size=32)
