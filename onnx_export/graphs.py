@@ -73,27 +73,32 @@ class AbsorbedCrossAttention(nn.Module):
         self.keys: Tensor
         self.values: Tensor
         self.value_bias: Tensor
-        keys, values = torch.cat([self._keys(s) for s in streams]), torch.cat([self._values(s) for s in streams])
-        value_bias = torch.stack([s.value.bias.detach() for s in streams])
+        # d = H / heads, the width of one head
+        keys = torch.cat([self._keys(s) for s in streams])  # [2 * heads, d, C]
+        values = torch.cat([self._values(s) for s in streams])  # [2 * heads, C, d]
+        value_bias = torch.stack([s.value.bias.detach() for s in streams])  # [2, H]
         if projection is not None:
             mean, up = torch.from_numpy(projection.mean), torch.from_numpy(projection.up)
+            # mean [C] @ values: [2 * heads, d], the heads of a stream one after the other: [2, H]
             value_bias = value_bias + torch.matmul(mean, values).view_as(value_bias)
-            keys, values = torch.matmul(keys, up.T), torch.matmul(up, values)
+            keys, values = torch.matmul(keys, up.T), torch.matmul(up, values)  # [2 * heads, d, R], [2 * heads, R, d]
         self.register_buffer("keys", keys)
         self.register_buffer("values", values)
         self.register_buffer("value_bias", value_bias)
 
     def _keys(self, projections: Projections) -> Tensor:
         """Key weights as [heads, H / heads, C], the softmax scale folded in."""
-        weight = torch.unflatten(projections.key.weight.detach(), 0, (self.heads, -1))
+        weight = torch.unflatten(projections.key.weight.detach(), 0, (self.heads, -1))  # [H, C] to [heads, d, C]
         scaled: Tensor = weight * weight.shape[1] ** -0.5
         return scaled
 
     def _values(self, projections: Projections) -> Tensor:
         """Value weights as [heads, C, H / heads]."""
+        # [H, C] to [heads, d, C] to [heads, C, d]
         return torch.unflatten(projections.value.weight.detach(), 0, (self.heads, -1)).transpose(1, 2)
 
     def _split(self, states: Tensor) -> Tensor:
+        # [B, L, H] to [B, L, heads, d] to [B, heads, L, d]
         return torch.unflatten(states, -1, (self.heads, -1)).transpose(1, 2)
 
     def forward(
@@ -101,11 +106,14 @@ class AbsorbedCrossAttention(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Attend from streams [1 or K, L, H] to tokens float32 [K, N, C] with scales and log-weights [K, 1, N]."""
         heads = torch.cat((self._split(self.query0(x0)), self._split(self.query1(x1))), dim=1)
+        # heads [1 or K, 2 * heads, L, d] @ keys: [1 or K, 2 * heads, L, C], as one matrix [.., 2 * heads * L, C]
         queries = torch.matmul(heads, self.keys).flatten(1, 2)
-        similarities = torch.matmul(queries, tokens.transpose(1, 2)) * scales
+        similarities = torch.matmul(queries, tokens.transpose(1, 2)) * scales  # [K, 2 * heads * L, N]
         attention = torch.softmax(similarities if log_weights is None else similarities + log_weights, dim=-1)
+        # [K, 2 * heads * L, C] to [K, 2 * heads, L, C]
         mixed = torch.unflatten(torch.matmul(attention * scales, tokens), 1, (2 * self.heads, -1))
-        heads = torch.matmul(mixed, self.values).transpose(1, 2)
+        heads = torch.matmul(mixed, self.values).transpose(1, 2)  # [K, L, 2 * heads, d]
+        # the heads of each stream [K, L, heads, d] side by side: [K, L, H]
         merged = self.output.merge(
             self.output.dense0(heads[:, :, : self.heads].flatten(2) + self.value_bias[0]),
             self.output.dense1(heads[:, :, self.heads :].flatten(2) + self.value_bias[1]),
@@ -176,12 +184,12 @@ class RerankerGraph(nn.Module):
         x0, x1 = fusion_states, self.embeddings(input_ids)
         for layer in self.layers:
             x0, x1 = layer(x0, x1, tokens, scales, log_weights)
-        scores: Tensor = self.cls_head(torch.cat((x0[:, 0], x1[:, 0]), dim=-1))[:, 0]
+        scores: Tensor = self.cls_head(torch.cat((x0[:, 0], x1[:, 0]), dim=-1))[:, 0]  # [K, 2 H] to [K, 2] to [K]
         if self.similarity is None:
             return scores
-        class_tokens = tokens[:, 0] * candidate_scales[:, :1]
+        class_tokens = tokens[:, 0] * candidate_scales[:, :1]  # [K, C], or [K, R] where compressed
         if self.mean is not None and self.up is not None:
-            class_tokens = self.mean + class_tokens @ self.up
+            class_tokens = self.mean + class_tokens @ self.up  # [K, R] to [K, C]
         return scores + cast(Tensor, self.similarity(fusion_states, class_tokens))
 
 

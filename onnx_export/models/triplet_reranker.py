@@ -80,20 +80,22 @@ class TripletLayer(nn.Module):
         With ``only_first`` only the first state of each is wanted, as of the last layer: [P, 1, H].
         """
         own = self.attention.output
-        y0, y1 = (x0[:, :1], x1[:, :1]) if only_first else (x0, x1)
+        y0, y1 = (x0[:, :1], x1[:, :1]) if only_first else (x0, x1)  # [P, L or 1, H]
         x0 = own.LayerNormA(own.dense0(self.attention.self0(y0, x0, mask)) + y0)
         x1 = own.LayerNormB(own.dense1(self.attention.self1(y1, x1, mask)) + y1)
 
         cross = self.crossattention
+        # keys and values of every candidate, [2, T, heads, N, H / heads]; by index, of every pair, [2, P, ...]
         keys_values0 = cross.self0.keys_values(candidate_tokens)
         keys_values1 = cross.self1.keys_values(candidate_tokens)
         if candidate_index is not None:
             keys_values0, keys_values1 = keys_values0[:, candidate_index], keys_values1[:, candidate_index]
+        # [P, L, H] to [T, P / T * L, H]: the texts of a candidate's pairs as one; by index T is P and nothing changes
         of_candidate = (keys_values0.shape[1], -1, x0.shape[-1])
         merged = cross.output.merge(
             cross.output.dense0(cross.self0.attend(x0.reshape(of_candidate), keys_values0, None)),
             cross.output.dense1(cross.self1.attend(x1.reshape(of_candidate), keys_values1, None)),
-        ).view_as(x0)
+        ).view_as(x0)  # [P, L, H] again
         x0 = cross.output.LayerNormA(merged + x0)
         x1 = cross.output.LayerNormB(merged + x1)
         return self.output(self.intermediate(x0), x0), self.output(self.intermediate(x1), x1)

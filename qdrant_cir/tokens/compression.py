@@ -91,11 +91,11 @@ def _merge_round(tokens: Float32, weights: Float32, merges: int) -> tuple[Float3
     """Merge at most ``merges`` rows of [N, C], and at least one, into the rows most similar to them."""
     lengths = np.linalg.norm(tokens, axis=1, keepdims=True)
     directions = tokens / np.maximum(lengths, np.float32(1e-12))
-    similarity = directions @ directions.T
+    similarity = directions @ directions.T  # [N, N]
     np.fill_diagonal(similarity, -np.inf)
-    nearest = similarity.argmax(axis=1)
-    likeness = similarity[np.arange(len(tokens)), nearest]
-    takers = np.arange(len(tokens))
+    nearest = similarity.argmax(axis=1)  # [N], each row's most similar other row
+    likeness = similarity[np.arange(len(tokens)), nearest]  # [N]
+    takers = np.arange(len(tokens))  # [N], the row that each row becomes part of: itself until it is given away
     receives = np.zeros(len(tokens), dtype=bool)
     # a row that was given away receives nothing in this round, and one that received is not given away
     for giver in np.argsort(-likeness, kind="stable").tolist():
@@ -106,11 +106,11 @@ def _merge_round(tokens: Float32, weights: Float32, merges: int) -> tuple[Float3
         merges -= 1
         if merges == 0:
             break
-    totals, sums = np.zeros_like(weights), np.zeros_like(tokens)
+    totals, sums = np.zeros_like(weights), np.zeros_like(tokens)  # [N], [N, C]; zero for rows that were given away
     np.add.at(totals, takers, weights)
     np.add.at(sums, takers, tokens * weights[:, None])
     stays = totals > 0
-    return sums[stays] / totals[stays, None], totals[stays]
+    return sums[stays] / totals[stays, None], totals[stays]  # [N - merges, C], [N - merges]
 
 
 def write_projection(path: Path, projection: TokenProjection) -> None:
