@@ -1,1 +1,1 @@
-"""The tool beside the runtime: the model in torch, its training, checkpoints, export and verification."""
+"""The export tool: the model in torch, its training, checkpoints, export and verification."""

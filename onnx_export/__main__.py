@@ -22,8 +22,8 @@ app.add_typer(labels, name="labels")
 
 
 def main() -> None:
-    """Run the command line; known errors become one sentence and exit code 1."""
-    is_main_process = os.environ.get("RANK", "0") == "0"  # which `accelerate launch` numbers its processes by
+    """Run the command line. Known errors become one sentence and exit code 1."""
+    is_main_process = os.environ.get("RANK", "0") == "0"  # set by `accelerate launch`
     logging.basicConfig(level=logging.INFO if is_main_process else logging.ERROR, format="%(message)s")
     for noisy in ("onnxscript", "onnx_ir", "torch.onnx", "httpx"):
         logging.getLogger(noisy).setLevel(logging.ERROR)

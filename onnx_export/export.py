@@ -1,4 +1,4 @@
-"""A model in torch to a bundle folder: three graphs, tokenizer, manifest."""
+"""Export of a torch model to a bundle folder: three graphs, tokenizer, manifest."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ BLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 BLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 PAD_RATIO = 1.25
 SIZES_KEY = "sizes"
-"""Where a manifest's provenance holds the sizes of the torch model, of which heads and depths are in no tensor."""
+"""Key of the torch model's sizes in a manifest's provenance; heads and depths cannot be read from tensors."""
 
-# Pairwise different and at least 2: an example of size 1 on a dynamic axis is frozen into the graph without a word.
+# Pairwise different and at least 2: an example of size 1 on a dynamic axis is silently frozen into the graph.
 _EXAMPLE_AXES = {"batch": 3, "length": 7, "candidates": 5}
 
 
 @dataclass(frozen=True, slots=True)
 class BundleDescription:
-    """What a bundle says of itself.
+    """Name, licence and origin of a bundle.
 
     Attributes:
         name: shown by ``qdrant-cir info``.
@@ -75,16 +75,16 @@ def export_bundle(
     candidate_encoder: VisionTransformer | None = None,
     check: Callable[[Bundle], None] | None = None,
 ) -> Path:
-    """Write a bundle folder. It appears whole under its name or not at all.
+    """Write a bundle folder. It appears complete or not at all.
 
     Args:
         model: in evaluation mode.
         tokenizer: with [CLS] ... [SEP] around a text, and an [ENC] token.
         out: the folder to write; an existing bundle there is replaced.
         codec: the form in which candidate tokens are stored and read by the re-ranker's graph.
-        description: what the manifest says beyond the sizes.
-        candidate_encoder: the image encoder that stage two reads candidates through, where it is not the model's.
-        check: called with the bundle before it takes its name; where it raises, ``out`` stays as it was.
+        description: name, licence and origin for the manifest.
+        candidate_encoder: stage two's image encoder, where it differs from the model's.
+        check: called with the finished bundle before ``out`` is replaced; if it raises, ``out`` stays as it was.
 
     Raises:
         ExportError: the tokenizer lacks [ENC], or does not fit the word embedding, or ``out`` is no bundle folder.
@@ -118,7 +118,7 @@ def export_bundle(
 
 
 def _first_token_checked(model: CirModel, tokenizer: Tokenizer, out: Path) -> int:
-    """Check what can be checked before the work; gives the id of [ENC]."""
+    """Check the arguments before the work begins, and return the id of [ENC]."""
     if out.exists() and not (out / "cir_config.json").exists() and (not out.is_dir() or any(out.iterdir())):
         raise ExportError(f"{out} exists and is no bundle folder; give a new folder.")
     first_token = tokenizer.token_to_id("[ENC]")
@@ -149,7 +149,7 @@ def _manifest(
 
 
 def runtime_sizes(model: CirModel, codec: TokenCodec) -> ModelSizes:
-    """Say a model's sizes in the runtime's terms."""
+    """Return a model's sizes in the runtime's terms."""
     return ModelSizes(
         image_size=model.sizes.image_size,
         token_rows=model.sizes.token_rows,
@@ -161,7 +161,7 @@ def runtime_sizes(model: CirModel, codec: TokenCodec) -> ModelSizes:
 
 
 def export_graph(name: GraphName, module: nn.Module, folder: Path, sizes: ModelSizes) -> list[str]:
-    """Trace one graph into ``folder/onnx``; gives the files it wrote, the ONNX file first."""
+    """Trace one graph into ``folder/onnx`` and return the files written, the ONNX file first."""
     contract = contract_tensors(name, sizes)
     example = {
         spec.name: _example(spec.dtype, [a if isinstance(a, int) else _EXAMPLE_AXES[a] for a in spec.shape])
@@ -187,7 +187,7 @@ def export_graph(name: GraphName, module: nn.Module, folder: Path, sizes: ModelS
     if program is None:
         raise ExportError(f"torch.onnx.export gave no program for {name}.")
     for node in program.model.graph.all_nodes():
-        node.metadata_props.clear()  # stack traces of this machine, two thirds of the file
+        node.metadata_props.clear()  # drops the stack traces, two thirds of the file
     program.save(str(folder / file), external_data=True)
     data = f"{file}.data"
     return [file, data] if (folder / data).exists() else [file]
@@ -202,7 +202,7 @@ def _example(dtype: str, shape: list[int]) -> Tensor:
 
 
 def tool_versions() -> JsonObject:
-    """Name the versions of what made a bundle."""
+    """Return the versions of the libraries that made a bundle."""
     return {name: importlib.metadata.version(name) for name in ("torch", "onnx", "onnxscript", "qdrant-cir")}
 
 

@@ -1,4 +1,4 @@
-"""One module per graph contract: what is traced, with exact rewrites for serving.
+"""The modules that are traced, one per graph contract, with exact rewrites for serving.
 
 The re-ranker is rewritten so that a candidate's tokens are never projected (PAPER: "Exact work, and where it goes"):
 
@@ -13,8 +13,8 @@ Stored tokens come as they are (int8 with a scale per token, or float): the scal
 probabilities, [heads x L, N], rather than the tokens, [N, C].
 
 Compressed tokens (``qdrant_cir/tokens/compression.py``) are read in their small form. With ``e = mean + z up``, ``up``
-joins the absorbed weights; the mean adds the same number to a whole softmax row, which cancels, and one bias to the
-values. A row that stands for several tokens has the logarithm of their number added to its scores.
+is absorbed into the weights, too; the mean adds the same number to a whole softmax row, which cancels, and a bias to
+the values. A row that stands for several tokens gets the logarithm of their number added to its scores.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class ComposerGraph(nn.Module):
 class AbsorbedCrossAttention(nn.Module):
     """Both streams' cross-attention to stored tokens, with the key and value projections absorbed.
 
-    Heads of both streams lie behind each other, [2 * heads, ...], so that a candidate's tokens are read by one matrix
-    product for the scores and one for the mixing.
+    Heads of both streams are stacked, [2 * heads, ...], so that a candidate's tokens are read by one matrix product for
+    the scores and one for the mixing. Of compressed tokens, N is M and C is R in the shapes below.
     """
 
     def __init__(self, cross: DualAttention, projection: TokenProjection | None) -> None:
@@ -144,7 +144,7 @@ class AbsorbedLayer(nn.Module):
 
 
 class RerankerGraph(nn.Module):
-    """One query against K candidates in stored form, to ``scores`` [K]; with a projection, in its compressed form."""
+    """One query and K candidates in stored form to ``scores`` [K]; with a projection, in compressed form."""
 
     def __init__(
         self,
@@ -194,7 +194,7 @@ class RerankerGraph(nn.Module):
 
 
 def graph_modules(model: CirModel) -> dict[str, nn.Module]:
-    """Give the module to trace for each graph contract of the runtime."""
+    """Return the module to trace for each graph contract of the runtime."""
     return {
         "image_encoder": ImageEncoderGraph(model.image_encoder).eval(),
         "composer": ComposerGraph(model.composer).eval(),

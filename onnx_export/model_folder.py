@@ -22,13 +22,13 @@ CANDIDATE_ENCODER_FILE = "candidate_encoder.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class ModelFolder:
-    """What makes a bundle.
+    """A model with what a bundle needs beside it.
 
     Attributes:
         model: in evaluation mode.
-        tokenizer: its texts'.
-        provenance: where it comes from, free JSON.
-        candidate_encoder: the image encoder that stage two reads candidates through, where it is not the model's.
+        tokenizer: of its texts.
+        provenance: its origin, free JSON.
+        candidate_encoder: stage two's image encoder, where it differs from the model's.
     """
 
     model: CirModel
@@ -38,7 +38,7 @@ class ModelFolder:
 
 
 def save_model_folder(folder: Path, content: ModelFolder) -> None:
-    """Write a model folder, replacing what stands there under these names."""
+    """Write a model folder, replacing files of the same names."""
     folder.mkdir(parents=True, exist_ok=True)
     _save_weights(content.model, folder / WEIGHTS_FILE)
     (folder / CANDIDATE_ENCODER_FILE).unlink(missing_ok=True)
@@ -53,7 +53,7 @@ def load_model_folder(folder: Path) -> ModelFolder:
     """Read a model folder.
 
     Raises:
-        CheckpointError: a file is missing, damaged, or the weights do not have the sizes it says.
+        CheckpointError: a file is missing, damaged, or the weights do not fit the sizes.
     """
     try:
         about = json.loads((folder / SIZES_FILE).read_text(encoding="utf-8"))

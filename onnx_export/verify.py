@@ -1,7 +1,8 @@
-"""Does a bundle compute what the torch model computes? Asked through the runtime's own classes.
+"""Comparison of a bundle with the torch model that it was exported from, through the runtime's classes.
 
-In this order, so that the first thing reported is the cause: the graphs' tensor names, their axes, the shapes of real
-outputs, values, and the order of candidates, at batch 1 and N, short and long texts, few and many candidates.
+Compared are the graphs' tensor names, axes, shapes of real outputs, values, and the order of candidates, at batch 1 and
+N, with short and long texts, few and many candidates. They are checked in this order, so that the first difference that
+is reported is the cause of the others.
 """
 
 from __future__ import annotations
@@ -65,14 +66,14 @@ def verify_bundle(
     """Compare a bundle with the model it was exported from.
 
     Args:
-        bundle: loaded, so that its checksums are right.
+        bundle: a loaded bundle, whose checksums are known to be right.
         folder: the torch model.
         tolerance: largest absolute difference allowed anywhere.
         candidates: values of K.
         seed: of the random pictures and texts.
 
     Raises:
-        VerificationError: with the first difference found.
+        VerificationError: the first difference found.
     """
     _check_interfaces(bundle)
     rng = np.random.default_rng(seed)
@@ -187,7 +188,7 @@ def _compare_reranker(
 
 
 def torch_scores(folder: ModelFolder, query: ComposedQuery, candidates: StoredTokens) -> Tensor:
-    """Score by the paper's form, candidate by candidate in small groups to bound memory."""
+    """Return scores in the paper's form, a few candidates at a time to bound memory."""
     tokens = torch.from_numpy(candidates.values.astype(np.float32) * candidates.scales[..., None])
     ids = torch.from_numpy(query.input_ids)[None]
     states = torch.from_numpy(query.fusion_states)[None]
@@ -203,8 +204,8 @@ def torch_scores(folder: ModelFolder, query: ComposedQuery, candidates: StoredTo
 
 
 def _check_order(what: str, expected: Float32, found: Float32, tolerance: float) -> None:
-    """Candidates whose torch scores differ by more than the tolerance must stand in the same order."""
+    """Check that candidates whose torch scores differ by more than the tolerance come in the same order."""
     order = np.argsort(-found, kind="stable")
     ranked = expected[order]
     if np.any(np.diff(ranked) > tolerance):
-        raise VerificationError(f"{what}: candidates come in another order than torch's scores give.")
+        raise VerificationError(f"{what}: candidates come in another order than by torch's scores.")

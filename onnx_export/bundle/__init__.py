@@ -1,1 +1,1 @@
-"""Finished bundles: their weights, precisions, fitted codec and records."""
+"""Work on finished bundles: weights, precisions, compressed tokens and records."""

@@ -1,8 +1,8 @@
 """A bundle whose candidate tokens are stored compressed, fitted on pictures of the user's own gallery.
 
 The weights are read back from the bundle, the projection is fitted on the tokens of the pictures, and the re-ranker is
-traced again with the projection in its weights. Everything else of the bundle stays byte for byte, so that a collection
-of the exact bundle can be used, and is brought into the small form by indexing it again.
+traced again with the projection in its weights. All other files stay byte for byte the same, so that a gallery of the
+exact bundle can be used with the new one, and indexing it again brings it into the small form.
 """
 
 from __future__ import annotations
@@ -54,18 +54,18 @@ _CHECKED_CANDIDATES, _CHECKED_LENGTH = 12, 9
 
 @dataclass(frozen=True, slots=True)
 class FittedCodec:
-    """What compressing costs and saves.
+    """A fitted bundle, and what compression costs and saves.
 
     Attributes:
         folder: the new bundle.
-        pictures: that it was fitted on.
+        pictures: number of pictures that it was fitted on.
         skipped: pictures that could not be read, by name, with the reason.
-        rows, dims: of the stored form.
-        version: that stored tokens carry.
+        rows, dims: of the stored tokens.
+        version: number of this fitting, written with stored tokens.
         bytes_before, bytes_after: of one image's stored tokens.
-        lost: share of the tokens' variance that the stored form loses, as the score reads it, on pictures that were
-            kept out of the fitting.
-        difference: largest difference of a score between the new graph and torch on the restored tokens.
+        lost: share of the tokens' variance that is lost, weighted by its effect on the score, on pictures that were
+            not fitted.
+        difference: largest difference between a score of the new graph and of torch on the restored tokens.
     """
 
     folder: Path
@@ -89,22 +89,24 @@ def fit_codec(
     dims: int | None = None,
     encoded: Callable[[int], object] = lambda count: None,
 ) -> FittedCodec:
-    """Fit the compressed form of a bundle and write it as a bundle of its own.
+    """Fit a compressed form of a bundle's tokens and write a new bundle with it.
 
     Args:
-        folder: a bundle that stores all tokens.
-        records: pictures like those of the gallery; a few hundred are enough. A tenth of them is kept for measuring.
-        out: the new bundle; must not exist.
+        folder: a bundle without compression.
+        records: pictures like those of the gallery; a few hundred are enough. A tenth of them is kept for
+            measuring.
+        out: folder of the new bundle; must not exist.
         rows: M, rows to store of N tokens; by default as :func:`default_form` says.
         dims: R, dimensions to store of C; likewise.
-        encoded: called with how many more pictures have been looked at.
+        encoded: called with the number of pictures since the last call.
 
     Raises:
         BundleError: the bundle is missing or damaged.
         CheckpointError: its weights cannot be read back into torch.
         InputError: no picture can be read.
-        ExportError: it compresses already, ``out`` exists, there are too few pictures, or a size is out of range.
-        VerificationError: the new graph does not give what torch gives; nothing is written then.
+        ExportError: the bundle is compressed already, ``out`` exists, there are too few pictures, or a size is out of
+            range.
+        VerificationError: the new graph and torch disagree; nothing is written then.
     """
     bundle = load_bundle(folder)
     sizes = bundle.manifest.sizes
@@ -150,10 +152,10 @@ def fit_codec(
 
 
 def default_form(rows: int, dims: int) -> tuple[int, int]:
-    """Choose rows and dimensions to store of so many.
+    """Return the default rows and dimensions to store of so many.
 
     A third and a half, which costs the bundled model half a point of recall@1 and nothing of recall@10
-    (``docs/quality.md``); where these are more than ``MOST_BYTES`` numbers of int8, a sixth and five sixteenths.
+    (``docs/quality.md``); a sixth and five sixteenths where that is more than ``MOST_BYTES``.
     """
     for rows_kept, dims_kept in ((-(-rows // 3), dims // 2), (-(-rows // 6), dims * 5 // 16)):
         form = max(3, rows_kept), max(1, dims_kept)
@@ -163,7 +165,7 @@ def default_form(rows: int, dims: int) -> tuple[int, int]:
 
 
 def _write(bundle: Bundle, model: ModelFolder, projection: TokenProjection, rows: int, folder: Path) -> Bundle:
-    """Write the compressed bundle: all files of the exact one but the re-ranker's, the new graph, the projection."""
+    """Write the compressed bundle: the exact one's files, with a new re-ranker and the projection."""
     exact = bundle.manifest
     kept = {name: entry for name, entry in exact.graphs.items() if name != "reranker"}
     for file in [*(file for entry in kept.values() for file in entry.files), exact.tokenizer.file]:
@@ -178,7 +180,7 @@ def _write(bundle: Bundle, model: ModelFolder, projection: TokenProjection, rows
         sha256=sha256_of(folder / PROJECTION_FILE),
         exact_reranker=sorted_digests(exact.graphs["reranker"]),
     )
-    # leads and recall were measured with all tokens, and graphs in other precisions read those
+    # measured with all tokens, as graphs in other precisions read them
     measured = ("effort", "quality")
     provenance = {name: value for name, value in exact.provenance.items() if name not in measured}
     manifest = replace(
@@ -197,20 +199,20 @@ def _write(bundle: Bundle, model: ModelFolder, projection: TokenProjection, rows
 
 
 def _version_of(projection: TokenProjection, rows: int) -> int:
-    """Number a fitting by what it is, so that different ones are told apart wherever they were made: 1 to 65535."""
+    """Return a number from 1 to 65535 that depends on a fitting's content alone, to tell fittings apart."""
     content = b"".join(array.tobytes() for array in (projection.mean, projection.down, projection.up))
     digest = hashlib.sha256(content + rows.to_bytes(4, "little")).digest()
     return int.from_bytes(digest[:4], "little") % _LAST_VERSION + 1
 
 
 def _record(made: Bundle, pictures: int, lost: float) -> None:
-    """Keep in the manifest what is lost, to which what comes later is compared."""
+    """Write the loss into the manifest, to compare later galleries with."""
     provenance = {**made.manifest.provenance, **fitting_record(pictures, lost)}
     write_manifest(made.folder, replace(made.manifest, provenance=provenance))
 
 
 def _verify(made: Bundle, model: ModelFolder, form: TokenForm, stored: StoredTokens) -> float:
-    """Compare the new graph with the paper's form in torch on the tokens that the stored form stands for."""
+    """Compare the new graph with the paper's form in torch, on the restored tokens."""
     rng = np.random.default_rng(0)
     query = ComposedQuery(
         vector=np.zeros(made.manifest.vector_size, dtype=np.float32),
@@ -226,6 +228,6 @@ def _verify(made: Bundle, model: ModelFolder, form: TokenForm, stored: StoredTok
     if not difference <= _TOLERANCE * max(1.0, float(np.abs(expected).max())):
         raise VerificationError(
             f"The compressed re-ranker's scores differ from torch's by {difference:.2e}, allowed {_TOLERANCE:.0e} of "
-            "the largest score. This is a mistake of the tool: please report it."
+            "the largest score. This is a bug: please report it."
         )
     return difference

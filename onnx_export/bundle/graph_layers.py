@@ -1,4 +1,4 @@
-"""An exported graph read as what it was made of: its layers in their order, and its constants by name."""
+"""Reading of an exported graph: its layers in order, and its constants by name."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ LayerKind = Literal["Linear", "LayerNorm", "Conv2d", "Embedding"]
 
 @dataclass(frozen=True, slots=True)
 class GraphLayer:
-    """One node, or two, that a layer of torch became.
+    """One layer of torch, which is one node or two of the graph.
 
     Attributes:
         kind: torch's name of the layer.
-        weight: as torch has it; of a linear layer [out, in].
+        weight: in torch's layout, [out, in] of a linear layer.
         bias: [out]; None where nothing is added.
-        added_before: the constant [in] that was added to the layer's input just before; None where none was.
+        added_before: the constant [in] that is added to the layer's input; None where there is none.
     """
 
     kind: LayerKind
@@ -34,7 +34,7 @@ class GraphLayer:
 
 @dataclass(frozen=True, slots=True)
 class ReadGraph:
-    """What a graph holds.
+    """The content of a graph.
 
     Attributes:
         path: of the ONNX file.
@@ -48,7 +48,7 @@ class ReadGraph:
 
 
 def read_graph(path: Path) -> ReadGraph:
-    """Read a graph; nodes that are no layers with stored weights, quantised ones among them, are passed over."""
+    """Read a graph. Nodes without stored weights and quantised nodes are left out."""
     graph = onnx.load(path, load_external_data=False).graph
     constants = {
         stored.name: torch.from_numpy(numpy_helper.to_array(stored, base_dir=str(path.parent)).copy())

@@ -1,20 +1,20 @@
 """Matrix products of the re-ranker and of the image encoder in 8-bit integers.
 
-Three kinds of product carry the work, and each is replaced by ``MatMulInteger``, which the CPU computes with its 8-bit
-dot products:
+Three kinds of product take most of the time, and each is replaced by ``MatMulInteger``, for which CPUs have 8-bit dot
+products:
 
 * states times weights: weights become whole numbers to +-64 with a scale per output column (and head), states uint8
-  with one scale, taken anew in every run;
-* queries times stored tokens: the tokens are int8 already and go from the payload into the product as they are; a row
-  of queries becomes whole numbers to +-63 by its own largest value;
-* attention times stored tokens: a row of attention becomes whole numbers to 127 by its own largest value, since a flat
-  row next to a peaked one would vanish under a common scale.
+  with one scale, computed in every run;
+* queries times stored tokens: the tokens are int8 already and enter the product as they are stored; each row of queries
+  becomes whole numbers to +-63, scaled by its largest value;
+* attention times stored tokens: each row of attention becomes whole numbers to 127, scaled by its largest value. With a
+  common scale a flat row would round to zero beside a peaked one.
 
 One side of every product has 7 bits, because processors without 8-bit dot products (x86 before VNNI) add pairs of
 products in 16 bits and cut off what is above: 255 * 64 * 2 and 127 * 128 * 2 fit, so the sums are exact everywhere.
 
 The rest (normalisation, softmax, GELU, the short self-attention, the head) stays float32. In a compressed bundle the
-class token comes back to all its dimensions, for stage one's cosine, by a product of the first kind.
+class token is restored to all its dimensions, for stage one's cosine, by a product of the first kind.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LARGEST_WEIGHT, LARGEST_QUERY, LARGEST_ATTENTION = 64, 63, 127
 
 
 def with_integer_products(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Give a copy of a graph whose large matrix products are integer.
+    """Return a copy of a graph with integer arithmetic in its large matrix products.
 
     Args:
         model: an image encoder of a bundle, or the re-ranker of one whose tokens are stored as int8, external weights
@@ -66,15 +66,15 @@ def _check_codec(model: onnx.ModelProto) -> None:
 
 @dataclass(slots=True)
 class _Rewriting:
-    """What is known of a graph while its products are replaced.
+    """A graph while its products are replaced.
 
     Attributes:
         model: the float graph.
         weights: constant values by name, transposed ones included.
-        tokens: names that stand for the stored tokens as float32.
-        columns: names that stand for their transpose; its int8 form is called the same with ``_int8``.
-        quantised: float values that have a uint8 form, to the nodes' outputs (values, scale, zero point).
-        constants: weights of the new graph.
+        tokens: names of the stored tokens as float32.
+        columns: names of their transpose; the int8 form has the same name with ``_int8``.
+        quantised: names of float values, to those of their uint8 form (values, scale, zero point).
+        constants: of the new graph.
     """
 
     model: onnx.ModelProto
@@ -99,7 +99,7 @@ class _Rewriting:
         return cls(model, weights, tokens, columns)
 
     def replace(self, node: NodeProto) -> list[NodeProto]:
-        """Give the nodes that take a node's place: itself where it is none of the three kinds of product."""
+        """Return the nodes that replace a node: the node itself unless it is one of the three kinds of product."""
         if node.output[0] in self.columns:
             columns = [f"{node.output[0]}_int8"]
             return [node, helper.make_node("Transpose", [STORED_TOKENS], columns, perm=_permutation(node))]
@@ -141,14 +141,14 @@ class _Rewriting:
         return [*nodes, *self._product(node.output[0], f"{left}_row", STORED_TOKENS, zero=self._whole(0))]
 
     def _share_of_its_row(self, values: str, sizes: str, largest: int, *, zero: int) -> list[NodeProto]:
-        """Make ``{values}_row``, uint8, and ``{values}_row_scale``: each row by the largest of its sizes."""
+        """Make ``{values}_row``, uint8, and ``{values}_row_scale``: each row scaled by the largest of its sizes."""
         self._add("last_axis", np.array([-1], np.int64))
         self._add("tiny", np.array(np.finfo(np.float32).tiny, np.float32))
         self._add(f"one_{largest}th", np.array(1 / largest, np.float32))
         row = f"{values}_row"
         return [
             helper.make_node("ReduceMax", [sizes, "last_axis"], [f"{row}_most"], keepdims=1),
-            # a row of zeros, as of tokens that stand for nothing, stays zeros
+            # a row of zeros stays zeros
             helper.make_node("Max", [f"{row}_most", "tiny"], [f"{row}_largest"]),
             helper.make_node("Div", [values, f"{row}_largest"], [f"{row}_share"]),
             helper.make_node("QuantizeLinear", [f"{row}_share", f"one_{largest}th", self._whole(zero)], [row]),
@@ -163,12 +163,12 @@ class _Rewriting:
         ]
 
     def _whole(self, number: int) -> str:
-        """The name of a uint8 constant."""
+        """Return the name of a uint8 constant."""
         self._add(f"uint8_{number}", np.array(number, np.uint8))
         return f"uint8_{number}"
 
     def _quantise(self, name: str) -> tuple[list[NodeProto], tuple[str, str, str]]:
-        """Give a float value's uint8 form, and the node that makes it where it is not there yet."""
+        """Return a float value's uint8 form, and the node that computes it where none does yet."""
         if name in self.quantised:
             return [], self.quantised[name]
         form = (f"{name}_uint8", f"{name}_uint8_scale", f"{name}_uint8_zero")
@@ -180,7 +180,7 @@ class _Rewriting:
             self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
 
     def rebuilt(self, nodes: list[NodeProto]) -> onnx.ModelProto:
-        """Give the graph of these nodes, without what no node reads any more."""
+        """Return the graph of these nodes, without unused ones."""
         outputs = {value.name for value in self.model.graph.output}
         nodes = _reachable(nodes, outputs)
         used = {name for node in nodes for name in node.input}
@@ -199,7 +199,7 @@ def _permutation(node: NodeProto) -> list[int]:
 
 
 def _reachable(nodes: Iterable[NodeProto], wanted: set[str]) -> list[NodeProto]:
-    """The nodes that the wanted values depend on, in order."""
+    """Return the nodes that the wanted values depend on, in order."""
     needed, kept = set(wanted), []
     for node in reversed(list(nodes)):
         if needed.intersection(node.output):

@@ -1,4 +1,4 @@
-"""A graph of a finished bundle once more in another arithmetic, beside the exact one."""
+"""Variants of a bundle's graphs in other precisions, beside the exact ones."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ CHECKED_CANDIDATES, CHECKED_LENGTH, CHECKED_PICTURES = 32, 12, 12
 
 @dataclass(frozen=True, slots=True)
 class AddedPrecision:
-    """What was added, and how far what it gives is from what the exact graph gives.
+    """A variant that was added, and how far its outputs are from the exact graph's.
 
-    Of a re-ranker its scores of random tokens are compared, of an image encoder its tokens of a few drawn products.
+    Compared are a re-ranker's scores of random tokens, or an image encoder's tokens of a few drawn products.
 
     Attributes:
         file: the graph inside the bundle.
-        deviation: root mean square of the differences, as a share of the exact numbers' standard deviation.
-        largest: the largest difference, likewise.
+        deviation: root mean square of the differences, as a share of the exact outputs' standard deviation.
+        largest: the largest difference, as the same share.
     """
 
     file: str
@@ -42,20 +42,20 @@ class AddedPrecision:
 
 
 def add_precision(folder: Path, precision: Precision, graph: GraphName = "reranker") -> AddedPrecision:
-    """Write a graph in another precision into a bundle; stored tokens and the fingerprint stay what they are.
+    """Add a graph in another precision to a bundle. Stored tokens and the fingerprint do not change.
 
     Args:
-        folder: the bundle; its manifest gains the variant, or has it replaced.
+        folder: the bundle; a variant of the same precision is replaced.
         precision: ``int8`` or ``float16``.
         graph: ``reranker``, or an image encoder: ``image_encoder``, or ``candidate_encoder`` where there is one.
 
     Raises:
         BundleError: the bundle cannot be read.
-        ExportError: the graph cannot be brought into that precision, or gives what are no numbers.
+        ExportError: the graph cannot be converted, or its outputs are not finite.
     """
     convert = CONVERSIONS.get(precision)
     if convert is None:
-        raise ExportError(f"A bundle is {precision} as it is exported; add one of {', '.join(CONVERSIONS)}.")
+        raise ExportError(f"A bundle is exported in {precision} already; add one of {', '.join(CONVERSIONS)}.")
     bundle = load_bundle(folder)
     if graph not in bundle.manifest.graphs or graph == "composer":
         others = ", ".join(name for name in bundle.manifest.graphs if name != "composer")
@@ -67,9 +67,9 @@ def add_precision(folder: Path, precision: Precision, graph: GraphName = "rerank
         converted = convert(onnx.load(str(exact_graph)))
         onnx.save_model(converted, str(made), save_as_external_data=True, location=f"{made.name}.data")
         added = _compared(bundle, graph, made, file)
-        _name_variant(bundle, graph, precision, None)  # no manifest names files while they are replaced
+        _name_variant(bundle, graph, precision, None)  # the manifest must not name files while they are replaced
         for path in Path(scratch).iterdir():
-            path.chmod(exact_graph.stat().st_mode)  # onnx writes weights for the owner alone
+            path.chmod(exact_graph.stat().st_mode)  # onnx makes weights readable by their owner alone
             shutil.move(path, folder / "onnx" / path.name)
     files = {name: sha256_of(folder / name) for name in (file, f"{file}.data") if (folder / name).exists()}
     _name_variant(bundle, graph, precision, GraphVariant(file, files))
@@ -86,7 +86,7 @@ def _name_variant(bundle: Bundle, graph: GraphName, precision: Precision, varian
 
 
 def _with_half_floats(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Weights and arithmetic in float16, for GPUs; inputs and outputs stay as they are."""
+    """Return the graph with weights and arithmetic in float16, for GPUs; inputs and outputs keep their types."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     converted: onnx.ModelProto = convert_float_to_float16(model, keep_io_types=True)
@@ -110,15 +110,15 @@ def _compared(bundle: Bundle, graph: GraphName, made: Path, file: str) -> AddedP
         found = [session.run(pixels)["tokens"] for session in (exact, fast)]
     if not np.isfinite(found[1]).all():
         raise ExportError(
-            f"{file} was not added to {bundle.folder}: its outputs are no numbers, for the model's activations do not "
-            f"fit this precision. Use the exact {graph}."
+            f"{file} was not added to {bundle.folder}: its outputs are not finite: the model's activations do not fit "
+            f"this precision. Use the exact {graph}."
         )
     differences = np.abs(found[1] - found[0]) / found[0].std()
     return AddedPrecision(file, float(np.sqrt(np.mean(differences**2))), float(differences.max()))
 
 
 def _drawn_pixels(bundle: Bundle) -> Float32:
-    """Draw some products as the encoder reads them: float32 [B, 3, S, S]."""
+    """Return some drawn products, preprocessed: float32 [B, 3, S, S]."""
     catalog = sample_drawn(0, products=4 * CHECKED_PICTURES, queries=1)
     pictures = [draw_item(catalog, number).image for number in range(CHECKED_PICTURES)]
     return np.stack([preprocess(picture, bundle.manifest.preprocessing) for picture in pictures])

@@ -1,4 +1,4 @@
-"""Keeping what was measured of a bundle in the bundle itself: its quality, or when re-ranking may end early."""
+"""Measurements of a bundle in its own manifest: its quality, or when re-ranking may end early."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ KEPT = ("benchmark", "split", "stage_one", "stage_two", "ceiling", "run")
 
 
 def record_measurement(bundle_folder: Path, file: Path) -> None:
-    """Write a report's or a calibration's numbers into the manifest; the bundle's fingerprint stays what it is.
+    """Write the numbers of a report or a calibration into the manifest. The fingerprint does not change.
 
     Args:
         bundle_folder: the bundle that was measured.
-        file: ``report.json`` of ``qdrant-cir evaluate``, or what ``qdrant-cir calibrate`` wrote. A bundle that holds
-            the latter needs no ``--calibration`` for ``search --confidence``.
+        file: ``report.json`` of ``qdrant-cir evaluate``, or the file of ``qdrant-cir calibrate``. A bundle with
+            a calibration needs no ``--calibration`` for ``search --confidence``.
 
     Raises:
         BundleError: the bundle cannot be read.
@@ -45,7 +45,7 @@ def record_measurement(bundle_folder: Path, file: Path) -> None:
     if fingerprint != bundle.fingerprint:
         raise ExportError(
             f"{file} is about the bundle {fingerprint[:12]}, but {bundle_folder} is {bundle.fingerprint[:12]}. "
-            "Measure this bundle and give what that wrote."
+            "Measure this bundle and give the file of that."
         )
     _write(bundle, bundle_folder, measured)
 

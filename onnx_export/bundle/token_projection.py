@@ -1,4 +1,4 @@
-"""The projection of compressed tokens: fitted on a gallery's tokens, weighted by what reads them."""
+"""Fitting of the projection of compressed tokens, weighted by how the re-ranker reads them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ _DAMPING = 1e-3
 
 
 def reading_metric(model: CirModel) -> Float32:
-    """Say how much an error in a token matters to the final score, by direction: float32 [C, C], of trace about C.
+    """Return how much an error in a token matters to the final score, by direction: float32 [C, C], trace about C.
 
-    The mean of ``W^T W`` over the key and value weights of every layer and stream, each of the same trace: the squared
-    length of an error as keys and values see it. Where the score holds stage one's cosine, its reading of the class
-    token counts as much as all of them. A little of the identity is added, so that no direction is worth nothing.
+    This is the mean of ``W^T W`` over the key and value weights of every layer and stream, each scaled to the same
+    trace: the squared length of an error after these projections. Where the score includes stage one's cosine, its
+    projection of the class token counts as much as all of them together. A little of the identity is added, so that
+    every direction counts.
     """
     reads = [
         _read(projection.weight)
@@ -44,9 +45,9 @@ def _read(weight: Tensor) -> Tensor:
 
 
 def fit_projection(tokens: Float32, dims: int, metric: Float32) -> TokenProjection:
-    """Fit the projection to ``dims`` dimensions that loses least of a gallery's tokens, as a metric measures it.
+    """Fit the projection to ``dims`` dimensions that loses least of the tokens, measured by a metric.
 
-    Principal components in the metric's space: with ``A A = metric``, of ``(tokens - mean) A``.
+    These are the principal components of ``(tokens - mean) A``, with ``A A = metric``.
 
     Args:
         tokens: float32 [T, C], of many images.
@@ -54,7 +55,7 @@ def fit_projection(tokens: Float32, dims: int, metric: Float32) -> TokenProjecti
         metric: float32 [C, C], of :func:`reading_metric`; the identity for plain principal components.
 
     Raises:
-        ExportError: ``dims`` is no number from 1 to C, or there are fewer tokens than dimensions.
+        ExportError: ``dims`` is not from 1 to C, or there are fewer tokens than dimensions.
     """
     count, width = tokens.shape
     if not 1 <= dims <= width:

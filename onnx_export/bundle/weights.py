@@ -1,15 +1,15 @@
-"""A bundle's weights back into torch, so that training can start from a bundle.
+"""Reading of a bundle's weights back into torch, so that training can start from a bundle.
 
-The graphs hold every number that counts, but not under its name: constants are folded, transposed, and kept once where
-they are equal. What a graph keeps is the order of the layers. So the model is built without weights, each module that
-was traced is run on empty tensors to learn in which order it calls its layers, and the n-th layer takes the weights of
-the n-th such node. Three things are not in the graphs as they were, and come back as equal ones:
+The graphs hold all weights, but not by name: constants are folded, transposed, and stored once where they are equal.
+The order of the layers is kept. So the model is built without weights, each traced module is run on empty tensors to
+record the order in which it calls its layers, and the n-th layer takes the weights of the n-th such node. Three things
+are changed in the graphs and come back in an equivalent form:
 
-* batch normalisation is folded into its convolution: it becomes the convolution's offset alone;
-* the re-ranker's key and value projections are absorbed (``onnx_export/graphs.py``): they are taken apart again;
-* its key biases cancel in the softmax and are lost: they become zero.
+* batch normalisation, folded into its convolution, becomes the convolution's offset alone;
+* the re-ranker's key and value projections, absorbed by ``onnx_export/graphs.py``, are separated again;
+* its key biases, which cancel in the softmax, become zero.
 
-What was read is compared with the bundle before anyone gets it.
+The model is compared with the bundle before it is returned.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ def load_start(start: Path | None) -> ModelFolder:
 
 
 def read_bundle_model(bundle: Bundle) -> ModelFolder:
-    """Read a bundle's model back into torch; exported again it gives the same scores.
+    """Read a bundle's model back into torch. Exported again, it computes the same scores.
 
     Raises:
         CheckpointError: the graphs are not as ``python -m onnx_export export`` writes them (another tool, quantised
-            weights, another preprocessing), or the model that was read does not give what the bundle gives.
+            weights, another preprocessing), or the model that was read does not compute what the bundle computes.
     """
     if bundle.manifest.compression is not None:
         raise CheckpointError(
@@ -71,7 +71,7 @@ def read_bundle_model(bundle: Bundle) -> ModelFolder:
         modules = cast("dict[GraphName, nn.Module]", graph_modules(model))
     if second is not None:
         modules["candidate_encoder"] = second
-    # before any weight is there: graphs may share layers
+    # before any weight is set, because graphs may share layers
     orders = {name: _call_order(name, module, bundle) for name, module in modules.items()}
     for name, module in modules.items():
         graph = read_graph(bundle.graph_path(name))
@@ -88,7 +88,7 @@ def read_bundle_model(bundle: Bundle) -> ModelFolder:
     try:
         verify_bundle(bundle, folder, candidates=VERIFIED_CANDIDATES)
     except VerificationError as error:
-        raise CheckpointError(f"{_refusal(bundle.folder)}: the model that was read is another. {error}") from error
+        raise CheckpointError(f"{_refusal(bundle.folder)}: the model that was read differs from it. {error}") from error
     return folder
 
 
@@ -100,19 +100,19 @@ def _refusal(path: Path) -> str:
 
 
 def _sizes_of(bundle: Bundle) -> ModelSizes:
-    """Give the sizes that the exporter wrote down; refuses what the training would show pictures to in another way."""
+    """Return the sizes that the exporter wrote down; refuse a bundle that prepares pictures otherwise than training."""
     manifest = bundle.manifest
     try:
         sizes = ModelSizes(**cast("dict[str, int]", manifest.provenance[SIZES_KEY]))  # type: ignore[arg-type]
     except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{_refusal(bundle.folder)}: its manifest does not say the model's sizes.") from error
+        raise CheckpointError(f"{_refusal(bundle.folder)}: its manifest lacks the model's sizes.") from error
     if manifest.preprocessing != PreprocessingSpec(sizes.image_size, PAD_RATIO, BLIP_MEAN, BLIP_STD):
-        raise CheckpointError(f"{_refusal(bundle.folder)}: it prepares pictures in another way than training does.")
+        raise CheckpointError(f"{_refusal(bundle.folder)}: it preprocesses pictures differently from training.")
     return sizes
 
 
 def _call_order(name: GraphName, module: nn.Module, bundle: Bundle) -> list[nn.Module]:
-    """Run a module on tensors without content; gives its layers in the order in which it calls them."""
+    """Run a module on meta tensors and return its layers in the order in which it calls them."""
     called: list[nn.Module] = []
     layers = [layer for layer in module.modules() if isinstance(layer, _LAYERS)]
     hooks = [layer.register_forward_pre_hook(lambda layer, _: called.append(layer)) for layer in layers]
@@ -132,7 +132,7 @@ def _call_order(name: GraphName, module: nn.Module, bundle: Bundle) -> list[nn.M
 
 
 def _fill(module: nn.Module, called: list[nn.Module], graph: ReadGraph) -> dict[nn.Module, GraphLayer]:
-    """Give a module its weights from a graph; gives what every layer took."""
+    """Fill a module with a graph's weights and return the graph's layer of each module layer."""
     taken: dict[nn.Module, GraphLayer] = {}
     nodes = iter(graph.layers)
     node: GraphLayer | None = None
@@ -161,7 +161,7 @@ def _fill(module: nn.Module, called: list[nn.Module], graph: ReadGraph) -> dict[
 
 
 def _become_offset(layer: nn.BatchNorm2d, convolution: GraphLayer | None, graph: ReadGraph) -> None:
-    """Make a batch normalisation add the offset of the convolution that it was folded into, and nothing else."""
+    """Make a batch normalisation add only the offset of the convolution that it was folded into."""
     offset = None if convolution is None else convolution.bias
     ones = torch.ones(layer.num_features)
     _set(layer, "weight", ones, graph.path)
@@ -171,7 +171,7 @@ def _become_offset(layer: nn.BatchNorm2d, convolution: GraphLayer | None, graph:
 
 
 def _take_apart(model: CirModel, graph: ReadGraph, taken: Mapping[nn.Module, GraphLayer]) -> None:
-    """Give the re-ranker's cross-attention the projections that its graph absorbed."""
+    """Fill the re-ranker's cross-attention with the projections that its graph absorbed."""
     for place, layer in enumerate(model.reranker.text_encoder.encoder.layer):
         cross = cast(TripletLayer, layer).crossattention
         keys, values = (_constant(graph, f"layers.{place}.cross.{name}") for name in ("keys", "values"))
@@ -199,5 +199,5 @@ def _set(layer: nn.Module, name: str, value: Tensor, source: Path) -> None:
             f"{_refusal(source)}: a {name} of a {type(layer).__name__} is {value.dtype} {list(value.shape)}, expected "
             f"{torch.float32} {list(expected)}."
         )
-    # a copy of its own: graphs keep equal constants once, and training must move them apart
+    # copied, because graphs store equal constants once and training must be able to change each
     setattr(layer, name, nn.Parameter(value.clone(memory_format=torch.contiguous_format)))

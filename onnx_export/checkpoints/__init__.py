@@ -1,1 +1,1 @@
-"""Weights and label files from elsewhere, read as data."""
+"""Weights and label files of other projects, read as data."""

@@ -1,8 +1,8 @@
-"""Weights from elsewhere into :class:`~onnx_export.models.CirModel`: strict, and every key is accounted for.
+"""Other projects' weights into :class:`~onnx_export.models.CirModel`. Every key is accounted for.
 
 Two sources: the paper's released checkpoint pair (``BLIP_Retrieval`` and ``BLIP_NLVR`` state dictionaries written by
 ``torch.save``), whose names our modules keep; and a BLIP image-text-retrieval folder of transformers, from which both
-stages start fresh. Nothing is ever unpickled.
+stages start. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ _IGNORED = (
     (r".*_m\..*", "BLIP's momentum copy"),
     (r"(image|text|idx)_queue|(ptr_)?queue(_ptr)?", "BLIP's queue of negatives"),
 )
-"""What released files carry beside the model, and why it has no place in it."""
+"""Keys of released files that the model does not need, and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """What was read.
+    """A converted model.
 
     Attributes:
         model: in evaluation mode.
         candidate_encoder: stage two's image encoder where it differs from stage one's, which is the model's.
-        report: how both were filled.
+        report: what became of every key.
     """
 
     model: CirModel
@@ -55,13 +55,13 @@ class Conversion:
 def load_released(stage_one: Path, stage_two: Path, sizes: ModelSizes) -> Conversion:
     """Read the paper's checkpoint pair.
 
-    The model's weights are the files' own bytes, mapped into memory and read when they are used, so that a pair of
-    several gigabytes needs hardly any memory; the files must stay where they are while the model is in use.
+    The weights are memory-mapped from the files, so that a pair of several gigabytes needs little memory. The files
+    must stay in place while the model is in use.
 
     Args:
         stage_one: file with ``BLIP_Retrieval``.
         stage_two: file with ``BLIP_NLVR``.
-        sizes: what the files hold; :func:`read_sizes` reads it from a configuration.
+        sizes: of the files; :func:`read_sizes` reads them from a configuration.
 
     Raises:
         CheckpointError: a file is damaged or holds code, a key is missing or unexpected, a shape is wrong, or a number
@@ -162,14 +162,14 @@ _SIZE_FIELDS = {
     "embed_dim": "vector_size",
     "merge_layers_from": "merge_layers_from",
 }
-"""BERT's names of our sizes, with the vision fields beside them."""
+"""Names of our sizes in BERT's configuration, and in its vision fields."""
 
 
 def read_sizes(config: Path) -> ModelSizes:
-    """Read model sizes from a BERT-style configuration; a field that it lacks is as in the paper.
+    """Read model sizes from a BERT-style configuration; missing fields are as in the paper.
 
     Raises:
-        CheckpointError: the file cannot be read, holds no size, or sizes that do not go together.
+        CheckpointError: the file cannot be read, holds no size, or sizes that do not fit together.
     """
     try:
         values = json.loads(config.read_text(encoding="utf-8"))
@@ -199,7 +199,7 @@ def _why_ignored(key: str) -> str | None:
 
 
 def _fill(module: nn.Module, tensors: StateDict, source: Path, prefix: str = "") -> None:
-    """Make tensors the parameters of a module, strictly; in their names the module's own follow a prefix."""
+    """Load tensors into a module, all of them and no others; their names have a prefix."""
     expected = {prefix + name: value for name, value in module.state_dict().items()}
     missing = sorted(expected.keys() - tensors.keys())
     unexpected = sorted(key for key in tensors.keys() - expected.keys() if not _why_ignored(key))
@@ -250,7 +250,7 @@ def _vision_name(key: str) -> str:
 
 
 def stream_names(key: str) -> tuple[str, ...]:
-    """Give the one or two names under which the re-ranker holds a text-encoder weight."""
+    """Return the one or two names that a text-encoder weight has in the re-ranker."""
     if ".attention." not in key and ".crossattention." not in key:
         return () if _why_ignored(key) else (key,)
     for name, streams in ((".self.", (".self0.", ".self1.")), (".dense.", (".dense0.", ".dense1."))):

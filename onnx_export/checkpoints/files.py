@@ -16,7 +16,7 @@ from onnx_export.errors import CheckpointError
 
 StateDict = dict[str, Tensor]
 AllowedGlobal = Callable[..., object] | tuple[Callable[..., object], str]
-"""A class or function, or one with the name that files give it."""
+"""A class or function, or a pair of one and its name in files."""
 
 _ZIP = b"PK\x03\x04"
 _OLD_TORCH = b"\x80\x02"
@@ -28,9 +28,9 @@ class CheckpointFile:
     """A released checkpoint.
 
     Attributes:
-        path: where it lies. It must stay there while the tensors are in use: they are read from it when touched.
+        path: of the file, which must stay in place while the tensors are in use: they are read on first use.
         state: the model's tensors by name.
-        others: names of what else the file holds: the training's, not the model's.
+        others: names of the file's other content, from training.
     """
 
     path: Path
@@ -43,7 +43,7 @@ def read_checkpoint(path: Path, key: str) -> CheckpointFile:
 
     Args:
         path: the file.
-        key: under which it holds the model's tensors.
+        key: of the model's tensors in the file.
 
     Raises:
         CheckpointError: as :func:`read_torch_file`, or the file holds something else.
@@ -66,7 +66,7 @@ def read_torch_file(path: Path, *, allowed: Sequence[AllowedGlobal] = ()) -> obj
 
     Args:
         path: the file.
-        allowed: classes and functions that it may name beside torch's own, as
+        allowed: classes and functions that it may refer to beside torch's own, as
             :func:`torch.serialization.safe_globals` takes them.
 
     Raises:
@@ -89,7 +89,7 @@ def read_torch_file(path: Path, *, allowed: Sequence[AllowedGlobal] = ()) -> obj
 
 
 def _looks_like_zip(path: Path) -> bool:
-    """Look at a file's first and last bytes; True for torch's format since 1.6, False for the one before.
+    """Return whether a file, by its first and last bytes, is in torch's format since 1.6, not the one before.
 
     Raises:
         CheckpointError: there is no such file, it is cut off, or it is of neither format.
@@ -123,7 +123,7 @@ def _looks_like_zip(path: Path) -> bool:
 
 
 def _names_in_zip(path: Path) -> list[str] | None:
-    """List what an archive holds; None for what is no whole archive."""
+    """Return the names in an archive; None for a file that is no complete archive."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.namelist()
@@ -138,7 +138,7 @@ def _strangers(state: object) -> str:
 
 
 def _first_sentence(error: Exception) -> str:
-    """Shorten torch's errors, of which a long advice to unpickle anyway is a part."""
+    """Return the first sentence of torch's error, without its long advice to unpickle anyway."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     unsupported = next((line for line in lines if "Unsupported" in line or "GLOBAL" in line), None)
     return (unsupported or (lines[0] if lines else type(error).__name__)).split(". ")[0].rstrip(". ")

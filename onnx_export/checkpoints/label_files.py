@@ -1,4 +1,4 @@
-"""Top-K files of the original code: stage one's first K per query, so that the stages can be run apart.
+"""Top-K files of the original code: stage one's first K per query, so that the stages can run separately.
 
 The original's ``validate.py --save-topk`` writes one per FashionIQ category (``fiq_top_200_val_dress.pt``) or for CIRR
 (``cirr_top_200_val.pt``), and its stage two reads it: a dictionary with ``sorted_index_names`` (numpy strings [Q, K]),
@@ -30,12 +30,12 @@ class LabelFile:
 
     Attributes:
         labels: bool [Q, K], best place first.
-        names: str [Q, K], the images in these places; None where only the labels were kept.
-        target_names: Q right answers; empty likewise.
-        index_names: the gallery, in the order of the data set; empty likewise.
-        split: of the data set, such as ``val``; empty likewise.
+        names: str [Q, K], the images in these places; None where the file holds labels alone.
+        target_names: Q right answers; empty where the file holds labels alone.
+        index_names: the gallery, in the order of the data set; may be empty, too.
+        split: of the data set, such as ``val``; may be empty, too.
         category: FashionIQ's category; empty for a data set without.
-        group_labels: bool [Q, 5], the same for the subsets of CIRR in their own order; None for a data set without.
+        group_labels: bool [Q, 5], labels of CIRR's subsets, in their order; None for a data set without.
     """
 
     labels: NDArray[np.bool_]
@@ -52,7 +52,7 @@ def read_label_file(path: Path) -> LabelFile:
 
     Raises:
         CheckpointError: the file is cut off, no file of torch.save, or reading it could run code.
-        LabelFileError: it holds something else, or names and labels that do not go together.
+        LabelFileError: it holds something else, or names and labels that do not match.
     """
     content = read_torch_file(path, allowed=_numpy_arrays())
     if isinstance(content, Tensor):
@@ -65,8 +65,8 @@ def read_label_file(path: Path) -> LabelFile:
     targets = tuple(map(str, content.get("target_names", ())))
     if names.shape != labels.shape or (targets and len(targets) != len(labels)):
         raise LabelFileError(
-            f"{path}: names {list(names.shape)}, labels {list(labels.shape)} and {len(targets)} targets do not go "
-            "together; expected [Q, K], [Q, K] and Q."
+            f"{path}: names {list(names.shape)}, labels {list(labels.shape)} and {len(targets)} targets do not "
+            "match; expected [Q, K], [Q, K] and Q."
         )
     if targets and not np.array_equal(names == np.array(targets)[:, None], labels):
         raise LabelFileError(f"{path}: the labels are not where the targets stand among the names. It is damaged.")
@@ -85,7 +85,7 @@ def write_label_file(path: Path, content: LabelFile) -> None:
     """Write a file that the original's stage two reads.
 
     Raises:
-        LabelFileError: there are no names; the original cannot re-rank labels.
+        LabelFileError: there are no names, without which the original cannot re-rank.
     """
     if content.names is None:
         raise LabelFileError(f"{path} is not written: there are labels only, and stage two needs the images' names.")
@@ -104,10 +104,10 @@ def write_label_file(path: Path, content: LabelFile) -> None:
 
 
 def recall_of(content: LabelFile, ks: Sequence[int]) -> dict[str, float]:
-    """Score a label file: recall at each ``k`` by name (``R@10``), from 0 to 1.
+    """Return the recall of a label file at each ``k``, by name (``R@10``), 0 to 1.
 
     Raises:
-        LabelFileError: a ``k`` below 1 or above K: the file does not say what stands there.
+        LabelFileError: a ``k`` is below 1 or above K.
     """
     queries, depth = content.labels.shape
     wrong = [k for k in ks if not 1 <= k <= depth]
@@ -127,7 +127,7 @@ def _labels_of(path: Path, labels: object) -> NDArray[np.bool_]:
 
 
 def _numpy_arrays() -> list[AllowedGlobal]:
-    """What a pickled array of strings names: constructors of numpy that make arrays and nothing else."""
+    """Return what a pickled array of strings refers to: constructors of numpy, which only make arrays."""
     from numpy._core.multiarray import _reconstruct
 
     return [

@@ -1,4 +1,4 @@
-"""An evaluation's run as a Top-K file of the original code, and so a candidate list for its stage two."""
+"""Conversion of an evaluation run to a Top-K file, the candidate list of the original's stage two."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from qdrant_cir.evaluation.runs.run_file import read_run
 __all__ = ["Stage", "label_run"]
 
 Stage: TypeAlias = Literal["one", "two"]
-"""Whose order a file holds: stage one's, which is what the original's files are, or the final one."""
+"""The order to write: stage one's, as in the original's files, or the final one."""
 
 _ANSWERS: Mapping[Stage, Callable[[QueryRecord], Answer]] = {"one": answer_retrieved, "two": answer_reranked}
 
 
 def label_run(run: Path, benchmark: Benchmark, *, depth: int | None = None, stage: Stage = "one") -> LabelFile:
-    """Make a Top-K file of a run.
+    """Return a run as a Top-K file.
 
     Args:
         run: a run file of ``qdrant-cir evaluate``.
-        benchmark: the data set that it is of, with one right answer per query (FashionIQ, CIRR).
-        depth: K; by default as many places as the run has.
-        stage: whose order.
+        benchmark: the data set of the run, with one right answer per query (FashionIQ, CIRR).
+        depth: K; by default the number of places of the run.
+        stage: whose order to write.
 
     Raises:
         EvaluationError: the run cannot be read.
-        LabelFileError: it is of another data set, or the file, which is a full table, cannot be filled.
+        LabelFileError: it is of another data set, or has fewer than K places for a query.
     """
     header, records = read_run(run)
     part = next((part for part in benchmark.parts if part.name == header.part), None)
@@ -82,7 +82,7 @@ def _target_of(query_id: str, benchmark: Benchmark, part: EvaluationPart) -> str
 def _group_labels(
     part: EvaluationPart, answers: Mapping[str, Answer], targets: tuple[str, ...]
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]] | None:
-    """Mark the target in the order of every query's subset (CIRR): bool [Q, 5]."""
+    """Return where the target stands in every query's subset (CIRR): bool [Q, 5]; None without subsets."""
     subsets = [answers[query.query_id].subset_ranking for query in part.queries]
     if not all(subsets):
         return None

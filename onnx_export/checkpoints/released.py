@@ -1,4 +1,4 @@
-"""The paper's files to a finished bundle: read, compared, traced, and checked against torch before it gets its name."""
+"""Conversion of the paper's files to a bundle, which is verified against torch before it appears."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ReleasedFiles:
         stage_one: checkpoint with ``BLIP_Retrieval``.
         stage_two: checkpoint with ``BLIP_NLVR``.
         tokenizer: folder with ``tokenizer.json`` or BERT's ``vocab.txt``.
-        sizes: what the checkpoints hold, which they do not say themselves.
+        sizes: of the checkpoints, which do not hold them.
     """
 
     stage_one: Path
@@ -34,7 +34,7 @@ class ReleasedFiles:
 
 @dataclass(frozen=True, slots=True)
 class ConvertedBundle:
-    """What a conversion gave: every key's fate, and the differences between torch and the bundle."""
+    """Result of a conversion: what became of every key, and the differences between torch and the bundle."""
 
     report: ConversionReport
     verification: Verification
@@ -50,15 +50,15 @@ def convert_released(
     model_folder: Path | None = None,
     candidates: tuple[int, ...] = CANDIDATES,
 ) -> ConvertedBundle:
-    """Make a bundle of the paper's released files; it appears whole and verified, or not at all.
+    """Make a bundle of the paper's released files. It appears complete and verified, or not at all.
 
     Args:
         files: what to read.
-        out: the bundle's folder; a bundle that stands there is replaced.
+        out: the bundle's folder; an existing bundle there is replaced.
         codec: the form in which candidate tokens are stored.
-        name: the bundle's; the folder's by default.
+        name: of the bundle; by default the folder's.
         licence: of the weights.
-        model_folder: where to keep the model in torch too, to train on from it or to verify again.
+        model_folder: where to write the torch model, too, to train on or to verify again.
         candidates: values of K that the verification compares.
 
     Raises:

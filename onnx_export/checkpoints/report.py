@@ -1,4 +1,4 @@
-"""What a conversion says of itself: every key of its sources, by name."""
+"""The report of a conversion: what became of every key of its sources."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from qdrant_cir.types import JsonObject
 
 @dataclass(frozen=True, slots=True)
 class SourceReport:
-    """What became of every key of one file or folder.
+    """The keys of one file or folder.
 
     Attributes:
         source: its name.
         used: keys whose tensors are in the model.
-        ignored: keys that the model has no place for, on purpose, with the reason.
+        ignored: keys that the model does not need, with the reason.
     """
 
     source: str
@@ -25,11 +25,11 @@ class SourceReport:
 
 @dataclass(frozen=True, slots=True)
 class EncoderComparison:
-    """The image encoders of both stages.
+    """Comparison of both stages' image encoders.
 
     Attributes:
-        differing: keys whose tensors are not equal; none where the recipe was followed, which freezes the encoder.
-        largest_difference: between two numbers in the same place.
+        differing: keys whose tensors differ; none where training followed the paper, which freezes the encoder.
+        largest_difference: between two corresponding numbers.
     """
 
     differing: tuple[str, ...]
@@ -37,17 +37,17 @@ class EncoderComparison:
 
     @property
     def equal(self) -> bool:
-        """Whether one image encoder serves both stages."""
+        """Whether both stages have the same image encoder."""
         return not self.differing
 
 
 @dataclass(frozen=True, slots=True)
 class ConversionReport:
-    """What became of every key, and what had none.
+    """What became of every key, and which parameters had none.
 
     Attributes:
         sources: one report per file.
-        fresh: parameters of the model that no key filled and that start from random weights.
+        fresh: parameters that no key filled, which start from random weights.
         encoders: both stages' image encoders compared; None where there is only one.
     """
 
@@ -56,7 +56,7 @@ class ConversionReport:
     encoders: EncoderComparison | None
 
     def to_object(self) -> JsonObject:
-        """Give the report as JSON, every key by name."""
+        """Return the report as JSON, every key by name."""
         encoders = self.encoders
         return {
             "sources": [

@@ -67,10 +67,10 @@ def add_precision_command(
     bundle: Annotated[Path, typer.Argument(help="The bundle to add to.")],
     precision: Annotated[Literal["int8", "float16"], typer.Option(help="int8 for CPUs, float16 for GPUs.")] = "int8",
     graph: Annotated[
-        Literal["reranker", "image_encoder", "candidate_encoder"], typer.Option(help="Which graph to add once more.")
+        Literal["reranker", "image_encoder", "candidate_encoder"], typer.Option(help="Graph to add.")
     ] = "reranker",
 ) -> None:
-    """Add a faster re-ranker or image encoder to a bundle, close to the exact one, which stays the default."""
+    """Add a faster, slightly less exact re-ranker or image encoder to a bundle. The exact one stays the default."""
     from onnx_export.bundle.precisions import add_precision
 
     added = add_precision(bundle, precision, graph)
@@ -86,9 +86,9 @@ def fit_codec_command(
     bundle: Annotated[Path, typer.Argument(help="A bundle that stores all tokens.")],
     gallery: Annotated[Path, typer.Option(help="Pictures like the gallery's: a folder, or a manifest as for index.")],
     out: Annotated[Path, typer.Option(help="Bundle to write.")],
-    rows: Annotated[int | None, typer.Option(help="Rows to store; a third of all without it, or a sixth.")] = None,
-    dims: Annotated[int | None, typer.Option(help="Dimensions to store; half of them without it, or 5/16.")] = None,
-    pictures: Annotated[int, typer.Option(min=1, help="Pictures to look at, spread over the gallery.")] = 500,
+    rows: Annotated[int | None, typer.Option(help="Rows to store; a third by default, a sixth if large.")] = None,
+    dims: Annotated[int | None, typer.Option(help="Dimensions to store; half by default, 5/16 if large.")] = None,
+    pictures: Annotated[int, typer.Option(min=1, help="Pictures to fit on, spread over the gallery.")] = 500,
 ) -> None:
     """Make a bundle that stores candidate tokens compressed, fitted on pictures of a gallery."""
     from onnx_export.bundle.fitted_codec import fit_codec
@@ -112,7 +112,7 @@ def record_command(
     bundle: Annotated[Path, typer.Argument(help="The bundle that was measured.")],
     file: Annotated[Path, typer.Argument(help="report.json of `qdrant-cir evaluate`, or what `calibrate` wrote.")],
 ) -> None:
-    """Keep measured quality, or when re-ranking may end early, in the bundle's manifest."""
+    """Write measured quality, or a calibration of early stopping, into the bundle's manifest."""
     from onnx_export.bundle.record import record_measurement
 
     record_measurement(bundle, file)

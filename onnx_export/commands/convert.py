@@ -1,4 +1,4 @@
-"""``python -m onnx_export convert``: the paper's files to a bundle; other weights to a model folder."""
+"""``python -m onnx_export convert``: the paper's checkpoints to a bundle, other weights to a model folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from onnx_export.checkpoints.report import ConversionReport
     from onnx_export.models import ModelSizes
 
-convert = typer.Typer(no_args_is_help=True, help="Weights from elsewhere: the paper's to a bundle, others to train on.")
+convert = typer.Typer(no_args_is_help=True, help="Convert the paper's checkpoints, or other weights to train on.")
 
 ModelOut = Annotated[Path, typer.Option(help="Model folder to write.")]
 TokenizerOption = Annotated[Path, typer.Option(help="Folder with tokenizer.json or BERT's vocab.txt.")]
@@ -34,8 +34,8 @@ def convert_released_command(
     codec: CodecOption = "int8",
     name: NameOption = None,
     licence: LicenceOption = "unknown",
-    model_folder: Annotated[Path | None, typer.Option(help="Keep the torch model here too, to train on.")] = None,
-    report: Annotated[Path | None, typer.Option(help="Write every key's fate here, as JSON.")] = None,
+    model_folder: Annotated[Path | None, typer.Option(help="Also write the torch model here, to train on.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write what became of every key here, as JSON.")] = None,
 ) -> None:
     """Make a bundle of the paper's released checkpoint pair, and verify it against torch."""
     from onnx_export.checkpoints.released import ReleasedFiles, convert_released
@@ -56,7 +56,7 @@ def convert_blip(
     tokenizer: TokenizerOption,
     out: ModelOut,
     sizes: SizesOption = None,
-    report: Annotated[Path | None, typer.Option(help="Write every key's fate here, as JSON.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write what became of every key here, as JSON.")] = None,
 ) -> None:
     """Start both stages from a BLIP model of transformers, to train them."""
     from onnx_export.checkpoints.blip import load_blip
@@ -72,8 +72,8 @@ def convert_blip(
 @convert.command("random")
 def convert_random(
     out: ModelOut,
-    tokenizer: Annotated[Path | None, typer.Option(help="As for the others; without one, a placeholder.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the weights.")] = 0,
+    tokenizer: Annotated[Path | None, typer.Option(help="Folder of the tokenizer; by default a placeholder.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the weights.")] = 0,
 ) -> None:
     """Make the paper's full-size model with random weights, to try export, verification and speed."""
     from onnx_export.export import read_tokenizer
@@ -88,7 +88,7 @@ def convert_random(
 
 
 def codec_named(name: str) -> TokenCodec:
-    """Read an option's codec; another word is a usage error."""
+    """Return the codec of this name; any other word is a usage error."""
     if name not in get_args(TokenCodec):
         raise typer.BadParameter(f"{name!r} is none of {', '.join(get_args(TokenCodec))}", param_hint="--codec")
     return cast("TokenCodec", name)

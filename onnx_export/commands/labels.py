@@ -13,9 +13,9 @@ labels = typer.Typer(no_args_is_help=True, help="Top-K files of the paper's own 
 @labels.command("score")
 def score_labels(
     file: Annotated[Path, typer.Argument(help="A Top-K file, or one with labels alone.")],
-    ks: Annotated[list[int] | None, typer.Option("--k", help="Places; 10 and 50 by default.")] = None,
+    ks: Annotated[list[int] | None, typer.Option("--k", help="k of recall@k; 10 and 50 by default.")] = None,
 ) -> None:
-    """Print the recall that a label file says, in percent."""
+    """Print the recall of a label file, in percent."""
     from onnx_export.checkpoints.label_files import read_label_file, recall_of
 
     content = read_label_file(file)
@@ -32,7 +32,7 @@ def labels_from_run(
     root: Annotated[Path, typer.Option(help="Its folder.")],
     out: Annotated[Path, typer.Option(help="File to write, such as fiq_top_200_val_dress.pt.")],
     depth: Annotated[int | None, typer.Option(help="K; as many places as the run has by default.")] = None,
-    stage: Annotated[str, typer.Option(help="Whose order: one, as in the original's files, or two.")] = "one",
+    stage: Annotated[str, typer.Option(help="Order of which stage: one, as in the original's files, or two.")] = "one",
 ) -> None:
     """Write a run as a Top-K file, which the original's stage two reads."""
     from onnx_export.checkpoints.label_files import write_label_file

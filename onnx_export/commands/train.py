@@ -7,12 +7,12 @@ from typing import Annotated, Literal
 
 import typer
 
-train = typer.Typer(no_args_is_help=True, help="Train the small model on drawn products, or any on one's own.")
+train = typer.Typer(no_args_is_help=True, help="Train the small model on drawn products, or any on your triplets.")
 
 Run = Annotated[Path, typer.Option("--run", help="Run folder: pool, checkpoints, logs, model.")]
-RecipeOption = Annotated[Path | None, typer.Option(help="Recipe as JSON; the bundled model's without one.")]
-Steps = Annotated[int | None, typer.Option(min=0, help="Optimiser steps; the recipe's without it.")]
-Rate = Annotated[float | None, typer.Option(min=0, help="Peak learning rate; the recipe's without it.")]
+RecipeOption = Annotated[Path | None, typer.Option(help="Recipe as JSON; by default the bundled model's.")]
+Steps = Annotated[int | None, typer.Option(min=0, help="Optimiser steps; by default the recipe's.")]
+Rate = Annotated[float | None, typer.Option(min=0, help="Peak learning rate; by default the recipe's.")]
 
 
 @train.command("pretrain")
@@ -23,13 +23,13 @@ def train_pretrain(run: Run, recipe: RecipeOption = None) -> None:
 
 @train.command("stage-one")
 def train_stage_one(run: Run, recipe: RecipeOption = None) -> None:
-    """The same, then the composer."""
+    """Pretrain, then train the composer."""
     _train(run, recipe, "stage-one")
 
 
 @train.command("stage-two")
 def train_stage_two(run: Run, recipe: RecipeOption = None) -> None:
-    """The same, then the re-ranker."""
+    """Pretrain, then train composer and re-ranker."""
     _train(run, recipe, "stage-two")
 
 
@@ -38,10 +38,10 @@ def train_round(
     run: Run,
     recipe: RecipeOption = None,
     start: Annotated[
-        Path | None, typer.Option(help="Model folder or bundle to train the round alone from, not all before it.")
+        Path | None, typer.Option(help="Model folder or bundle: train only the round, starting from it.")
     ] = None,
 ) -> None:
-    """The same, then a round of families: from nothing to the bundled model in one command. It wants a GPU."""
+    """Train everything, with the round of families: the bundled model in one command. Needs a GPU to be fast."""
     if start is None:
         _train(run, recipe, "round")
         return
@@ -62,21 +62,21 @@ def train_custom(
     root: Annotated[Path, typer.Option(help="The data set; for own, a folder of pictures or a manifest.")],
     run: Annotated[Path, typer.Option(help="Run folder: features, checkpoints, logs, model.")],
     start: Annotated[
-        Path | None, typer.Option(help="Model folder or bundle to start from; the bundled model without it.")
+        Path | None, typer.Option(help="Model folder or bundle to start from; by default the bundled model.")
     ] = None,
-    queries: Annotated[Path | None, typer.Option(help="JSONL of own; ROOT/queries.jsonl without it.")] = None,
+    queries: Annotated[Path | None, typer.Option(help="JSONL of own; by default ROOT/queries.jsonl.")] = None,
     split: Annotated[str, typer.Option(help="Split of fashioniq and cirr.")] = "train",
     stages: Annotated[Literal["both", "one", "two"], typer.Option(help="Composer, re-ranker or both.")] = "both",
-    recipe: Annotated[Path | None, typer.Option(help="Recipe as JSON; options beside it win.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="Recipe as JSON; options override it.")] = None,
     steps_one: Steps = None,
     steps_two: Steps = None,
     rate_one: Rate = None,
     rate_two: Rate = None,
     evaluate_every: Annotated[int | None, typer.Option(min=1, help="Steps between two validations.")] = None,
-    patience: Annotated[int | None, typer.Option(min=1, help="Validations without a new best, then stop.")] = None,
+    patience: Annotated[int | None, typer.Option(min=1, help="Validations without a new best until it stops.")] = None,
     held_out: Annotated[float | None, typer.Option(min=0, max=0.9, help="Share of references to validate on.")] = None,
 ) -> None:
-    """Fine-tune composer and re-ranker on triplets of one's own; the same command goes on where it was stopped."""
+    """Fine-tune composer and re-ranker on your own triplets. Run the same command to continue after a stop."""
     from dataclasses import asdict
 
     from onnx_export.training.custom.data import read_custom_data

@@ -27,14 +27,14 @@ class ImageEncoder(nn.Module):
 
 
 class StageOneSimilarity(nn.Module):
-    """Stage one's cosine, weighted, from what the re-ranker reads anyway: two small projections."""
+    """Stage one's weighted cosine, from two small projections of the re-ranker's input."""
 
     def __init__(self, text_proj: nn.Linear, vision_proj: nn.Linear, weight: float) -> None:
         super().__init__()
         self.text_proj, self.vision_proj, self.weight = text_proj, vision_proj, weight
 
     def forward(self, fusion_states: Tensor, class_tokens: Tensor) -> Tensor:
-        """Give float32 [P] for fusion states [1 or P, L, H] and the first token of each candidate, [P, C]."""
+        """Return float32 [P] for fusion states [1 or P, L, H] and the first token of each candidate, [P, C]."""
         queries = functional.normalize(self.text_proj(fusion_states[:, 0]), dim=-1)
         pictures = functional.normalize(self.vision_proj(class_tokens), dim=-1)
         return self.weight * (queries * pictures).sum(-1)
@@ -53,27 +53,27 @@ class CirModel(nn.Module):
     def score(
         self, input_ids: Tensor, attention_mask: Tensor, fusion_states: Tensor, candidate_tokens: Tensor
     ) -> Tensor:
-        """Give the final scores float32 [P]; arguments as :meth:`TripletReranker.forward`, with T = P."""
+        """Return the final scores float32 [P]; arguments as :meth:`TripletReranker.forward`, with T = P."""
         scores: Tensor = self.reranker(input_ids, attention_mask, fusion_states, candidate_tokens)
         similarity = self.similarity()
         return scores if similarity is None else scores + similarity(fusion_states, candidate_tokens[:, 0])
 
     def similarity(self) -> StageOneSimilarity | None:
-        """Give what the final score adds to the re-ranker's; None for the paper's model."""
+        """Return the part of the final score beside the re-ranker's; None for the paper's model."""
         if not self.sizes.similarity_weight:
             return None
         return StageOneSimilarity(self.composer.text_proj, self.image_encoder.vision_proj, self.sizes.similarity_weight)
 
     @property
     def device(self) -> torch.device:
-        """Where its weights are, all of them."""
+        """The device of all weights."""
         return self.composer.text_proj.weight.device
 
 
 def build_model(sizes: ModelSizes, *, seed: int = 0) -> CirModel:
     """Build a model with fresh weights: normal(0, 0.02), biases zero, as BERT and ViT start.
 
-    The global random state of torch is left as it was.
+    The global random state of torch stays as it was.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

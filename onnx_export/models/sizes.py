@@ -1,4 +1,4 @@
-"""Every number that makes a model of one size, in one place."""
+"""The sizes of a model."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class Projections(nn.Module):
         return torch.stack((self.split(self.key(context)), self.split(self.value(context))))
 
     def attend(self, states: Tensor, keys_values: Tensor, mask: Tensor | None) -> Tensor:
-        """Attend from [B, L, H]; gives [B, L, H] before the output projection."""
+        """Attend from [B, L, H]; return [B, L, H] before the output projection."""
         query = self.split(self.query(states))
         mixed = functional.scaled_dot_product_attention(query, keys_values[0], keys_values[1], attn_mask=mask)
         return mixed.transpose(1, 2).flatten(2)
@@ -71,7 +71,7 @@ class ResidualOutput(nn.Module):
         self.LayerNorm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
 
     def forward(self, inner: Tensor, residual: Tensor) -> Tensor:
-        """Give ``LayerNorm(dense(inner) + residual)``."""
+        """Return ``LayerNorm(dense(inner) + residual)``."""
         return cast(Tensor, self.LayerNorm(self.dense(inner) + residual))
 
 
@@ -112,7 +112,7 @@ class TextLayer(nn.Module):
         self.output = ResidualOutput(sizes.feed_forward, width)
 
     def forward(self, states: Tensor, mask: Tensor, image_tokens: Tensor | None) -> Tensor:
-        """Transform [B, L, H]; without image tokens the cross-attention is passed over (plain BERT)."""
+        """Transform [B, L, H]; without image tokens there is no cross-attention (plain BERT)."""
         states = self.attention(states, states, mask)
         if image_tokens is not None:
             states = self.crossattention(states, image_tokens)
@@ -136,7 +136,7 @@ class TextEncoder(nn.Module):
         self.encoder = LayerStack([TextLayer(sizes) for _ in range(sizes.text_depth)])
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, image_tokens: Tensor | None) -> Tensor:
-        """Encode int64 [B, L] with mask int64 [B, L] and float32 [B, N, C]; gives float32 [B, L, H]."""
+        """Encode int64 [B, L] with mask int64 [B, L] and float32 [B, N, C]; return float32 [B, L, H]."""
         mask = additive_mask(attention_mask)
         states = self.embeddings(input_ids)
         for layer in self.encoder.layer:

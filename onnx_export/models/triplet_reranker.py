@@ -24,7 +24,7 @@ from onnx_export.models.text_encoder import (
 
 
 class DualOutput(nn.Module):
-    """Output projections and LayerNorms of both streams; with ``merge``, the streams' outputs are joined first."""
+    """Output projections and LayerNorms of both streams; :meth:`merge` joins the outputs of cross-attention first."""
 
     def __init__(self, width: int, *, learnt_merge: bool) -> None:
         super().__init__()
@@ -74,10 +74,8 @@ class TripletLayer(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Transform both streams [P, L, H] against candidate tokens [T, N, C] picked by index [P].
 
-        Without an index the pairs of a candidate stand together. Attention to it has no mask, so that they read it as
-        one long text.
-
-        With ``only_first`` only the first state of each is wanted, as of the last layer: [P, 1, H].
+        Without an index the P / T pairs of a candidate are adjacent. Cross-attention has no mask, so that their texts
+        can attend to it as one long text. With ``only_first``, as in the last layer, return [P, 1, H].
         """
         own = self.attention.output
         y0, y1 = (x0[:, :1], x1[:, :1]) if only_first else (x0, x1)  # [P, L or 1, H]
@@ -153,7 +151,7 @@ class TripletReranker(nn.Module):
         candidate_tokens: Tensor,
         candidate_index: Tensor | None = None,
     ) -> Tensor:
-        """Give what the score is read from, the first states of both streams: float32 [P, 2 H]."""
+        """Return the input of the scoring head, the first states of both streams: float32 [P, 2 H]."""
         mask = additive_mask(attention_mask)
         x0, x1 = fusion_states, self.text_encoder.embeddings(input_ids)
         layers = self.text_encoder.encoder.layer

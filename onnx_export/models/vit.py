@@ -32,8 +32,8 @@ class PatchEmbed(nn.Module):
 def convolutional_stem(width: int, *, patch_size: int) -> nn.Sequential:
     """Stack stride-2 3x3 convolutions up to the patch size, doubling channels up to ``width``.
 
-    Batch normalisation, which is a fixed scale once trained: after 150 steps of reading parts the loss was 0.95,
-    against 1.14 with one group per picture, same start and rate.
+    With batch normalisation, which becomes a fixed scale: after 150 steps its loss was lower than with group
+    normalisation, 0.95 against 1.14.
     """
     halvings = patch_size.bit_length() - 1
     channels = [3, *(width >> (halvings - 1 - i) for i in range(halvings))]

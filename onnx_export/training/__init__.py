@@ -1,1 +1,1 @@
-"""Training of the bundled model: a pool of drawn pictures, then pre-training, stage one, stage two."""
+"""Training: what every model needs here; the user's own data, drawn products and photographs in folders."""

@@ -31,16 +31,16 @@ class AttributeVocabulary:
 
 
 def head_name(key: str) -> str:
-    """Give the name of an attribute's reader in a ``ModuleDict``, which allows no dots."""
+    """Return an attribute's name without dots, which a ``ModuleDict`` does not allow."""
     return key.replace(".", "__")
 
 
 def read_attributes(
     heads: nn.ModuleDict, vocabulary: AttributeVocabulary, embedding: Tensor, wanted: Sequence[Mapping[str, str]]
 ) -> Tensor:
-    """Cross-entropy, mean over all attributes, of reading each from an embedding [B, D] with a head of its own.
+    """Return the mean cross-entropy of reading each attribute from an embedding [B, D] with its own head.
 
-    Values that the vocabulary does not have are left out.
+    Values that are not in the vocabulary are left out.
     """
     losses, count = [], 0
     for key, values in vocabulary.values.items():
@@ -56,9 +56,9 @@ def read_attributes(
 def attribute_codes(
     attributes: Sequence[Mapping[str, str]], only: Sequence[str] | None = None
 ) -> tuple[list[str], Tensor]:
-    """Attribute keys, and every picture's values as numbers int64 [P, keys]; -1 where it has no such attribute.
+    """Return attribute keys, and every picture's values as numbers int64 [P, keys], -1 where it has no such attribute.
 
-    The keys are ``only`` those, or all that occur.
+    The keys are those in ``only``, by default all that occur.
     """
     values: dict[str, dict[str, int]] = {}
     for picture in attributes:
@@ -75,7 +75,7 @@ def attribute_codes(
 
 
 class StateReader(nn.Module):
-    """Reads the attributes of every part off the states of a text, with one question per part."""
+    """Reads the attributes of every part from the states of a text, by one learnt query per part."""
 
     def __init__(self, sizes: ModelSizes, vocabulary: AttributeVocabulary) -> None:
         super().__init__()
@@ -87,12 +87,12 @@ class StateReader(nn.Module):
         self.kinds = nn.ModuleDict({kind: nn.Linear(width, len(values)) for kind, values in vocabulary.kinds.items()})
 
     def forward(self, states: Tensor, mask: Tensor, wanted: Sequence[Mapping[str, str]]) -> Tensor:
-        """Cross-entropy, mean over all attributes of parts whose values are in the vocabulary.
+        """Return the mean cross-entropy over all attributes of parts whose values are in the vocabulary.
 
         Args:
             states: float32 [B, L, H].
             mask: int64 [B, L], 1 for words and 0 for padding.
-            wanted: B attributes, as of a picture.
+            wanted: the attributes to read, for each of B texts.
         """
         questions = self.parts.weight.expand(len(states), -1, -1)
         answers, _ = self.attention(questions, states, states, key_padding_mask=mask == 0, need_weights=False)

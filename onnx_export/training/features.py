@@ -1,4 +1,4 @@
-"""Pictures seen through the frozen image encoder: computed once, read by stage one and stage two."""
+"""Features of pictures from the frozen image encoder, computed once and read by stage one and stage two."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ logger = logging.getLogger(__name__)
 BATCH = 120
 
 PixelReader = Callable[[slice], Tensor]
-"""Gives the pixels float32 [B, 3, S, S] of some rows, preprocessed."""
+"""Function from rows to their preprocessed pixels, float32 [B, 3, S, S]."""
 
 
 class JoinedRows:
-    """Arrays [P, N, C] one after the other, read by row numbers as one."""
+    """Several arrays [P, N, C], read as if they were one."""
 
     def __init__(self, arrays: Sequence[NDArray[np.float16]]) -> None:
         self._arrays = tuple(arrays)
@@ -43,10 +43,10 @@ class PictureFeatures:
     """Frozen features of P pictures.
 
     Attributes:
-        tokens: float16 [P, N, C], memory-mapped, or several such arrays one after the other; only the rows that a batch
-            needs go to the model's device.
+        tokens: float16 [P, N, C], memory-mapped, or several such arrays; only the rows that a batch needs go to the
+            model's device.
         vectors: float32 [P, D], unit length, on the model's device.
-        blank: float32 [N, C] there, tokens of the blank picture that stands in for a missing reference.
+        blank: float32 [N, C], on the same device: tokens of the blank picture that replaces a missing reference.
     """
 
     tokens: NDArray[np.float16] | JoinedRows
@@ -59,16 +59,16 @@ class PictureFeatures:
 
 
 def join_features(parts: Sequence[PictureFeatures]) -> PictureFeatures:
-    """Give the pictures of several as one, in order; each part's tokens are one array."""
+    """Join features in order. The tokens of each must be one array."""
     arrays = [part.tokens for part in parts if isinstance(part.tokens, np.ndarray)]
     return PictureFeatures(JoinedRows(arrays), torch.cat([part.vectors for part in parts]), parts[0].blank)
 
 
 @torch.inference_mode()
 def compute_features(model: CirModel, read_pixels: PixelReader, count: int, folder: Path) -> PictureFeatures:
-    """Encode ``count`` pictures into ``folder`` on the model's device, or open what an earlier call encoded there.
+    """Encode ``count`` pictures on the model's device and keep the features in ``folder``; open them where they exist.
 
-    Of several processes the main one calls it first.
+    With several processes, the main one must call it first.
     """
     sizes, device = model.sizes, model.device
     tokens_file, vectors_file = folder / "tokens.npy", folder / "vectors.npy"

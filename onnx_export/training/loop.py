@@ -1,8 +1,8 @@
 """The loop that all training stages share: updates, checkpoints, exact resume, early stopping.
 
-A batch is drawn from its number alone, so a resumed run sees what an uninterrupted one would have seen. With a
-:class:`~onnx_export.training.validation.Validation` the best weights are kept and a stage may end early; this,
-too, goes on where it was stopped.
+A batch depends on its number alone, so a resumed run sees the same batches as an uninterrupted one. With a
+:class:`~onnx_export.training.validation.Validation` the best weights are kept and a stage may end early; its state is
+part of the checkpoint.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ def train(
     batch_losses: BatchLosses,
     validation: Validation | None = None,
 ) -> float:
-    """Run a stage to its end, resuming from its checkpoint where there is one.
+    """Run a stage to its end, from its checkpoint where there is one.
 
-    Writes ``<stage>.ckpt`` (resumable) and ``<stage>.log.jsonl`` into the run folder; the trained weights are in
-    ``modules`` when it returns, the same in every process. Ctrl-C saves a checkpoint first, unless it falls into the
-    update itself: then the last checkpoint stands, and what came after it is repeated.
+    Writes ``<stage>.ckpt`` and ``<stage>.log.jsonl`` into the run folder. On return ``modules`` hold the trained
+    weights, the same in every process. Ctrl-C saves a checkpoint first. Only in the middle of an update it does not:
+    then the next run goes on from the last checkpoint.
 
-    With ``validation`` the weights are judged before the first step, as often as it says and at the end; the stage
-    ends when its patience does, and ``modules`` hold the best weights when it returns.
+    With ``validation`` the weights are scored before the first step, at its interval and at the end. The stage ends
+    when patience runs out, and ``modules`` then hold the best weights.
 
     Returns:
         Wall time in seconds over all runs of this stage.
@@ -58,7 +58,7 @@ def train(
     if validation is not None:
         validation.restore_best(modules)
     share_buffers(modules)
-    processes().wait_for_everyone()  # until the checkpoint is written, which later stages read
+    processes().wait_for_everyone()  # later stages read the checkpoint
     return record.seconds
 
 
@@ -73,11 +73,11 @@ class _Record:
 
     @property
     def seconds(self) -> float:
-        """Wall time over all runs of the stage, this one until now."""
+        """Wall time of the stage so far, over all runs."""
         return self._spent + time.monotonic() - self._begin
 
     def resume(self) -> None:
-        """Go on from the checkpoint, where there is one."""
+        """Load the checkpoint, where there is one."""
         if not self.checkpoint.exists():
             return
         state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
@@ -90,10 +90,10 @@ class _Record:
         logger.info("resuming %s at step %d", self.stage, self._start)
         before, count = state.get("processes", 1), processes().num_processes
         if before != count:
-            logger.warning("%s ran in %d processes and goes on in %d: it sees other batches", self.stage, before, count)
+            logger.warning("%s ran in %d processes, now in %d: it sees other batches", self.stage, before, count)
 
     def goes_on(self, *, is_last: bool = False) -> bool:
-        """Judge the weights where it is time to; whether training should go on."""
+        """Score the weights when that is due, and return whether training should go on."""
         validation, done = self.validation, self.updates.done
         if validation is None:
             return True
@@ -104,7 +104,7 @@ class _Record:
         return not validation.is_out_of_patience
 
     def add(self, losses: dict[str, Tensor]) -> None:
-        """Take note of an update: log and save where it is time to."""
+        """Count an update, and log and save when that is due."""
         now, done, schedule = time.monotonic(), self.updates.done, self.updates.schedule
         if now - self._logged_at > LOG_SECONDS or done == schedule.steps:
             rate = (done - self._logged) / (now - self._logged_at)
@@ -118,7 +118,7 @@ class _Record:
             self._saved_at = now
 
     def close(self) -> None:
-        """Save what came after the last checkpoint, unless it is half an update: that is no place to go on from."""
+        """Save a last checkpoint, unless an update was interrupted: half an update cannot be resumed."""
         if self.updates.done > self._start and self.updates.is_whole:
             self._save()
 

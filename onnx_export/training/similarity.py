@@ -1,9 +1,8 @@
-"""How much of stage one's cosine the final score holds, fitted on queries that no stage has seen.
+"""The weight of stage one's cosine in the final score, fitted on queries that no stage was trained on.
 
-The re-ranker is trained without it, as in the paper. Both numbers know something that the other does not: the cosine is
-right on the product as a whole, the re-ranker on which part has what. On its training queries stage one is right in
-more than 90 % at the end (``stage-one.log.jsonl``), far more than elsewhere, and a weight learnt there would trust it
-too much; hence the fresh ones.
+The re-ranker is trained without the cosine, as in the paper. The two complement each other: the cosine is better on the
+product as a whole, the re-ranker on which part has which attribute. On its training queries stage one is right in more
+than 90 % (``stage-one.log.jsonl``), far more than elsewhere, so a weight fitted there would be too large.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ def paired_scores(model: CirModel, data: TripletSet, tokenizer: Tokenizer) -> tu
     """Score stage one's best candidates of every triplet by both stages.
 
     Returns:
-        The re-ranker's scores, stage one's cosines, and which candidates are right: each [Q, K].
+        The re-ranker's scores, stage one's cosines, and whether each candidate is right, all [Q, K].
     """
     rescored, cosines, right = [], [], []
     for triplet in data.triplets:
@@ -41,7 +40,7 @@ def paired_scores(model: CirModel, data: TripletSet, tokenizer: Tokenizer) -> tu
 
 
 def fit_similarity_weight(rescored: Tensor, cosines: Tensor, right: Tensor) -> float:
-    """Fit the weight of the cosine beside the re-ranker's score by logistic regression over candidates.
+    """Fit the weight of the cosine, added to the re-ranker's score, by logistic regression over candidates.
 
     Args:
         rescored: float32 [Q, K].

@@ -1,9 +1,9 @@
 """Stage one and stage two over frozen image features (paper, sections 3.1, 3.2 and 4.1).
 
-Where the attributes of the pictures are known, as in drawn data, each stage has a second loss that says what the
-first only implies: the query vector must hold every attribute of the target, and the re-ranker must know which
-attributes of a candidate are not the target's. Stage one may have a third: the fusion states, which are all that stage
-two learns of the reference, must hold the target's attributes, too. All read off heads that are thrown away.
+Where the attributes of the pictures are known, as in drawn data, each stage has a second loss: every attribute of the
+target can be read from the query vector, and the re-ranker can tell which attributes of a candidate differ from the
+target's. Stage one may have a third: the target's attributes can be read from the fusion states, too, which are all
+that stage two knows of the reference. The heads that read them are not part of the model.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ MISMATCH_WEIGHT = 3.0
 
 
 class StageOne:
-    """The composer: softmax over the cosine of the query vector with pictures of the batch and of the whole set.
+    """The composer's losses: softmax over cosines with pictures of the batch and random ones of the whole set.
 
-    The gallery's vectors are frozen, so that a large random part of it costs next to nothing as further negatives.
+    The pictures' vectors are frozen, so thousands of random negatives cost little.
     """
 
     def __init__(
@@ -55,12 +55,12 @@ class StageOne:
         self.vocabulary: AttributeVocabulary | None = None
 
     def read_with(self, vocabulary: AttributeVocabulary, heads: nn.ModuleDict) -> None:
-        """Add the attribute loss, with heads that were trained on the embedding of pictures."""
+        """Add the attribute loss, with heads that were trained on picture embeddings."""
         self.vocabulary = vocabulary
         self.modules["attributes"] = heads
 
     def read_states(self) -> None:
-        """Add the attribute loss of the fusion states; after :meth:`read_with`."""
+        """Add the attribute loss of the fusion states. Call :meth:`read_with` first."""
         if self.vocabulary is None:
             raise TrainingError("Attributes can be read off fusion states where they are read off query vectors.")
         if "state_reader" in self.modules:
@@ -69,7 +69,7 @@ class StageOne:
             self.modules["state_reader"] = StateReader(self.model.sizes, self.vocabulary).to(self.device)
 
     def step(self, batch: int) -> dict[str, Tensor]:
-        """Draw a batch from (seed, its number) and give its losses."""
+        """Draw a batch from the seed and its number, and return its losses."""
         rng = np.random.default_rng((self.seed, 1, batch))
         triplets, texts = draw_triplets(self.data.triplets, self.batch, rng)
         reference = self._references(triplets, texts, rng)
@@ -94,7 +94,7 @@ class StageOne:
         return losses
 
     def _references(self, triplets: list[Triplet], texts: list[str], rng: np.random.Generator) -> Tensor:
-        """Tokens of the references; a few queries are made to go without, by a description of their target."""
+        """Return tokens of the references. A few queries become a description of their target, without a reference."""
         reference = self.data.features.tokens_of(np.array([t.reference for t in triplets]))
         for i in np.flatnonzero(rng.random(len(triplets)) < TEXT_ONLY_SHARE).tolist():
             if triplets[i].descriptions:
@@ -109,14 +109,13 @@ class StageOne:
 
 
 class StageTwo:
-    """The re-ranker: softmax over one target and several kinds of wrong candidates.
+    """The re-ranker's losses: softmax over one target and several kinds of wrong candidates.
 
-    Wrong are the pictures known to be near (``near``), some that stage one ranks high (``mined``, drawn from its best
-    ``MINED_DEPTH`` with chances falling as the inverse of the rank), and targets of other queries (``others``).
+    Wrong candidates are near misses (``near``), pictures that stage one ranks high (``mined``, drawn from its best
+    ``MINED_DEPTH`` with a probability that falls as 1 / rank), and targets of other queries (``others``).
 
-    With a ``similarity_weight`` there is a second loss of the same form, for the sum of the score and so many times
-    stage one's cosine. It is of use on triplets that stage one has not learnt: there the cosine's mistakes show.
-    Stage one is frozen.
+    With a ``similarity_weight`` there is a second loss of the same form, on the score plus the weighted cosine of stage
+    one. It helps on triplets that stage one was not trained on, where the cosine makes mistakes. Stage one is frozen.
     """
 
     def __init__(
@@ -145,12 +144,12 @@ class StageTwo:
             self.modules["mismatch"] = head.to(self.device)
 
     def go_on_with(self, data: TripletSet, *, similarity_weight: float) -> None:
-        """Learn from other triplets from now on; with a weight above 0, the score is also learnt with the cosine."""
+        """Replace the triplets and the weight of the cosine; with a weight of 0 the second loss is left out."""
         self.data, self.similarity_weight = data, similarity_weight
         self.codes = attribute_codes(data.attributes, self.keys)[1] if self.keys and data.attributes else None
 
     def step(self, batch: int) -> dict[str, Tensor]:
-        """Draw a batch from (seed, its number) and give its losses."""
+        """Draw a batch from the seed and its number, and return its losses."""
         rng = np.random.default_rng((self.seed, 2, batch))
         triplets, texts = draw_triplets(self.data.triplets, self.batch, rng)
         ids, mask = encode_texts(self.tokenizer, texts, device=self.device)
@@ -180,7 +179,7 @@ class StageTwo:
         return losses
 
     def _mismatch(self, features: Tensor, codes: Tensor) -> dict[str, Tensor]:
-        """Which attributes [B, W, keys] of each candidate differ from those of the target in column 0."""
+        """Return the loss of telling which attributes [B, W, keys] differ from those of the target in column 0."""
         is_known = (codes[:, :1] != NOT_OF_THIS_KIND).expand_as(codes)
         differs = (codes != codes[:, :1]).float()
         logits = self.modules["mismatch"](features).view(differs.shape)
@@ -191,7 +190,7 @@ class StageTwo:
     def _candidates(
         self, place: int, triplets: list[Triplet], best: NDArray[np.int64], rng: np.random.Generator
     ) -> NDArray[np.int64]:
-        """Rows of a target, then of ``near + mined + others`` wrong pictures; what one kind lacks the next gives."""
+        """Draw rows of a target and ``near + mined + others`` wrong pictures; the next kind fills up what one lacks."""
         triplet = triplets[place]
         near = rng.permutation(triplet.near)[: self.near]
         ranks = np.unique((len(best) ** rng.random(4 * (self.mined + self.near))).astype(np.int64) - 1)
@@ -206,7 +205,7 @@ class StageTwo:
 
 
 def _target_first(scores: Tensor, prefix: str) -> dict[str, Tensor]:
-    """Loss and accuracy of scores [B, W] whose right candidate is in column 0."""
+    """Return loss and accuracy of scores [B, W] whose right candidate is in column 0."""
     targets = torch.zeros(len(scores), dtype=torch.int64, device=scores.device)
     return {
         f"{prefix}loss": functional.cross_entropy(scores, targets),
@@ -215,9 +214,9 @@ def _target_first(scores: Tensor, prefix: str) -> dict[str, Tensor]:
 
 
 def start_reranker_from_text_encoder(model: CirModel, grounded: dict[str, Tensor]) -> None:
-    """Copy a grounded text encoder's weights into both streams; ``merge_layer`` and ``cls_head`` stay fresh.
+    """Copy a grounded text encoder's weights into both streams; ``cls_head`` stays fresh.
 
-    A learnt merge starts as the mean, so that the new layers do not undo what the copied ones can do.
+    A learnt merge starts as the mean of both streams, so that it keeps what the copied layers compute.
     """
     from onnx_export.checkpoints.blip import stream_names
 
@@ -234,7 +233,7 @@ def start_reranker_from_text_encoder(model: CirModel, grounded: dict[str, Tensor
 
 
 def draw_triplets(triplets: Sequence[Triplet], count: int, rng: np.random.Generator) -> tuple[list[Triplet], list[str]]:
-    """Draw ``count`` triplets and a text of each, all of similar length, so that little of the batch is padding."""
+    """Draw ``count`` triplets and a text of each, of similar length, so that a batch has little padding."""
     numbers = rng.choice(len(triplets), min(LENGTH_GROUPS * count, len(triplets)), replace=False)
     drawn = [(triplets[number], _pick(triplets[number].texts, rng)) for number in numbers.tolist()]
     drawn.sort(key=lambda pair: len(pair[1].split()))

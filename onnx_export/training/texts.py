@@ -12,7 +12,7 @@ from onnx_export.errors import TrainingError
 
 
 def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], *, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Tokenise to ids and mask, int64 [B, L] on a device, padded to the longest; the first token becomes [ENC]."""
+    """Return ids and mask of texts, int64 [B, L] on a device, padded to the longest; the first token becomes [ENC]."""
     encodings = tokenizer.encode_batch(list(texts))
     length = max(len(e.ids) for e in encodings)
     ids = torch.zeros(len(encodings), length, dtype=torch.int64)
@@ -25,7 +25,7 @@ def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], *, device: torch.de
 
 
 def special_id(tokenizer: Tokenizer, token: str) -> int:
-    """Give the id of a special token.
+    """Return the id of a special token.
 
     Raises:
         TrainingError: the tokenizer does not have it.

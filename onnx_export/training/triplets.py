@@ -1,4 +1,4 @@
-"""Training triplets over frozen features: what stage one and stage two learn from, whoever made them."""
+"""Training triplets over frozen features, which stage one and stage two learn from."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Triplet:
     Attributes:
         reference: row of the reference picture.
         targets: rows of the pictures that answer it, at least one.
-        near: rows that are known to be wrong though close, the reference among them where it is wrong.
+        near: rows of near misses, with the reference where it is wrong.
         texts: paraphrases of the modification text, at least one.
-        descriptions: texts that describe a target by themselves, for queries without a reference; may be empty.
+        descriptions: texts that describe a target without a reference; may be empty.
     """
 
     reference: int
@@ -40,7 +40,7 @@ class TripletSet:
         features: frozen features of every picture.
         scenes: int64 [P]; pictures with the same number answer the same queries.
         attributes: attributes of every picture where they are known, for auxiliary losses.
-        candidates: features that stage two reads candidates from, where they are not ``features``.
+        candidates: features that stage two reads; None for ``features``.
     """
 
     triplets: Sequence[Triplet]
@@ -50,7 +50,7 @@ class TripletSet:
     candidates: PictureFeatures | None = None
 
     def are_right(self, triplet: Triplet, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which of some pictures [R] answer a query: bool [R]."""
+        """Return which of some pictures [R] answer a query: bool [R]."""
         right: NDArray[np.bool_] = np.isin(self.scenes[rows], self.scenes[list(triplet.targets)])
         return right
 
@@ -63,7 +63,7 @@ def number_scenes(attributes: Sequence[Mapping[str, str]]) -> NDArray[np.int64]:
 
 
 def join_triplets(sets: Sequence[TripletSet]) -> TripletSet:
-    """Give several sets whose attributes are known as one; what equals in one is equal to it in the others.
+    """Join sets whose attributes are known; pictures with the same attributes answer the same queries.
 
     Raises:
         TrainingError: the attributes of a set are not known.
@@ -72,7 +72,7 @@ def join_triplets(sets: Sequence[TripletSet]) -> TripletSet:
     attributes: list[Mapping[str, str]] = []
     for data in sets:
         if data.attributes is None:
-            raise TrainingError("Sets of triplets can be joined where the attributes of their pictures are known.")
+            raise TrainingError("Triplets can only be joined where the attributes of their pictures are known.")
         first = len(attributes)
         triplets += [_moved(triplet, first) for triplet in data.triplets]
         attributes += data.attributes

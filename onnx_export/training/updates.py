@@ -1,4 +1,4 @@
-"""Updates of a stage's weights, on one process or several, from one batch of each or from several."""
+"""Updates of a stage's weights, from one or several batches in one or several processes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from onnx_export.errors import TrainingError
 from onnx_export.training.processes import open_accelerator
 
 BatchLosses = Callable[[int], dict[str, Tensor]]
-"""Batch number to named losses; their sum is minimised. Names that start with ``_`` are only logged."""
+"""Function from a batch number to named losses, whose sum is minimised; names with a leading ``_`` are only logged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if self.accumulation < 1:
-            raise TrainingError(f"A step cannot take {self.accumulation} batches; give an accumulation of at least 1.")
+            raise TrainingError(f"accumulation is {self.accumulation}; give at least 1 batch per step.")
 
     def rate(self, step: int) -> float:
         """Learning rate at a step."""
@@ -51,16 +51,15 @@ class Schedule:
 
 
 class Updates:
-    """The updates of one stage, one after the other.
+    """The updates of one stage.
 
     Step ``s`` takes the batches ``s * b`` to ``s * b + b - 1``, where ``b`` is the number of processes times the
-    accumulation. So two processes learn from what one learns from with an accumulation of two, and a process alone
-    without accumulation takes batch ``s`` at step ``s``.
+    accumulation. So two processes see the batches that one process sees with an accumulation of two.
 
     Attributes:
         modules: what is trained; never wrapped.
         done: updates so far.
-        is_whole: false while an update is under way, when the weights are no place to go on from.
+        is_whole: False during an update, when the weights cannot be resumed from.
     """
 
     def __init__(self, modules: nn.ModuleDict, schedule: Schedule, batch_losses: BatchLosses) -> None:
@@ -73,7 +72,7 @@ class Updates:
         self._losses, self.optimiser = self._accelerator.prepare(_Losses(modules, batch_losses), optimiser)
 
     def take(self) -> dict[str, Tensor]:
-        """Update the weights once; gives the losses of this process's last batch."""
+        """Update the weights once and return the losses of this process's last batch."""
         for group in self.optimiser.param_groups:
             group["lr"] = self.schedule.rate(self.done)
         losses: dict[str, Tensor] = {}
@@ -92,14 +91,14 @@ class Updates:
         return losses
 
     def _batches(self) -> range:
-        """Numbers of this process's batches of the coming step."""
+        """Return the numbers of this process's batches of the next step."""
         count, rank = self._accelerator.num_processes, self._accelerator.process_index
         per_step = count * self.schedule.accumulation
         return range(self.done * per_step + rank, (self.done + 1) * per_step, count)
 
 
 class _Losses(nn.Module):
-    """A stage as one module, batch number in and losses out, so that its gradients can be averaged over processes."""
+    """A stage as one module, from batch number to losses: accelerate averages the gradients of a module."""
 
     def __init__(self, trained: nn.ModuleDict, batch_losses: BatchLosses) -> None:
         super().__init__()
@@ -113,7 +112,7 @@ class _Losses(nn.Module):
 def _attention(device: torch.device) -> AbstractContextManager[None]:
     """Choose the kernels of attention.
 
-    On a CPU the flash kernel's backward pass takes a third of a step on texts this short; plain products do not.
+    On a CPU, and on texts this short, the backward pass of the flash kernel is slower than plain products.
     """
     return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
 

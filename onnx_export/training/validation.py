@@ -1,4 +1,4 @@
-"""Judging weights while they are trained: which were best, and when to stop."""
+"""Validation during training: keeps the best weights and decides when to stop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from onnx_export.training.processes import number_of_main
 
 
 class ValidationState(TypedDict):
-    """What a checkpoint keeps of a validation."""
+    """The state of a validation in a checkpoint."""
 
     best_score: float
     best_step: int
@@ -22,12 +22,12 @@ class ValidationState(TypedDict):
 
 
 class Validation:
-    """Scores weights every few steps, keeps the best, and runs out of patience.
+    """Scores weights every few steps, keeps the best, and ends training after too many scores without a new best.
 
     Attributes:
         name: of the score, for logs.
         best_score: the highest so far, minus infinity before the first.
-        best_step: optimiser steps after which it was reached; 0 where no step made it better.
+        best_step: optimiser steps after which it was reached; 0 where training never improved on the start.
     """
 
     def __init__(self, name: str, score: Callable[[], float], *, every: int, patience: int) -> None:
@@ -35,9 +35,9 @@ class Validation:
 
         Args:
             name: of the score, for logs.
-            score: gives the score of the weights as they are, higher is better; it draws nothing random.
+            score: returns the score of the current weights, higher is better, without randomness.
             every: optimiser steps between two scores.
-            patience: scores in a row without a new best after which training ends.
+            patience: scores in a row without a new best until training ends.
         """
         self.name, self._score, self._every, self._patience = name, score, every, patience
         self.best_score, self.best_step = -math.inf, 0
@@ -46,15 +46,15 @@ class Validation:
 
     @property
     def is_out_of_patience(self) -> bool:
-        """Whether too many scores in a row were no new best."""
+        """Whether patience is used up."""
         return self._misses >= self._patience
 
     def is_due(self, done: int, *, is_last: bool) -> bool:
-        """Whether the weights after ``done`` steps are to be judged and were not yet."""
+        """Return whether the weights after ``done`` steps are still to be scored."""
         return done != self._judged_at and (is_last or done % self._every == 0)
 
     def judge(self, modules: nn.ModuleDict, done: int) -> float:
-        """Score the weights after ``done`` steps, in evaluation mode, and keep them where they are the best.
+        """Score the weights after ``done`` steps, in evaluation mode, and keep them if they are the best so far.
 
         The main process scores for all, so that all keep the same weights and stop at the same step.
         """
@@ -70,12 +70,12 @@ class Validation:
         return score
 
     def restore_best(self, modules: nn.ModuleDict) -> None:
-        """Put the best weights back; without a score there are none, and the weights stay."""
+        """Put the best weights back. Without any score, the weights stay."""
         if self._best:
             modules.load_state_dict(self._best)
 
     def state(self) -> ValidationState:
-        """Give what a checkpoint must keep."""
+        """Return the state for a checkpoint."""
         return ValidationState(
             best_score=self.best_score,
             best_step=self.best_step,
@@ -85,6 +85,6 @@ class Validation:
         )
 
     def load_state(self, state: ValidationState) -> None:
-        """Go on from what a checkpoint kept."""
+        """Continue from a checkpoint's state."""
         self.best_score, self.best_step = state["best_score"], state["best_step"]
         self._judged_at, self._misses, self._best = state["judged_at"], state["misses"], state["best"]

@@ -1,8 +1,8 @@
 """Galleries and queries with exact truth, and an endless supply of training triplets.
 
-A gallery is built around its queries: several ask for changes of one reference, and the reference, their targets and
-near-misses of both are among the products, as a shop has one product in many variants. The rest is random. Targets are
-then looked up by scene equality over the whole gallery, so that a product that happens to be right counts as right.
+A gallery is built around its queries. Several of them ask for changes of one reference; the reference, their targets
+and near misses of both are among the products, as a shop has one product in many variants. The other products are
+random. All products whose scene equals the target's are right answers, also those that are so by chance.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ __all__ = [
 ]
 
 GALLERY_VERSION = 3
-"""Changes when the same seed and numbers give other products or queries."""
+"""Raised when the same seed and numbers lead to other products or queries."""
 
 _HARD_NEGATIVES = 10
 _SHARING, _MOST_SHARING = 20, 40
-_OWN_NEGATIVES = 3
+_LEAST_NEAR_MISSES = 3
 _BUILT_SHARE = 0.9
 _SECOND_RENDERINGS = 0.08
 _SPLIT_STREAMS = {"train": 1, "test": 2}
@@ -53,7 +53,7 @@ _DIFFERENCE = re.compile(r"\b(more|fewer)\b")
 
 @dataclass(frozen=True, slots=True)
 class DrawnItem:
-    """One product of a gallery. Its place in ``DrawnCatalog.items`` decides its picture."""
+    """One product of a gallery. Its place in ``DrawnCatalog.items`` and the seed decide its picture."""
 
     image_id: str
     scene: Scene
@@ -68,10 +68,10 @@ class DrawnQuery:
         reference_id: image id of the reference, which is in the gallery and never a target.
         modification_text: what is asked for.
         kind: one of ``EDIT_KINDS``.
-        target_ids: every gallery item that equals the edited scene, in gallery order; at least one.
-        drawn_target_id: the one of them that was drawn for this query, for data sets that know a single target.
+        target_ids: every product that equals the edited scene, in gallery order; at least one.
+        drawn_target_id: the one of them that was drawn for this query, for formats with a single target.
         paraphrase: the same edit in other words, as a second annotator would say it.
-        is_unseen: whether the reference or the target is of a combination that training never sees.
+        is_unseen: whether the reference or the target is a combination that training never sees.
     """
 
     query_id: str
@@ -86,7 +86,7 @@ class DrawnQuery:
 
 @dataclass(frozen=True, slots=True)
 class DrawnCatalog:
-    """A gallery and its queries; ``seed`` and ``split`` also decide the pictures."""
+    """A gallery of drawn products and its queries; ``seed`` and ``split`` also decide the pictures."""
 
     seed: int
     split: Split
@@ -108,7 +108,7 @@ class TrainingTriplet:
         reference: the reference scene.
         edit: what is asked for.
         text: the modification text.
-        negatives: near-misses, the reference first; never the target.
+        negatives: near misses, the reference first; never the target.
     """
 
     reference: Scene
@@ -131,7 +131,7 @@ def sample_training_edit(rng: np.random.Generator, *, negatives: int = 4) -> Tra
 
     Args:
         rng: source of randomness.
-        negatives: how many near-misses to add.
+        negatives: number of near misses.
     """
     reference = sample_training_scene(rng)
     edit = sample_edit(reference, rng, split="train")
@@ -143,16 +143,16 @@ def sample_training_edit(rng: np.random.Generator, *, negatives: int = 4) -> Tra
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """How many queries share a reference, and how many near-misses each has besides the others' targets."""
+    """How many queries share a reference, and how many near misses each has besides the others' targets."""
 
     sharing: int
-    own: int
+    near_misses: int
 
 
 def _plan(products: int, queries: int) -> _Plan:
     """Choose how many queries share a reference: the usual number, or more where products are few.
 
-    What one reference brings with it stays below 100 products, so that re-ranking 100 can see all of them.
+    A reference adds fewer than 100 products, so that re-ranking 100 can see all of them.
     """
     if queries < 1 or products < 1:
         raise InputError(
@@ -161,10 +161,10 @@ def _plan(products: int, queries: int) -> _Plan:
     enough = []
     for sharing in range(min(queries, _SHARING), min(queries, _MOST_SHARING) + 1):
         groups = math.ceil(queries / sharing)
-        own = max(_OWN_NEGATIVES, _HARD_NEGATIVES - sharing)
-        enough.append(math.ceil((1 + sharing * (1 + own)) * groups / _BUILT_SHARE))
+        near_misses = max(_LEAST_NEAR_MISSES, _HARD_NEGATIVES - sharing)
+        enough.append(math.ceil((1 + sharing * (1 + near_misses)) * groups / _BUILT_SHARE))
         if enough[-1] <= products:
-            return _Plan(sharing, own)
+            return _Plan(sharing, near_misses)
     raise InputError(
         f"{products} products are too few for {queries} queries with {_HARD_NEGATIVES} hard negatives each; "
         f"{min(enough)} are enough."
@@ -175,7 +175,7 @@ def sample_drawn(seed: int, *, products: int, queries: int, split: Split = "test
     """Draw a gallery of exactly ``products`` items with ``queries`` queries.
 
     Every query has its reference, at least one target and at least ten hard negatives in the gallery. Twenty queries
-    share a reference, more where products are few, so one's target is a hard negative of the others.
+    share a reference, or more where products are few, so that the target of one is a hard negative of the others.
 
     Args:
         seed: the same seed and numbers give the same catalogue.
@@ -184,7 +184,7 @@ def sample_drawn(seed: int, *, products: int, queries: int, split: Split = "test
         split: ``test`` also has held-out scenes and wordings, ``train`` has none.
 
     Raises:
-        InputError: when so few products cannot hold the queries' references, targets and hard negatives.
+        InputError: there are too few products for the queries' references, targets and hard negatives.
     """
     plan = _plan(products, queries)
     rng = np.random.default_rng([seed, _SPLIT_STREAMS[split]])
@@ -193,14 +193,16 @@ def sample_drawn(seed: int, *, products: int, queries: int, split: Split = "test
     drafts: list[DraftedQuery] = []
     while len(drafts) < queries:
         size = min(plan.sharing, queries - len(drafts))
-        own = max(plan.own, _HARD_NEGATIVES - size)
-        drafts += draft_group(scenes, rng, size=size, own=own, least=_HARD_NEGATIVES, split=split, allow=allow)
+        near_misses = max(plan.near_misses, _HARD_NEGATIVES - size)
+        drafts += draft_group(
+            scenes, rng, size=size, near_misses=near_misses, least=_HARD_NEGATIVES, split=split, allow=allow
+        )
     while len(scenes) < products:
         if rng.random() < _SECOND_RENDERINGS:
             scenes.append(drafts[int(rng.random() * len(drafts))].edit.target)
         else:
             scenes.append(sample_scene(rng, allow=allow))
-    # the first queries, whatever their number, are then a fair sample of all
+    # so that the first queries, however many, are a fair sample of all
     shuffled = [drafts[number] for number in rng.permutation(len(drafts)).tolist()]
     return _assemble(seed, split, scenes, shuffled, rng)
 
@@ -232,7 +234,10 @@ def _assemble(
 
 
 def _paraphrase(draft: DraftedQuery, rng: np.random.Generator, split: Split) -> str:
-    """Say a draft's edit again; of two texts at most one says a difference, which would be read as twice of it."""
+    """Word a draft's edit a second time.
+
+    At most one of the two texts names a difference ("one more button"): both together would mean it twice.
+    """
     while True:
         text = describe_edit(draft.edit, rng, split=split)
         differences = [_DIFFERENCE.search(said) is not None for said in (text, draft.text)]
@@ -241,6 +246,6 @@ def _paraphrase(draft: DraftedQuery, rng: np.random.Generator, split: Split) -> 
 
 
 def draw_item(drawn: DrawnCatalog, index: int, *, size: int = 256) -> DrawnScene:
-    """Draw the picture of one item; it depends on the seed, the split, the index and the scene alone."""
+    """Draw the picture of one product. It depends on the seed, the split, the index and the scene alone."""
     rng = np.random.default_rng([drawn.seed, _SPLIT_STREAMS[drawn.split], index, _DRAWING_STREAM])
     return draw_scene(drawn.items[index].scene, rng, size=size)

@@ -1,7 +1,7 @@
-"""Scene to picture.
+"""Drawing of a scene.
 
-The product is painted at twice the size and reduced, which smooths every edge; light and noise are put on
-at the final size. Pose, light, background and noise come from the generator and never from the scene.
+The product is painted at twice the size and reduced, which smooths every edge; light and noise are added at the final
+size. Pose, light, background and noise come from the random generator and never from the scene.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from qdrant_cir.drawn.surfaces import draw_background, pattern_mask
 __all__ = ["DRAWING_VERSION", "Box", "DrawnScene", "draw_scene"]
 
 DRAWING_VERSION = 1
-"""Raised when the same scene and seed begin to give other pictures."""
+"""Raised when the same scene and seed lead to other pictures."""
 
 RGB = tuple[int, int, int]
 
@@ -32,7 +32,7 @@ _LARGE_PITCH, _SMALL_PITCH = 0.125, 0.078
 _LARGE_PARTS = frozenset({"body", "legs", "shade", "crown", "sleeves"})
 _LACES: RGB = (232, 232, 228)
 _ORNAMENTS = frozenset({"buttons", "badges", "stars", "hearts"})
-"""Small parts that may lie on a pattern: their outline lies outside of them and is broader."""
+"""Small parts that may lie on a pattern; their outline is broader and around them."""
 
 _SILHOUETTES: dict[str, Callable[[Scene], list[Shape]]] = {
     "t-shirt": garments.draw_t_shirt,
@@ -62,11 +62,11 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class DrawnScene:
-    """A picture and the place of every present part in it.
+    """A picture, and where its parts are.
 
     Attributes:
         image: RGB, square.
-        boxes: one box per present part, by name; around all of them where there are several.
+        boxes: one box for every part that is present, by name; around all of them where there are several.
     """
 
     image: Image.Image
@@ -75,7 +75,7 @@ class DrawnScene:
 
 @dataclass(frozen=True, slots=True)
 class _Pose:
-    """How the product's coordinates lie on the canvas: ``points @ matrix + offset`` is in fractions of it."""
+    """From the product's coordinates to fractions of the canvas: ``points @ matrix + offset``."""
 
     matrix: NDArray[np.float64]
     offset: NDArray[np.float64]
@@ -85,7 +85,7 @@ class _Pose:
 
 @lru_cache(maxsize=4096)
 def _outline(form: tuple[str, tuple[tuple[str, str, int], ...]]) -> tuple[tuple[Shape, ...], Curve, Curve]:
-    """Give the shapes of a form, all their points in one array, and the form's extent [2, 2]."""
+    """Return the shapes of a form, all their points in one array, and the form's extent [2, 2]."""
     family, parts = form
     bare = Scene(family, tuple(Part(name, "white", "solid", None, size, count) for name, size, count in parts))
     shapes = tuple(_SILHOUETTES[family](bare))
@@ -110,7 +110,7 @@ def _sample_pose(extent: Curve, rng: np.random.Generator) -> _Pose:
 
 
 def _ink(color: RGB) -> RGB:
-    """Give the outline colour that is seen on this one."""
+    """Return an outline colour that is visible on this one."""
     light = 0.3 * color[0] + 0.59 * color[1] + 0.11 * color[2]
     if light < 70:
         return (color[0] + 78, color[1] + 78, color[2] + 78)
@@ -142,7 +142,7 @@ class _Painter:
         self._parts = {part.name: part for part in scene.parts}
         self._colors: dict[str, tuple[RGB, RGB]] = {"laces": (_LACES, _LACES)}
         self._pitches: dict[str, int] = {}
-        stretch = round((pose.scale * (0.9 + 0.2 * rng.random())) * 5) / 5  # few steps, so that masks are kept
+        stretch = round((pose.scale * (0.9 + 0.2 * rng.random())) * 5) / 5  # few values, so that masks can be cached
         for part in scene.parts:
             base = _tinted(part.color, rng)
             second = base if part.pattern_color is None else _tinted(part.pattern_color, rng)
@@ -186,7 +186,7 @@ class _Painter:
 
 
 def _light(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Put light, tint and grain on the reduced picture."""
+    """Add light, tint and grain to the reduced picture."""
     pixels = np.asarray(image, dtype=np.float32)
     side = pixels.shape[0]
     ramp = np.linspace(-0.5, 0.5, side, dtype=np.float32)

@@ -1,7 +1,7 @@
-"""Edits of a scene: what a modification text asks for, the scene that results, and what is nearly it.
+"""Edits of a scene: what a modification text asks for, the scene that results, and its near misses.
 
-The target is made by applying the steps to the reference; everything the steps do not mention stays. What a
-step constrains is always said in full by the text, so the whole target scene is the truth.
+The target is the reference after all steps; everything else stays. A text always says everything that its steps change,
+so that the whole target scene is known.
 """
 
 from __future__ import annotations
@@ -35,13 +35,15 @@ _WEIGHTED_KINDS = (
     "recolour_all",
 )
 _TEST_KINDS = (*_WEIGHTED_KINDS, *("two",) * 22)
-"""Half of what is asked for in tests are two changes at once; of FashionIQ's validation captions, of which a query has
-two, 63 % join wishes by "and", "with" or a comma."""
+"""Kinds of test queries, half of which ask for two changes at once.
+
+Of FashionIQ's validation captions, of which a query has two, 63 % join wishes by "and", "with" or a comma.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """What is asked for.
+    """A change that is asked for.
 
     Attributes:
         kind: one of ``EDIT_KINDS``.
@@ -108,15 +110,15 @@ _SINGLE_CHANGES = {
     ("size",): "resize",
     ("count",): "recount",
 }
-"""Which attributes of a part differ, to the kind of step that changes them."""
+"""From the attributes in which a part differs to the kind of step that changes them."""
 
 
 def edit_between(reference: Scene, target: Scene) -> Edit | None:
-    """Give the edit that makes one product of another, the other way round from :func:`sample_edit`.
+    """Return the edit that turns one product into another, the reverse of :func:`sample_edit`.
 
     Returns:
-        An edit of one step or two; None where it takes more, where no step can say a change (a part's colour and size
-        at once), or where nothing changes.
+        An edit of one step or two; None where it takes more, where no step makes a change (a part's colour and size at
+        once), or where nothing changes.
     """
     if reference.family != target.family:
         return None
@@ -135,7 +137,7 @@ def edit_between(reference: Scene, target: Scene) -> Edit | None:
 
 
 def _step_between(before: Part | None, after: Part | None) -> Step | None:
-    """Give the one step that makes one part of another; None where there is none."""
+    """Return the step that turns one part into another; None where there is none."""
     if before is None or after is None:
         present = before or after
         kind = "add" if before is None else "remove"
@@ -145,12 +147,12 @@ def _step_between(before: Part | None, after: Part | None) -> Step | None:
     if kind_of_change is None:
         return None
     if before.pattern_color != after.pattern_color and before.pattern != after.pattern != "solid" != before.pattern:
-        return None  # another pattern keeps its colour
+        return None  # a new pattern keeps the colour
     return Step(kind_of_change, before.name, before, after)
 
 
 def _recolours_as_one(reference: Scene, target: Scene, steps: list[Step]) -> Step | None:
-    """Give several recolourings as a swap of two parts, or as one of the whole product, where they are that."""
+    """Return several recolourings as one step, where they are a swap of two parts or recolour the whole product."""
     first, last = steps[0], steps[-1]
     before = [step.before.color for step in (last, first) if step.before]
     if len(steps) == 2 and [step.after.color for step in steps if step.after] == before:
@@ -172,7 +174,7 @@ def _edit_right_rest_wrong(edit: Edit, rng: np.random.Generator) -> Scene | None
 
 
 def _wrong_value(edit: Edit, rng: np.random.Generator) -> Scene | None:
-    """Change what was asked for, but to another value than was asked for."""
+    """Change the attribute that was asked for, but to another value."""
     step = pick(rng, edit.steps)
     part = edit.target.part(step.part)
     if part is None or step.kind in ("swap", "remove"):
@@ -186,7 +188,7 @@ def _wrong_value(edit: Edit, rng: np.random.Generator) -> Scene | None:
 
 
 def _transfer(after: Part, part: Part, step: Step, scene: Scene) -> Part | None:
-    """Give the part with a change meant for another part; None where it cannot take it."""
+    """Return the part after a change that was meant for another part; None where it cannot take it."""
     slot = scene.spec.slot(part.name)
     if step.kind in ("recolour", "add") and recolourable(part, after.color):
         return replace(part, color=after.color)
@@ -256,7 +258,7 @@ def hard_negatives(
     n: int,
     allow: Callable[[Scene], bool] | None = None,
 ) -> list[Scene]:
-    """Draw scenes that are nearly the target and are not.
+    """Draw near misses of the target.
 
     The reference comes first (edit ignored); then, in turn: edit right but the rest wrong; the asked
     attribute at a wrong value; the edit applied to the wrong part; half of the edit; one attribute off target
@@ -266,7 +268,7 @@ def hard_negatives(
         scene: the reference, as in ``edit.reference``.
         edit: the edit.
         rng: source of randomness.
-        n: how many to give.
+        n: how many to return.
         allow: scenes for which this is false are left out, e.g. those held out from training.
 
     Returns:

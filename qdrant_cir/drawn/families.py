@@ -1,4 +1,4 @@
-"""The table of what can be drawn: colours, patterns, families and the part slots of each."""
+"""Everything that can be drawn: colours, patterns, families and the part slots of each."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ _ONE = (1,)
 
 @dataclass(frozen=True, slots=True)
 class PartSpec:
-    """What a part slot of a family may be.
+    """A part that products of a family may have.
 
     Attributes:
         name: canonical name, as in ``Part.name``.
         singular: noun for one of them.
         plural: noun for several; equal to ``singular`` where there is only ever one.
-        is_plural: whether the part is spoken of as several by nature, e.g. sleeves.
+        is_plural: whether the part is always spoken of in the plural, e.g. sleeves.
         is_optional: whether it may be absent.
         patterns: allowed patterns, ``solid`` first.
         sizes: allowed sizes, small one first; one value where the size does not vary.
@@ -66,11 +66,11 @@ class PartSpec:
 
 @dataclass(frozen=True, slots=True)
 class FamilySpec:
-    """A kind of product: its nouns and its slots, the main part first.
+    """A kind of product.
 
     Attributes:
         name: canonical name, as in ``Scene.family``.
-        nouns: how people call it, the commonest first.
+        nouns: names for it, the most common first.
         is_plural: whether the noun is plural (trousers).
         slots: the part slots, main part first.
         prices: lowest and highest price in the gallery manifest.
@@ -83,7 +83,7 @@ class FamilySpec:
     is_plural: bool = False
 
     def slot(self, name: str) -> PartSpec:
-        """Give the slot of this name."""
+        """Return the slot of this name."""
         return next(slot for slot in self.slots if slot.name == name)
 
 

@@ -1,9 +1,9 @@
-"""A catalogue's queries in the layout of FashionIQ, over the pictures that are already there.
+"""A drawn catalogue's queries in the layout of FashionIQ, over the same pictures.
 
 Every family with queries is a category with a gallery of its own: ``captions/cap.FAMILY.val.json`` and
 ``image_splits/split.FAMILY.val.json``. Readers find the pictures in ``images``, so nothing is copied. The key
-``candidate`` is the reference, as FashionIQ has it. Its queries have one target: here the one that was drawn for
-the query. Other pictures of the same product stay in the gallery, where FashionIQ counts them as wrong.
+``candidate`` is the reference, as in FashionIQ. Its queries have one target: here the one that was drawn for the query.
+Other pictures of the same product stay in the gallery, where FashionIQ counts them as wrong.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["fashioniq_files"]
 
 
 def fashioniq_files(drawn: DrawnCatalog) -> dict[Path, str]:
-    """Give the contents of the annotation files by their paths inside the catalogue's folder."""
+    """Return the contents of the annotation files, by their paths inside the folder."""
     family_of = {item.image_id: item.scene.family for item in drawn.items}
     captions: dict[str, list[dict[str, str | list[str]]]] = {}
     for query in drawn.queries:

@@ -1,4 +1,4 @@
-"""A catalogue on disk: pictures, the gallery manifest and the queries, the latter in FashionIQ's layout too."""
+"""A drawn catalogue on disk: pictures, the gallery manifest, and the queries, also in FashionIQ's layout."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _WORKERS = 2
 _TITLE_STREAM = 11
 
 _drawn: DrawnCatalog | None = None
-"""The catalogue that this worker process draws; set once when the process starts."""
+"""The catalogue that this worker process draws, set when the process starts."""
 
 
 def _start_worker(seed: int, products: int, queries: int, split: Split) -> None:
@@ -42,7 +42,7 @@ def _start_worker(seed: int, products: int, queries: int, split: Split) -> None:
 
 
 def _end_with_parent() -> None:
-    """End this worker when the process that gives it work is gone: a pool's workers outlive one that was killed."""
+    """End this worker when its parent process is gone; a pool's workers outlive a parent that was killed."""
     parent = parent_process()
     if parent is not None:
         parent.join()
@@ -50,7 +50,7 @@ def _end_with_parent() -> None:
 
 
 def picture_path(folder: Path, image_id: str) -> Path:
-    """Give the file of a picture in a catalogue's folder."""
+    """Return the path of a picture in a catalogue's folder."""
     return folder / _picture_name(image_id)
 
 
@@ -123,7 +123,7 @@ def _write_tables(drawn: DrawnCatalog, folder: Path) -> None:
 
 
 def _claim_folder(drawn: DrawnCatalog, folder: Path, size: int) -> None:
-    """Make the folder this catalogue's, or refuse it when it holds another."""
+    """Write what the catalogue is into the folder; refuse a folder that holds another."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
     record = {
         "drawing_version": DRAWING_VERSION,
@@ -140,7 +140,7 @@ def _claim_folder(drawn: DrawnCatalog, folder: Path, size: int) -> None:
         if found != record:
             raise InputError(
                 f"{folder} already holds another catalogue: expected {record}, found {found}. "
-                "Choose another folder, or ask for the same catalogue to complete it."
+                "Choose another folder, or give the same numbers to complete that one."
             )
     else:
         _write_atomically(path, json.dumps(record))
@@ -155,21 +155,20 @@ def write_drawn(
 ) -> None:
     """Write pictures, ``gallery.csv``, ``queries.jsonl`` and ``catalog.json`` into the folder.
 
-    The queries are also written as FashionIQ has them, one category per family, into ``captions`` and
-    ``image_splits``; both layouts share the pictures.
+    The queries are also written in FashionIQ's layout, one category per family, into ``captions`` and ``image_splits``;
+    both layouts share the pictures.
 
-    Pictures that are already there are kept, so that an interrupted run is completed by the same call. They
-    are drawn by two processes when there are many. As with every process pool, a script that calls this
-    needs the usual ``if __name__ == "__main__":`` guard.
+    Existing pictures are kept, so that the same call completes an interrupted run. Two processes draw when there are
+    many pictures. As with every process pool, a script that calls this needs an ``if __name__ == "__main__":`` guard.
 
     Args:
         drawn: what to write, made by ``sample_drawn``.
-        folder: made when missing.
+        folder: created if missing.
         size: side of the pictures in pixels.
-        progress: called with pictures done and pictures in all, after every few dozen.
+        progress: called with the number of finished pictures and of all, after every few dozen.
 
     Raises:
-        InputError: when the folder holds another catalogue.
+        InputError: the folder holds another catalogue.
     """
     root = Path(folder)
     _claim_folder(drawn, root, size)

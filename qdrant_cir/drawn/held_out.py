@@ -1,4 +1,4 @@
-"""Which scenes training never sees, so that tests can ask about combinations that are new."""
+"""Combinations that training never sees, so that tests can ask for new ones."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _HELD_OUT_SHARE = 0.1
 
 
 def is_held_out(scene: Scene) -> bool:
-    """Tell whether a scene's family, main colour and main pattern are a combination kept from training.
+    """Return whether a scene's family, main colour and main pattern are a combination that training never sees.
 
-    A tenth of all combinations is, chosen by a hash that no version of Python changes.
+    These are a tenth of all combinations, chosen by a hash that is the same in every version of Python.
     """
     main = main_part(scene)
     digest = hashlib.sha256(f"{scene.family}/{main.color}/{main.pattern}".encode()).digest()

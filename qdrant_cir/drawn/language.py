@@ -1,7 +1,7 @@
-"""Edits and products in words, in the manner of people's modification texts.
+"""Texts for edits and products, in the style of people's modification texts.
 
-All lower case, from a closed vocabulary. A text constrains everything its edit changes, so that the target
-scene is the only right answer; what it does not mention stays.
+All lower case, from a closed vocabulary. A text says everything that its edit changes, and what it does not mention
+stays, so that the target scene is the only right answer.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = ["Statement", "describe_edit", "describe_scene", "statement", "vocabul
 
 _TEST_ONLY_SHARE = 0.5
 _WHOLE_KEYS = {"recolour_main": "recolour_whole", "repattern": "repattern_whole", "resize": "resize_whole"}
-"""A change of the main part may be said of the whole product: ``is striped``, ``a longer dress``."""
+"""Changes of the main part that a text may attribute to the whole product: ``is striped``, ``a longer dress``."""
 _FORMS: tuple[Form, ...] = ("noun", "order", "claim")
 
 
@@ -56,7 +56,7 @@ def _part_fields(slot: PartSpec, count: int, rng: np.random.Generator) -> dict[s
 
 
 def _step_fields(step: Step, scene: Scene, rng: np.random.Generator) -> tuple[str, dict[str, str]]:
-    """Give the template key of a step and its fields."""
+    """Return the template key of a step and its fields."""
     slot = scene.spec.slot(step.part)
     shown = step.after or step.before
     count = 1 if shown is None else shown.count
@@ -143,7 +143,7 @@ def _clause(step: Step, scene: Scene, form: Form, rng: np.random.Generator, *, s
 
 
 def _tail(edit: Edit, rng: np.random.Generator) -> str:
-    """Say, now and then, that something stays as it is."""
+    """Return a phrase that something stays as it is; empty where there is nothing to name."""
     template = pick(rng, TAILS)
     if "{kept}" not in template:
         return template
@@ -159,11 +159,11 @@ def _tail(edit: Edit, rng: np.random.Generator) -> str:
 
 
 def describe_edit(edit: Edit, rng: np.random.Generator, *, split: Split) -> str:
-    """Give a modification text for the edit.
+    """Return a modification text for the edit.
 
     Args:
         edit: what is asked for.
-        rng: source of randomness; many texts are possible for every edit.
+        rng: source of randomness; every edit has many possible texts.
         split: ``test`` takes half of its templates from those that training never sees.
 
     Returns:
@@ -187,11 +187,11 @@ def describe_edit(edit: Edit, rng: np.random.Generator, *, split: Split) -> str:
 
 
 def describe_scene(scene: Scene, rng: np.random.Generator) -> str:
-    """Give a caption that names the family, the main part and some or all of the others.
+    """Return a caption that names the family, the main part and some or all of the others.
 
     Args:
         scene: the product.
-        rng: source of randomness: how many parts are named, in which order, in which words.
+        rng: source of randomness for the number of parts, their order and the words.
     """
     main, spec = main_part(scene), scene.spec
     slot, noun = spec.slots[0], family_noun(spec, rng)
@@ -232,7 +232,7 @@ def _words(text: str) -> list[str]:
 
 
 def vocabulary() -> list[str]:
-    """Give every word and mark that any text can hold, sorted; ``t-shirt`` is ``t``, ``-`` and ``shirt``."""
+    """Return every word and mark that any text can hold, sorted; ``t-shirt`` is ``t``, ``-`` and ``shirt``."""
     texts: list[str] = [_FIXED, *TAILS]
     for table in (TRAIN, TEST_ONLY):
         texts += [template for forms in table.values() for group in forms.values() for template in group]

@@ -1,4 +1,4 @@
-"""Which products of a gallery nearly answer a query, and in what way: read off the scenes, not off the drawing."""
+"""Near misses: products that nearly answer a query, and in which way. Scenes are compared, not pictures."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ NEAR_MISS_KINDS: tuple[NearMissKind, ...] = (
     "one attribute off",
     "another edit",
 )
-"""In the order in which they are tried: a product counts to the first that it fits.
+"""Kinds of near misses; a product counts as the first kind that fits.
 
-``reference``: the edit ignored. ``edit right, rest wrong``: all that the edit changes is as asked, and at most two
-attributes of the rest are not. ``binding swapped``: what was asked of one part was done to another. ``one attribute
-off``: in one attribute not the target, so what was asked is wrong or half done. ``another edit``: the reference
-with one or two attributes changed, but not as was asked.
+``reference``: the edit is ignored. ``edit right, rest wrong``: everything that the edit changes is right, and one or
+two other attributes are wrong. ``binding swapped``: another part than asked has the change. ``one attribute off``: one
+attribute differs from the target, so the edit is wrong or half done. ``another edit``: the reference with one or two
+other changes.
 """
 
 _MOST_WRONG = 2
 
 
 def near_miss_kind(scene: Scene, *, reference: Scene, target: Scene) -> NearMissKind | None:
-    """Tell in what way a scene nearly is the target; None where it is the target, or far from it."""
+    """Return the kind of near miss that a scene is; None for the target and for scenes far from it."""
     if scene == target or scene.family != target.family:
         return None
     if scene == reference:
@@ -60,12 +60,12 @@ def near_miss_kind(scene: Scene, *, reference: Scene, target: Scene) -> NearMiss
 
 @dataclass(frozen=True, slots=True)
 class NearMissSummary:
-    """Near misses per query.
+    """Numbers of near misses per query.
 
     Attributes:
-        least: of any query.
-        mean: over all queries.
-        mean_by_kind: the same, of each kind.
+        least: the smallest number.
+        mean: the mean.
+        mean_by_kind: the mean of each kind.
     """
 
     least: int
@@ -118,7 +118,7 @@ def _changed(first: Scene, second: Scene) -> tuple[str, ...]:
 
 
 def _has_edit(scene: Scene, reference: Scene, target: Scene) -> bool:
-    """Say whether every attribute in which the target differs from the reference is as in the target."""
+    """Return whether every attribute that differs between reference and target is as in the target."""
     return all(
         _values(scene.part(name), changed) == _values(target.part(name), changed)
         for name in _changed(reference, target)
@@ -127,7 +127,7 @@ def _has_edit(scene: Scene, reference: Scene, target: Scene) -> bool:
 
 
 def _is_binding_swapped(scene: Scene, reference: Scene, target: Scene) -> bool:
-    """Say whether one part took a change that was meant for another, which does not have it."""
+    """Return whether one part has a change that was meant for another, which does not have it."""
     moved = _changed(reference, scene)
     if len(moved) != 1:
         return False
@@ -139,7 +139,7 @@ def _is_binding_swapped(scene: Scene, reference: Scene, target: Scene) -> bool:
 
 
 def _same_change(before: Part | None, after: Part | None, asked_before: Part | None, asked_after: Part | None) -> bool:
-    """Say whether two parts changed alike: both were removed, or the same attributes took the same values."""
+    """Return whether two parts changed alike: both were removed, or the same attributes took the same values."""
     if after is None or asked_after is None:
         return after is asked_after
     changed = _said_attributes(before, after)
@@ -151,7 +151,7 @@ def _same_change(before: Part | None, after: Part | None, asked_before: Part | N
 
 
 def _said_attributes(before: Part | None, after: Part | None) -> tuple[str, ...]:
-    """Name the attributes that changed; a pattern goes without its colour, which the part may have had."""
+    """Return the attributes that changed; where the pattern did, without its colour, which may be unchanged."""
     changed = _changed_attributes(before, after)
     return tuple(name for name in changed if name != "pattern_color" or "pattern" not in changed)
 
@@ -171,7 +171,7 @@ def _all(part: Part) -> tuple[object, ...]:
 
 
 def _values(part: Part | None, names: Sequence[str]) -> object:
-    """Give some attributes of a part; all of it where none is named: a part that came, or went."""
+    """Return some attributes of a part, or the whole part where none is named: it was added or removed."""
     if part is None or not names:
         return part
     return tuple(value for name, value in zip(_ATTRIBUTES, _all(part), strict=True) if name in names)

@@ -1,6 +1,6 @@
-"""Curves of which the silhouettes are made.
+"""Curves that make up the silhouettes.
 
-Coordinates are the product's own: x to the right, y down, the product inside [-1, 1] in both.
+Coordinates are the product's: x to the right, y down, the product inside [-1, 1] in both.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ Role: TypeAlias = Literal["fill", "shade", "line"]
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """One thing to paint.
+    """One shape to paint.
 
     Attributes:
         part: the part whose colour it takes.
-        role: ``fill`` is painted with the part's colour, pattern and outline; ``shade`` darkens what lies
-            below; ``line`` is a thin seam.
+        role: ``fill`` is painted with the part's colour, pattern and outline; ``shade`` darkens what is below;
+            ``line`` is a thin seam.
         points: float64 [n, 2], x and y.
     """
 
@@ -53,28 +53,28 @@ class Shape:
 
 
 def fill(part: str, points: Curve) -> Shape:
-    """Give a painted area of a part."""
+    """Return a painted area of a part."""
     return Shape(part, "fill", points)
 
 
 def shade(part: str, points: Curve) -> Shape:
-    """Give a darkened area on a part."""
+    """Return a darkened area on a part."""
     return Shape(part, "shade", points)
 
 
 def line(part: str, points: Points | Curve) -> Shape:
-    """Give a seam on a part."""
+    """Return a seam on a part."""
     return Shape(part, "line", np.asarray(points, dtype=np.float64))
 
 
 def mirrored(points: Curve) -> Curve:
-    """Give the same curve with left and right exchanged."""
+    """Return the curve mirrored left to right."""
     flipped: Curve = points * np.array([-1.0, 1.0])
     return flipped
 
 
 def rounded(points: Points, radius: float | Sequence[float] = 0.06, *, steps: int = 5) -> Curve:
-    """Give a closed polygon with rounded corners.
+    """Return a closed polygon with rounded corners.
 
     Args:
         points: the corners.
@@ -97,7 +97,7 @@ def rounded(points: Points, radius: float | Sequence[float] = 0.06, *, steps: in
 
 
 def smooth(points: Points, *, steps: int = 8) -> Curve:
-    """Give an open curve through all the points (Catmull-Rom)."""
+    """Return an open curve through all the points (Catmull-Rom)."""
     knots = np.asarray(points, dtype=np.float64)
     knots = np.concatenate([2 * knots[:1] - knots[1:2], knots, 2 * knots[-1:] - knots[-2:-1]])
     t = np.linspace(0.0, 1.0, steps, endpoint=False)[:, None]
@@ -109,7 +109,7 @@ def smooth(points: Points, *, steps: int = 8) -> Curve:
 
 
 def ribbon(points: Points, width: float, *, steps: int = 8) -> Curve:
-    """Give the closed outline of a band of this width along the smooth curve through the points."""
+    """Return the closed outline of a band of this width along the smooth curve through the points."""
     centre = smooth(points, steps=steps)
     along = np.gradient(centre, axis=0)
     normal = np.stack([-along[:, 1], along[:, 0]], axis=1)
@@ -118,19 +118,19 @@ def ribbon(points: Points, width: float, *, steps: int = 8) -> Curve:
 
 
 def disc(x: float, y: float, radius: float, *, height: float | None = None, steps: int = 20) -> Curve:
-    """Give an ellipse; ``height`` is its vertical radius, ``radius`` where left out."""
+    """Return an ellipse; ``height`` is its vertical radius, by default ``radius``."""
     angle = np.linspace(0, 2 * np.pi, steps, endpoint=False)
     tall = radius if height is None else height
     return np.stack([x + radius * np.cos(angle), y + tall * np.sin(angle)], axis=1)
 
 
 def box(left: float, top: float, right: float, bottom: float, radius: float = 0.05) -> Curve:
-    """Give a rectangle with rounded corners."""
+    """Return a rectangle with rounded corners."""
     return rounded([(left, top), (right, top), (right, bottom), (left, bottom)], radius)
 
 
 def heart(x: float, y: float, size: float) -> Curve:
-    """Give a heart of about twice ``size`` in width."""
+    """Return a heart of about twice ``size`` in width."""
     t = np.linspace(0, 2 * np.pi, 28, endpoint=False)
     across = np.sin(t) ** 3
     down = -(13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)) / 16
@@ -138,14 +138,14 @@ def heart(x: float, y: float, size: float) -> Curve:
 
 
 def star(x: float, y: float, size: float) -> Curve:
-    """Give a five-pointed star of this outer radius."""
+    """Return a five-pointed star of this outer radius."""
     angle = np.linspace(0, 2 * np.pi, 10, endpoint=False) - np.pi / 2
     radius = np.where(np.arange(10) % 2 == 0, size, size * 0.5)
     return np.stack([x + radius * np.cos(angle), y + radius * np.sin(angle)], axis=1)
 
 
 def leaf(x: float, y: float, end_x: float, end_y: float, width: float) -> Curve:
-    """Give a feather-like leaf from one point to another."""
+    """Return a feather-like leaf from one point to another."""
     t = np.linspace(0.0, 1.0, 12)
     half = width / 2 * np.sin(np.pi * t**0.75) + 0.02 * (1 - t)
     along = np.array([end_x - x, end_y - y])

@@ -1,4 +1,4 @@
-"""Queries that share a reference, with what makes them hard: the products that are nearly their targets."""
+"""Queries that share a reference, with the near misses that make them hard."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from qdrant_cir.drawn.steps import STEP_KINDS, apply_step, apply_steps, sample_s
 __all__ = ["DraftedQuery", "draft_group"]
 
 _BALANCED: tuple[NearMissKind, ...] = ("binding swapped", "edit right, rest wrong", "one attribute off")
-"""Kinds of which a query gets as equal numbers as can be drawn, the rarest first."""
+"""Kinds of near misses that a query gets in numbers as equal as possible, the rarest first."""
 
 _CROSSED = 1
 _MISTAKEN: tuple[NearMissKind, ...] = ("binding swapped", "one attribute off")
@@ -27,7 +27,7 @@ _WRONG_PARTS = 12
 
 @dataclass(frozen=True, slots=True)
 class DraftedQuery:
-    """A query before its targets are looked up: its edit, and where its reference and target stand.
+    """A query before its targets are looked up.
 
     Attributes:
         reference: place of the reference among the scenes.
@@ -44,7 +44,7 @@ class DraftedQuery:
 
 @dataclass(slots=True)
 class _Group:
-    """The scenes of one reference while they are gathered; none comes twice."""
+    """The scenes of one reference while they are collected; all are different."""
 
     reference: Scene
     edits: list[Edit]
@@ -59,7 +59,7 @@ class _Group:
         return True
 
     def kind(self, scene: Scene, edit: Edit) -> NearMissKind | None:
-        """Tell in what way a scene nearly is the edit's target."""
+        """Return the kind of near miss that a scene is of the edit's target; None for others."""
         return near_miss_kind(scene, reference=self.reference, target=edit.target)
 
 
@@ -68,19 +68,19 @@ def draft_group(
     rng: np.random.Generator,
     *,
     size: int,
-    own: int,
+    near_misses: int,
     least: int,
     split: Split,
     allow: Callable[[Scene], bool] | None,
 ) -> list[DraftedQuery]:
-    """Add one reference with several edits of it, their targets and near-misses to the scenes.
+    """Add one reference, the targets of several edits of it, and near misses to the scenes.
 
     Args:
-        scenes: is added to.
+        scenes: the products so far.
         rng: source of randomness.
         size: how many queries.
-        own: how many near-misses for each, besides the reference and the others' targets.
-        least: how many near-misses each has at least, all of them counted; more are added where it takes more.
+        near_misses: number of near misses of each query, besides the reference and the others' targets.
+        least: the smallest number of near misses of a query, all of them counted.
         split: of edits and wordings.
         allow: scenes for which this is false are left out.
     """
@@ -92,9 +92,9 @@ def draft_group(
             group.edits.append(edit)
     crossed = _cross(group)
     for number, edit in enumerate(group.edits):
-        _add_own(group, edit, rng, n=own - crossed[number])
+        _add_near_misses(group, edit, rng, n=near_misses - crossed[number])
     for edit in group.edits:
-        _add_own(group, edit, rng, n=least - sum(group.kind(scene, edit) is not None for scene in group.scenes))
+        _add_near_misses(group, edit, rng, n=least - sum(group.kind(scene, edit) is not None for scene in group.scenes))
     place = len(scenes)
     scenes += group.scenes
     return [
@@ -104,9 +104,9 @@ def draft_group(
 
 
 def _sibling(group: _Group, edit: Edit, rng: np.random.Generator) -> Edit:
-    """Give an edit whose target is a near-miss of another's of the same kind, or the edit where none is found.
+    """Return an edit whose target is a near miss of an earlier one of its kind; the given edit where there is none.
 
-    It asks for another value there, or for the same of another part.
+    It asks for another value of the same part, or for the same value of another part.
     """
     for other in group.edits:
         *first, last = other.steps
@@ -123,10 +123,10 @@ def _sibling(group: _Group, edit: Edit, rng: np.random.Generator) -> Edit:
 
 
 def _cross(group: _Group) -> Sequence[int]:
-    """Add scenes with two of the edits at once: for both queries the edit is right and the rest is wrong.
+    """Add scenes with two of the edits at once: in both queries, the edit is right and the rest is wrong.
 
     Returns:
-        For every edit, how many scenes were added on its account: at most ``_CROSSED``.
+        The number of scenes added for every edit, at most ``_CROSSED``.
     """
     added = [0] * len(group.edits)
     for number, edit in enumerate(group.edits):
@@ -138,13 +138,13 @@ def _cross(group: _Group) -> Sequence[int]:
 
 
 def _parts(edit: Edit) -> set[str]:
-    """Name the parts that an edit changes."""
+    """Return the names of the parts that an edit changes."""
     names = {part.name for part in (*edit.reference.parts, *edit.target.parts)}
     return {name for name in names if edit.reference.part(name) != edit.target.part(name)}
 
 
-def _add_own(group: _Group, edit: Edit, rng: np.random.Generator, *, n: int) -> None:
-    """Add ``n`` near-misses of one query, each of the kind of which it has fewest so far; none for less than 1."""
+def _add_near_misses(group: _Group, edit: Edit, rng: np.random.Generator, *, n: int) -> None:
+    """Add ``n`` near misses of one query, each of the kind that it has fewest of; none where ``n`` is below 1."""
     if n < 1:
         return
     drawn = hard_negatives(group.reference, edit, rng, n=1 + 2 * n + _SPARE_DRAWS, allow=group.allow)
@@ -161,7 +161,7 @@ def _add_own(group: _Group, edit: Edit, rng: np.random.Generator, *, n: int) -> 
 
 
 def _on_wrong_parts(edit: Edit, rng: np.random.Generator) -> list[Scene]:
-    """Draw changes like those that are asked for, but of other parts; some have the value that is asked for."""
+    """Return scenes with changes like those of the edit, but of other parts; some have the value asked for."""
     named = [part for step in edit.steps for part in (step.part, step.other) if part is not None]
     kinds = [step.kind for step in edit.steps if step.kind in STEP_KINDS and step.kind != "swap"]
     steps = [sample_step(edit.reference, rng, kind=kind, excluded=named) for kind in kinds for _ in range(_WRONG_PARTS)]
@@ -169,5 +169,5 @@ def _on_wrong_parts(edit: Edit, rng: np.random.Generator) -> list[Scene]:
 
 
 def _want(kind: NearMissKind | None, has: Counter[NearMissKind | None]) -> tuple[int, int]:
-    """Order the kinds: the balanced ones by how many there are, then the others."""
+    """Return a sort key: balanced kinds by their number so far, then all others."""
     return (has[kind], _BALANCED.index(kind)) if kind in _BALANCED else (1_000_000, len(_BALANCED))

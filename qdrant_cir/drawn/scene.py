@@ -1,8 +1,7 @@
-"""What a drawn product is: a family and its parts, and nothing about how the picture is taken.
+"""Drawn products: a family and its parts, without background, pose and light.
 
-A scene is the whole truth about a picture. Two pictures show the same product exactly when their scenes are
-equal, so targets of a query are found by comparison and never by a judgement. Background, pose and light
-are not part of it.
+Two pictures show the same product exactly when their scenes are equal, so that a query's targets are found by
+comparison.
 """
 
 from __future__ import annotations
@@ -74,7 +73,7 @@ class Scene:
         return FAMILIES[self.family]
 
     def part(self, name: str) -> Part | None:
-        """Give the part of this name, or None where it is absent."""
+        """Return the part of this name, or None where it is absent."""
         return next((part for part in self.parts if part.name == name), None)
 
 
@@ -84,19 +83,19 @@ def pick(rng: np.random.Generator, values: Sequence[T]) -> T:
 
 
 def main_part(scene: Scene) -> Part:
-    """Give the part that carries the product, e.g. the body; it is always present and comes first."""
+    """Return the main part, e.g. the body; it is always present and comes first."""
     return scene.parts[0]
 
 
 def with_part(scene: Scene, part: Part) -> Scene:
-    """Give the scene with this part put in, or in place of the one of the same name."""
+    """Return the scene with this part, which replaces one of the same name."""
     kept = {other.name: other for other in scene.parts}
     kept[part.name] = part
     return Scene(scene.family, tuple(kept[slot.name] for slot in scene.spec.slots if slot.name in kept))
 
 
 def without_part(scene: Scene, name: str) -> Scene:
-    """Give the scene without the part of this name."""
+    """Return the scene without the part of this name."""
     return Scene(scene.family, tuple(part for part in scene.parts if part.name != name))
 
 
@@ -114,7 +113,7 @@ _CONTRASTING = MappingProxyType(
 
 
 def contrasting_colors(color: str) -> tuple[str, ...]:
-    """Give the colours that can be told from this one as a pattern on it; the relation is symmetric."""
+    """Return the colours in which a pattern is visible on this one; the relation is symmetric."""
     return _CONTRASTING[color]
 
 
@@ -159,11 +158,11 @@ def sample_scene(rng: np.random.Generator, *, allow: Callable[[Scene], bool] | N
 
 
 def attributes(scene: Scene) -> dict[str, str]:
-    """Give the scene as flat text attributes; all scenes of a family have the same keys.
+    """Return the scene as flat text attributes; all scenes of a family have the same keys.
 
-    A key is there for what varies: ``body.color``, ``body.pattern``, ``body.pattern_color``,
-    ``sleeves.size``, ``buttons.count``, ``pocket.present``. What an absent part would have, and the pattern
-    colour of a solid part, is ``none``. Two scenes are equal exactly when their attributes are.
+    There is a key for everything that varies: ``body.color``, ``body.pattern``, ``body.pattern_color``,
+    ``sleeves.size``, ``buttons.count``, ``pocket.present``. Attributes of an absent part and the pattern colour of a
+    solid part are ``none``. Two scenes are equal exactly when their attributes are.
     """
     flat = {"family": scene.family}
     for slot in scene.spec.slots:
@@ -182,13 +181,13 @@ def attributes(scene: Scene) -> dict[str, str]:
 
 
 def distance(first: Scene, second: Scene) -> int:
-    """Count the attributes in which two scenes of one family differ; a part that one lacks counts as one.
+    """Count the attributes in which two scenes of one family differ; a part that only one has counts as one.
 
     Raises:
-        InputError: when the families differ.
+        InputError: the families differ.
     """
     if first.family != second.family:
-        raise InputError(f"Scenes of one family can be compared by attributes; got {first.family} and {second.family}.")
+        raise InputError(f"Only scenes of one family can be compared; got {first.family} and {second.family}.")
     differing = 0
     for slot in first.spec.slots:
         a, b = first.part(slot.name), second.part(slot.name)

@@ -38,7 +38,7 @@ class Statement:
         text: the claim.
         part: name of the part it is about.
         attribute: ``color``, ``pattern``, ``pattern_color``, ``size``, ``count`` or ``present``.
-        is_true: whether the scene bears it out.
+        is_true: whether it holds for the scene.
     """
 
     text: str
@@ -48,7 +48,7 @@ class Statement:
 
 
 def _claims(part: Part, slot: PartSpec, attribute: str, rng: np.random.Generator) -> Sequence[str]:
-    """Give the ways to state one attribute of a part."""
+    """Return the ways to state one attribute of a part."""
     noun, is_ = part_noun(slot, rng, count=part.count), verb(slot, count=part.count)
     has, a = ("have", "") if is_ == "are" else ("has", "a ")
     if attribute == "color":
@@ -86,7 +86,7 @@ def _near_or_any(near: Sequence[T], others: Sequence[T], rng: np.random.Generato
 
 
 def _falsified(part: Part, slot: PartSpec, scene: Scene, attribute: str, rng: np.random.Generator) -> Part:
-    """Give the part with one attribute wrong, most often one that another part of the scene has."""
+    """Return the part with one wrong attribute, most often the value of another part of the scene."""
     others = [other for other in scene.parts if other.name != part.name]
     if attribute == "color":
         near = [color for other in others for color in (other.color, part.pattern_color) if color]
@@ -125,9 +125,9 @@ def _about_presence(part: Part | None, slot: PartSpec, rng: np.random.Generator,
 
 
 def statement(scene: Scene, rng: np.random.Generator, *, only_true: bool = False) -> Statement:
-    """Draw a claim about one part: true, or with ``only_true`` unset, true or false with equal chance.
+    """Draw a claim about one part: true or false with equal chance, or always true with ``only_true``.
 
-    A false claim differs from the truth in one attribute, most often by one that another part has.
+    A false claim is wrong in one attribute, most often by the value of another part.
     """
     is_true = only_true or bool(rng.random() < 0.5)
     slot = pick(rng, scene.spec.slots)

@@ -1,4 +1,4 @@
-"""One change of one part: the kinds there are, how each is drawn, and what it makes of a scene."""
+"""Changes of one part: their kinds, how each is drawn, and how it is applied to a scene."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from qdrant_cir.drawn.scene import (
 __all__ = ["STEP_KINDS", "Step", "apply_step", "apply_steps", "recolourable", "sample_step"]
 
 STEP_KINDS = ("recolour", "recolour_pattern", "repattern", "recount", "resize", "add", "remove", "swap")
-"""The kinds of a step that touches one part, or two for ``swap``."""
+"""Kinds of steps that change one part, or two for ``swap``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Step:
 
 
 def apply_step(scene: Scene, step: Step) -> Scene:
-    """Give the scene after one step; the parts it names must be as the step expects them."""
+    """Return the scene after one step, whose parts must be as the step expects them."""
     if step.kind == "recolour_all" and step.after is not None:
         color = step.after.color
         return Scene(scene.family, tuple(replace(part, color=color) for part in scene.parts))
@@ -60,7 +60,7 @@ def apply_step(scene: Scene, step: Step) -> Scene:
 
 
 def recolourable(part: Part, color: str) -> bool:
-    """Say whether the part may take this base colour: another one, and its pattern stays visible on it."""
+    """Return whether the part may take this base colour: it is a new one, and the pattern stays visible on it."""
     return color != part.color and (part.pattern_color is None or color in contrasting_colors(part.pattern_color))
 
 
@@ -170,7 +170,7 @@ def sample_step(scene: Scene, rng: np.random.Generator, *, kind: str, excluded: 
 
 
 def apply_steps(scene: Scene, steps: Sequence[Step]) -> Scene:
-    """Give the scene after all steps in order."""
+    """Return the scene after all steps in order."""
     for step in steps:
         scene = apply_step(scene, step)
     return scene

@@ -23,9 +23,9 @@ _BACKDROPS = (
 
 @lru_cache(maxsize=192)
 def pattern_mask(pattern: str, pitch: int, angle: int, extent: int) -> Image.Image:
-    """Give a pattern as a mask larger than the canvas, 255 where its second colour goes.
+    """Return a pattern as a mask larger than the canvas, 255 where its second colour goes.
 
-    The second colour covers 34 to 42 % of every pattern, so that it can be told which colour is the base.
+    The second colour covers 34 to 42 % of every pattern, so that the base colour can be recognised.
 
     Args:
         pattern: any but ``solid``.
@@ -51,7 +51,7 @@ def pattern_mask(pattern: str, pitch: int, angle: int, extent: int) -> Image.Ima
 
 
 def _far_from(color: tuple[int, int, int], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Draw a backdrop colour that the product's main colour stands out from."""
+    """Draw a background colour that the product's main colour stands out from."""
     best = pick(rng, _BACKDROPS)
     for _ in range(3):
         if sum(abs(a - b) for a, b in zip(best, color, strict=True)) >= 110:
@@ -66,7 +66,7 @@ def draw_background(
     side: int,
     rng: np.random.Generator,
 ) -> Image.Image:
-    """Draw what stands behind the product.
+    """Draw the background.
 
     Args:
         color: the product's main colour.

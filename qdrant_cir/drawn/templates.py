@@ -1,10 +1,9 @@
 """Sentence templates of modification texts.
 
-Three forms can be joined with a lead-in and with each other: ``noun`` phrases (follow "with", "has"),
-``order`` (imperative) and ``claim`` (a clause of its own). Fields in braces: ``part`` the noun, ``is`` its
-verb, ``new`` and ``old`` the values, ``phrase`` the whole new part, ``other`` the second part of a swap,
-``first`` and ``second`` what they become, ``more`` a comparative, ``things`` the noun for the pattern,
-``were`` the old pattern.
+Three forms can follow a lead-in and be joined: ``noun`` phrases (after "with", "has"), ``order`` (imperative) and
+``claim`` (a clause). Fields in braces: ``part`` the noun, ``is`` its verb, ``new`` and ``old`` the values, ``phrase``
+the whole new part, ``other`` the second part of a swap, ``first`` and ``second`` their new colours, ``more`` a
+comparative, ``things`` the noun for the pattern, ``were`` the old pattern.
 """
 
 from __future__ import annotations
@@ -307,4 +306,4 @@ TAILS = (
     " and the {kept} {stays} {look}",
     ", keep the {kept} {look}",
 )
-"""What may follow: ``kept`` is a part the edit does not touch, ``look`` its colour."""
+"""Endings of a text: ``kept`` is a part that the edit does not change, ``look`` its colour."""

@@ -1,6 +1,6 @@
 """Sentence templates that training never sees, with the fields of ``templates``.
 
-They use no word that the training templates do not use: what is new in a test text is how things are said.
+They use only words of the training templates: a test text is new in its sentences, not in its words.
 """
 
 from __future__ import annotations

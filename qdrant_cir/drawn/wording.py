@@ -1,4 +1,4 @@
-"""Words for colours, patterns, counts, sizes and parts, which fill the templates."""
+"""Words for colours, patterns, counts, sizes and parts, to fill the templates."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ COLOR_WORDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "grey": ("grey", "gray"),
     }
 )
-"""How people name each colour, common names repeated; no name stands for two colours."""
+"""Names of each colour, common ones repeated; no name stands for two colours."""
 
 PATTERN_ADJECTIVES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -108,31 +108,31 @@ COMPARATIVES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 
 def attribute_words() -> frozenset[str]:
-    """Give every word that says a colour, a pattern, a count or a size."""
+    """Return every word for a colour, a pattern, a count or a size."""
     tables = (COLOR_WORDS, PATTERN_ADJECTIVES, PATTERN_NOUNS, COUNT_WORDS, SIZE_WORDS, COMPARATIVES)
     phrases = (phrase for table in tables for phrases in table.values() for phrase in phrases)
     return frozenset(word for phrase in phrases for word in phrase.split() if word != "a")
 
 
 def part_words() -> frozenset[str]:
-    """Give every word that names a part."""
+    """Return every word for a part."""
     slots = (slot for spec in FAMILIES.values() for slot in spec.slots)
     names = (name for slot in slots for name in (slot.name, slot.singular, slot.plural, *slot.synonyms))
     return frozenset(word for name in names for word in name.split())
 
 
 def color_word(color: str, rng: np.random.Generator) -> str:
-    """Give a name of the colour."""
+    """Return a name of the colour."""
     return pick(rng, COLOR_WORDS[color])
 
 
 def family_noun(spec: FamilySpec, rng: np.random.Generator) -> str:
-    """Give a noun for the family, mostly the commonest."""
+    """Return a noun for the family, mostly the most common one."""
     return spec.nouns[0] if rng.random() < 0.5 else pick(rng, spec.nouns)
 
 
 def part_noun(slot: PartSpec, rng: np.random.Generator, *, count: int = 0) -> str:
-    """Give a noun for the part, in the singular where there is one of it.
+    """Return a noun for the part, in the singular where there is one of it.
 
     Args:
         slot: the part's slot.
@@ -147,12 +147,12 @@ def part_noun(slot: PartSpec, rng: np.random.Generator, *, count: int = 0) -> st
 
 
 def verb(slot: PartSpec, *, count: int = 0) -> str:
-    """Give ``is`` or ``are``."""
+    """Return ``is`` or ``are``."""
     return "are" if slot.is_plural and not (len(slot.counts) > 1 and count == 1) else "is"
 
 
 def look_phrase(part: Part, rng: np.random.Generator) -> str:
-    """Give colour and pattern after a verb: ``red with white dots``, ``striped in red and white``."""
+    """Return colour and pattern after a verb: ``red with white dots``, ``striped in red and white``."""
     base = color_word(part.color, rng)
     if part.pattern_color is None:
         return f"plain {base}" if rng.random() < 0.25 else base
@@ -164,7 +164,7 @@ def look_phrase(part: Part, rng: np.random.Generator) -> str:
 
 
 def part_phrase(part: Part, slot: PartSpec, rng: np.random.Generator) -> str:
-    """Give the part with all its attributes: ``three black buttons``, ``long sleeves with white dots``."""
+    """Return the part with all its attributes: ``three black buttons``, ``long sleeves with white dots``."""
     words = []
     if len(slot.counts) > 1:
         words.append(pick(rng, COUNT_WORDS[part.count]))
@@ -186,7 +186,7 @@ def part_phrase(part: Part, slot: PartSpec, rng: np.random.Generator) -> str:
 
 
 def bare_phrase(part: Part, slot: PartSpec, rng: np.random.Generator) -> str:
-    """Give the part with its colour alone: ``navy sleeves``."""
+    """Return the part with its colour alone: ``navy sleeves``."""
     return f"{color_word(part.color, rng)} {part_noun(slot, rng, count=part.count)}"
 
 

@@ -136,7 +136,7 @@ def test_a_model_folder_is_a_start_as_well(tmp_path: Path) -> None:
 
 
 def test_a_bundle_of_another_tool_is_refused(tiny_bundle: Path) -> None:
-    with pytest.raises(CheckpointError, match="its manifest does not say the model's sizes"):
+    with pytest.raises(CheckpointError, match="its manifest lacks the model's sizes"):
         read_bundle_model(load_bundle(tiny_bundle))
 
 
@@ -149,7 +149,7 @@ def change_manifest(folder: Path, change: Callable[[dict], None]) -> None:  # ty
 def test_other_preprocessing_is_refused(exported: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(exported, tmp_path / "other"))
     change_manifest(folder, lambda manifest: manifest["preprocessing"].update(mean=[0.5, 0.5, 0.5]))
-    with pytest.raises(CheckpointError, match="prepares pictures in another way"):
+    with pytest.raises(CheckpointError, match="preprocesses pictures differently"):
         read_bundle_model(load_bundle(folder))
 
 
@@ -179,5 +179,5 @@ def test_a_bundle_that_computes_something_else_is_refused(exported: Path, tmp_pa
         folder,
         lambda manifest: manifest["graphs"]["reranker"]["files"].update({"onnx/reranker.onnx": sha256_of(path)}),
     )
-    with pytest.raises(CheckpointError, match="the model that was read is another"):
+    with pytest.raises(CheckpointError, match="the model that was read differs"):
         read_bundle_model(load_bundle(folder))

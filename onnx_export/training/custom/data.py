@@ -1,4 +1,4 @@
-"""Triplets of one's own, by image ids: FashionIQ's and CIRR's layouts and the JSONL of ``evaluate own``."""
+"""The user's triplets, by image ids: FashionIQ's and CIRR's layouts and the JSONL of ``evaluate own``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class NamedTriplet:
     Attributes:
         reference: the reference image.
         targets: right answers, at least one.
-        near: wrong though close.
+        near: near misses.
         texts: paraphrases of the modification text, at least one.
     """
 
@@ -41,7 +41,7 @@ class NamedTriplet:
     texts: tuple[str, ...]
 
     def images(self) -> set[str]:
-        """Name every picture without which the triplet cannot be learnt."""
+        """Return the pictures that the triplet cannot do without."""
         return {self.reference, *self.targets}
 
 
@@ -52,7 +52,7 @@ class CustomData:
     Attributes:
         pictures: every picture, by image id, in the order of its row.
         triplets: the queries.
-        excludes_reference: the reference is no answer and is left out of rankings (CIRR).
+        excludes_reference: the reference is never an answer and is left out of rankings (CIRR).
     """
 
     pictures: Mapping[str, ImageRecord]
@@ -60,7 +60,7 @@ class CustomData:
     excludes_reference: bool = False
 
     def without(self, unreadable: Iterable[str]) -> CustomData:
-        """Leave out pictures, and the triplets whose reference or one of whose targets is among them."""
+        """Return the data without some pictures and without the triplets that need them."""
         missing = set(unreadable)
         return CustomData(
             {image_id: record for image_id, record in self.pictures.items() if image_id not in missing},
@@ -74,13 +74,13 @@ def read_custom_data(kind: DataKind, root: Path, *, queries: Path | None = None,
 
     Args:
         kind: the layout.
-        root: the data set's folder; for ``own`` the gallery, a folder of pictures or a manifest.
-        queries: of ``own``, its JSONL file; by default ``queries.jsonl`` in the root.
+        root: the data set's folder; for ``own``, a folder of pictures or a manifest.
+        queries: the JSONL file of ``own``; by default ``queries.jsonl`` in the root.
         split: of FashionIQ's and CIRR's files.
 
     Raises:
         InputError: a file is missing or not as published.
-        TrainingError: there are no triplets, or a line names a target that is no picture of the gallery.
+        TrainingError: a line names a picture that is not in the gallery.
     """
     if kind == "own":
         data = _custom(root, queries if queries is not None else root / QUERY_FILE)
@@ -91,13 +91,13 @@ def read_custom_data(kind: DataKind, root: Path, *, queries: Path | None = None,
         if unknown:
             raise TrainingError(
                 f"A query on {triplet.reference!r} names {unknown[0]!r}, which is no picture of {root}. Expected an "
-                "image id, as `qdrant-cir index` would give it."
+                "image id, as `qdrant-cir index` assigns it."
             )
     return data
 
 
 def triplet_set(data: CustomData, features: PictureFeatures, triplets: Iterable[NamedTriplet]) -> TripletSet:
-    """Give triplets as rows over the features of ``data.pictures``, in their order."""
+    """Return triplets as rows of the features of ``data.pictures``."""
     rows = {image_id: row for row, image_id in enumerate(data.pictures)}
     found = [
         Triplet(
@@ -112,7 +112,7 @@ def triplet_set(data: CustomData, features: PictureFeatures, triplets: Iterable[
 
 
 def is_held_out(triplet: NamedTriplet, share: float) -> bool:
-    """Whether a triplet is kept for validation: decided by its reference alone, so that none is on both sides."""
+    """Return whether a triplet is held out for validation. Its reference decides, so no reference is on both sides."""
     number = int.from_bytes(hashlib.sha256(triplet.reference.encode()).digest()[:8], "big")
     return number < share * 2**64
 
@@ -167,7 +167,7 @@ def _fashioniq(root: Path, split: str) -> CustomData:
 
 
 def _listed(path: Path) -> list[str]:
-    """Read a gallery's list where there is one; training can do without."""
+    """Read the list of a gallery, empty where there is no file: training does not need it."""
     ids = read_json(path) if path.is_file() else []
     if not isinstance(ids, list) or not all(isinstance(name, str) for name in ids):
         raise InputError(f"{path}: expected a list of product numbers")

@@ -1,4 +1,4 @@
-"""One's own pictures: which can be read, and their frozen features, encoded once and kept in the run folder."""
+"""The user's pictures: which can be read, and their frozen features, encoded once and kept in the run folder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KEY_FILE = "key.txt"
 
 
 def find_unreadable(pictures: Mapping[str, ImageRecord], run_folder: Path) -> dict[str, str]:
-    """Name the pictures that cannot be read, with the reason; every one is decoded once, the result is kept."""
+    """Return the pictures that cannot be read, with the reason; the result is kept in the run folder."""
     kept, key = run_folder / "unreadable.json", pictures_key(pictures)
     if kept.exists():
         found = json.loads(kept.read_text(encoding="utf-8"))
@@ -44,7 +44,7 @@ def find_unreadable(pictures: Mapping[str, ImageRecord], run_folder: Path) -> di
 
 
 def pictures_key(pictures: Mapping[str, ImageRecord]) -> str:
-    """Give a hash of the list: ids in order, and of every file its path, size and time of change."""
+    """Return a hash of ids in order, and of the path, size and modification time of every file."""
     digest = hashlib.sha256()
     for image_id, record in pictures.items():
         digest.update(json.dumps([image_id, *_identity(record)]).encode())
@@ -52,7 +52,7 @@ def pictures_key(pictures: Mapping[str, ImageRecord]) -> str:
 
 
 def weights_key(module: nn.Module) -> str:
-    """Give a hash of a module's weights, names and shapes."""
+    """Return a hash of the names, shapes and values of a module's weights."""
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
         digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
@@ -61,7 +61,7 @@ def weights_key(module: nn.Module) -> str:
 
 
 def custom_features(model: CirModel, pictures: Mapping[str, ImageRecord], folder: Path) -> PictureFeatures:
-    """Encode pictures that can all be read, in their order, or open what was encoded of the same ones before."""
+    """Encode pictures in order, or open the features where the same ones were encoded before."""
     folder.mkdir(parents=True, exist_ok=True)
     key = f"{weights_key(model.image_encoder)} {pictures_key(pictures)}"
     kept = folder / KEY_FILE
@@ -81,7 +81,7 @@ def custom_features(model: CirModel, pictures: Mapping[str, ImageRecord], folder
 def candidate_features(
     model: CirModel, encoder: VisionTransformer, pictures: Mapping[str, ImageRecord], folder: Path
 ) -> PictureFeatures:
-    """Encode pictures through the encoder that stage two reads candidates with; its vectors mean nothing."""
+    """Encode pictures with the second encoder, for stage two's candidates; the vectors have no meaning."""
     own_encoder = model.image_encoder.visual_encoder
     model.image_encoder.visual_encoder = encoder
     try:

@@ -1,4 +1,4 @@
-"""Fine-tuning on one's own triplets: a model's composer, then its re-ranker, over its frozen image encoder."""
+"""Fine-tuning on the user's triplets: the composer, then the re-ranker, over the frozen image encoder."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ NAMED_PICTURES = 20
 
 @dataclass(frozen=True, slots=True)
 class CustomRecipe:
-    """Everything that decides what fine-tuning makes of a model and of triplets.
+    """The settings of a fine-tuning.
 
     Attributes:
         seed: of batches.
         steps_one, batch_one, rate_one: of the composer: optimiser steps, queries per step, peak learning rate.
         steps_two, batch_two, rate_two: the same for the re-ranker.
-        negatives: pictures that stage one ranks beside those of the batch.
-        near, mined, others: wrong candidates per query of stage two: known ones, stage one's best, other queries'.
-        held_out: share of the references whose triplets validate; 0 for none, then there is no early stopping.
+        negatives: pictures that stage one ranks beside those of a batch.
+        near, mined, others: wrong candidates per query of stage two: near misses, stage one's best, other queries'.
+        held_out: share of references whose triplets validate; with 0 there is no validation and no early stopping.
         validation_queries: triplets that validate, at most.
         evaluate_every: steps between two validations.
-        patience: validations in a row without a new best after which a stage ends.
+        patience: validations in a row without a new best until a stage ends.
         warmup: steps of linear warm-up.
-        accumulation: batches that every process takes per optimiser step. A step then learns from batch x
-            accumulation x processes; each batch finds its negatives in itself.
+        accumulation: batches of every process per optimiser step. A step learns from batch x accumulation x
+            processes; negatives come from within each batch and, in stage one, from ``negatives``.
     """
 
     seed: int = 1
@@ -71,10 +71,10 @@ class CustomRecipe:
 
 
 def read_custom_recipe(path: Path | None) -> CustomRecipe:
-    """Read a recipe from JSON; fields that are not given keep their defaults.
+    """Read a recipe from JSON; missing fields keep their defaults.
 
     Raises:
-        TrainingError: the file cannot be read or has a field that this recipe has not.
+        TrainingError: the file cannot be read or has an unknown field.
     """
     if path is None:
         return CustomRecipe()
@@ -88,7 +88,7 @@ def read_custom_recipe(path: Path | None) -> CustomRecipe:
 
 
 class CustomRun:
-    """One fine-tuning in one folder: what it was asked, features, checkpoints, logs, and ``model/`` at the end."""
+    """One fine-tuning in one folder: ``run.json``, features, checkpoints, logs, and ``model/`` at the end."""
 
     def __init__(self, folder: Path, recipe: CustomRecipe, *, start: Path | None, data: CustomData) -> None:
         """Check pictures and triplets.
@@ -97,11 +97,11 @@ class CustomRun:
             folder: made where missing.
             recipe: how to train.
             start: the model folder or bundle to start from; None for the bundled model.
-            data: pictures and triplets; what cannot be read is left out and named in the log.
+            data: pictures and triplets; pictures that cannot be read are left out and logged.
 
         Raises:
             TrainingError: too few triplets are left, or the folder holds another run.
-            CheckpointError: ``start`` is neither, or a bundle that cannot be read back into torch.
+            CheckpointError: ``start`` is neither, or is a bundle that cannot be read back into torch.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.recipe = folder, recipe
@@ -115,7 +115,7 @@ class CustomRun:
         _warn_of_unknown_words(self.tokenizer, self.training)
 
     def train(self, stages: Stages = "both") -> Path:
-        """Fine-tune, or go on where it was stopped; gives the model folder."""
+        """Fine-tune, or continue where it was stopped, and return the model folder."""
         model = self.start.model.to(processes().device)
         data = self._triplets(model, self.training, reads_candidates=stages != "one")
         results: JsonObject = {}
@@ -124,7 +124,7 @@ class CustomRun:
         if stages != "one":
             results["stage-two"] = self._stage_two(model, data)
         provenance: JsonObject = {
-            "training_data": f"{len(self.training)} triplets of one's own over {len(self.data.pictures)} pictures",
+            "training_data": f"{len(self.training)} custom triplets over {len(self.data.pictures)} pictures",
             "validation_triplets": len(self.held_out),
             "recipe": asdict(self.recipe),
             "stages": results,
@@ -139,7 +139,7 @@ class CustomRun:
         return out
 
     def _claim(self) -> None:
-        """Make the folder this run's, or refuse it when it holds another."""
+        """Write what the run is into the folder; refuse a folder that holds another."""
         triplets = json.dumps([asdict(triplet) for triplet in self.data.triplets]).encode()
         record = {
             "recipe": asdict(self.recipe),
@@ -267,7 +267,7 @@ def _split(data: CustomData, recipe: CustomRecipe) -> tuple[tuple[NamedTriplet, 
 
 
 def _warn_of_unknown_words(tokenizer: Tokenizer, triplets: tuple[NamedTriplet, ...]) -> None:
-    """Say how many words the model has no token for: it cannot learn what they mean."""
+    """Log how many words the model has no token for: it cannot learn what they mean."""
     unknown = tokenizer.token_to_id("[UNK]")
     ids = [number for e in tokenizer.encode_batch([t.texts[0] for t in triplets]) for number in e.ids]
     count = sum(number == unknown for number in ids)

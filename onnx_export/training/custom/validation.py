@@ -20,7 +20,7 @@ RERANK_DEPTH = 50
 
 
 class HeldOut:
-    """Held-out queries; nothing here is random. A query is right where one of its targets is among the first 10."""
+    """Recall@10 of held-out queries: the share with a target among the first 10. Nothing here is random."""
 
     def __init__(self, model: CirModel, data: TripletSet, tokenizer: Tokenizer, *, excludes_reference: bool) -> None:
         self.model, self.data, self.tokenizer = model, data, tokenizer
@@ -28,16 +28,16 @@ class HeldOut:
         self.candidates: NDArray[np.int64] = np.zeros((0, 0), np.int64)
 
     def recall(self) -> float:
-        """Recall@10 of the composer as it is, in 0 to 1."""
+        """Return the composer's recall@10, 0 to 1."""
         return self._share_right(self._best(K))
 
     def retrieve(self) -> None:
-        """Let the composer as it is pick the candidates, int64 [Q, K], that are re-ranked from now on."""
+        """Retrieve the candidates int64 [Q, K] that are re-ranked from now on."""
         self.candidates = self._best(RERANK_DEPTH)
 
     @torch.no_grad()
     def reranked_recall(self) -> float:
-        """Recall@10 after the re-ranker as it is has ranked the candidates, in 0 to 1."""
+        """Return recall@10 after re-ranking the candidates, 0 to 1."""
         features = self.data.candidates or self.data.features
         ranked = []
         for number, triplet in enumerate(self.data.triplets):
@@ -55,7 +55,7 @@ class HeldOut:
 
     @torch.no_grad()
     def _best(self, count: int) -> NDArray[np.int64]:
-        """Rows of stage one's best pictures, int64 [Q, count]; fewer where there are fewer."""
+        """Return rows of stage one's best pictures, int64 [Q, count]; fewer columns where there are fewer pictures."""
         vectors = self.data.features.vectors
         best = []
         for batch in self._batches():

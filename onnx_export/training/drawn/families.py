@@ -1,8 +1,8 @@
 """Families of near-duplicates to learn from: one product in 31 variants, and queries between them.
 
-Two variants that one change or two take into each other are a query with an exact answer, and all the others are near
-misses of it. So 124,000 pictures give some 900,000 queries: what is learnt there can hardly be the queries
-themselves. What is known of a picture is kept as numbers, so that a step needs no loop over pictures.
+Two variants that differ by one or two changes make a query with an exact answer, and all other variants are near misses
+of it. So 124,000 pictures make some 900,000 queries, too many to be learnt by heart. Attributes are kept as numbers, so
+that a step needs no loop over pictures.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ KINDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "count": (*(str(number) for number in sorted({n for slot in _SLOTS for n in slot.counts})), "none"),
     }
 )
-"""What can be said of a part, and the values that it takes; ``none`` as in :func:`attributes`."""
+"""Attributes of a part and their values; ``none`` as in :func:`attributes`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +59,12 @@ class Families:
 
     Attributes:
         pictures: uint8 [P, S, S, 3], memory-mapped.
-        codes: int64 [P, parts, kinds], what is known of every part; -1 where its product has no such attribute.
+        codes: int64 [P, parts, kinds], attributes of every part; -1 where its product has no such attribute.
         boxes: float32 [P, parts, 4], left, top, right, bottom in fractions of the picture; zeros for absent parts.
         scenes: int64 [P]; pictures with the same number answer the same queries.
-        references, targets: int64 [Q], pictures of every query; a family's queries stand together, by length.
+        references, targets: int64 [Q], pictures of every query, ordered by family, then by length of text.
         ids: int64 [Q, L] of every query's text, padded with 0.
-        starts: int64 [F + 1], first query of every family, and behind the last one their number.
+        starts: int64 [F + 1], first query of every family; the last entry is Q.
         captions: int64 [P, M], ids of a text that describes every picture, padded with 0.
     """
 
@@ -80,13 +80,13 @@ class Families:
 
 
 def family_scenes(seed: int, number: int) -> list[Scene]:
-    """Give the products of one family, all different, the first edited into most of the others; none is held out."""
+    """Return the products of one family, all different, most of them edits of the first; none is held out."""
     scenes: list[Scene] = []
     draft_group(
         scenes,
         np.random.default_rng((seed, number)),
         size=EDITS_PER_FAMILY,
-        own=NEAR_MISSES_PER_EDIT,
+        near_misses=NEAR_MISSES_PER_EDIT,
         least=0,
         split="train",
         allow=lambda scene: not is_held_out(scene),
@@ -95,7 +95,7 @@ def family_scenes(seed: int, number: int) -> list[Scene]:
 
 
 def family_queries(scenes: list[Scene], rng: np.random.Generator) -> list[tuple[int, int, str]]:
-    """Give reference, target and text of the queries of one change, and of as many of two."""
+    """Return reference, target and text of all queries of one change, and of as many of two changes."""
     edits: dict[int, list[tuple[int, int, Edit]]] = {1: [], 2: []}
     for reference, first in enumerate(scenes):
         for target, second in enumerate(scenes):
@@ -117,7 +117,7 @@ def _wording(edit: Edit, rng: np.random.Generator) -> str:
 
 
 def scene_codes(scene: Scene) -> NDArray[np.int64]:
-    """Give what is known of a scene's parts as numbers: int64 [parts, kinds]."""
+    """Return the attributes of a scene's parts as numbers: int64 [parts, kinds]."""
     codes = np.full((len(PARTS), len(KINDS)), NOT_OF_THIS_KIND, np.int64)
     kinds = list(KINDS)
     for key, value in attributes(scene).items():
@@ -128,10 +128,10 @@ def scene_codes(scene: Scene) -> NDArray[np.int64]:
 
 
 def open_families(folder: Path, *, families: int, size: int, seed: int, workers: int, tokenizer: Tokenizer) -> Families:
-    """Draw what is missing of some families, and open them.
+    """Open families, after drawing those that are missing.
 
     Args:
-        folder: where the pictures lie or are to lie.
+        folder: of the pictures.
         families: how many.
         size: side of a picture in pixels.
         seed: the same seed gives the same families, whatever their number.
@@ -173,7 +173,7 @@ def open_families(folder: Path, *, families: int, size: int, seed: int, workers:
 
 
 def _widened(array: NDArray[np.int64], columns: int) -> NDArray[np.int64]:
-    """Give [R, c, ...] zeros for the columns that it lacks."""
+    """Pad [R, c, ...] with zeros to so many columns."""
     return np.pad(array, [(0, 0), (0, columns - array.shape[1]), *[(0, 0)] * (array.ndim - 2)])
 
 
@@ -216,7 +216,7 @@ def _draw_chunk(folder: Path, chunk: range, *, size: int, seed: int, tokenizer: 
 
 
 def _encoded(words: Tokenizer, texts: list[str]) -> NDArray[np.int16]:
-    """Give ids int16 [B, L] of texts, padded with 0 to the longest."""
+    """Return ids int16 [B, L] of texts, padded with 0 to the longest."""
     ids = np.array([encoding.ids for encoding in words.encode_batch(texts)], np.int16)
     ids[:, 0] = special_id(words, "[ENC]")
     return ids

@@ -1,4 +1,4 @@
-"""What a step over families reads: queries of a few families, and the frozen features of all pictures."""
+"""Input of a step over families: queries of a few families, and frozen features of all pictures."""
 
 from __future__ import annotations
 
@@ -20,9 +20,12 @@ from onnx_export.training.texts import special_id
 from qdrant_cir.drawn.wording import attribute_words, part_words
 
 WINDOW = 2
-"""Queries of a family are drawn from a window of so many times their number, of similar length."""
+"""A step draws a family's queries from a window of similar lengths, this many times their number."""
 REPLACED_SHARE, REPLACED_WORDS = 0.5, 0.15
-"""In so many texts, so many of the words without which it can be understood become words that training never sees."""
+"""Share of texts in which words are replaced by words that training never sees, and share of such words there.
+
+Only words without which the text can still be understood are replaced.
+"""
 _KEPT = frozenset(
     {"[PAD]", "[CLS]", "[SEP]", "[ENC]", "no", "not", "without", "more", "fewer", "less", "instead", "than"}
 )
@@ -35,7 +38,7 @@ class Asked(NamedTuple):
         families: int64 [F].
         references, targets: int64 [F, C].
         ids, mask: int64 [F, C, L].
-        captions, caption_mask: int64 [F, M], which describe a picture of every family.
+        captions, caption_mask: int64 [F, M], a description of one picture of every family.
     """
 
     families: Tensor
@@ -48,7 +51,7 @@ class Asked(NamedTuple):
 
 
 class FamilyQueries:
-    """Draws queries: those of a step are of similar length, and some words of theirs are replaced."""
+    """Draws the queries of a step, of similar length and with some words replaced."""
 
     def __init__(self, families: Families, tokenizer: Tokenizer, device: torch.device) -> None:
         self.device, self.starts = device, families.starts
@@ -82,15 +85,18 @@ class FamilyQueries:
 
 
 def _cut(ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Leave out of ids [..., L] the columns behind the longest text, up to a multiple of 8."""
+    """Cut ids [..., L] behind the longest text, at a multiple of 8."""
     longest = -(-int((ids != 0).sum(-1).max()) // 8) * 8
     return ids[..., :longest]
 
 
 class Gallery(NamedTuple):
-    """Frozen features, where the model is: tokens float16 [P, N, C] and vectors float32 [P, D] of all pictures.
+    """Frozen features of all pictures, on the model's device.
 
-    ``blank`` are those of the blank picture, float32 [N, C].
+    Attributes:
+        tokens: float16 [P, N, C].
+        vectors: float32 [P, D].
+        blank: float32 [N, C], tokens of the blank picture.
     """
 
     tokens: Tensor
@@ -98,12 +104,12 @@ class Gallery(NamedTuple):
     blank: Tensor
 
     def of(self, rows: Tensor) -> Tensor:
-        """Tokens float32 [..., N, C] of pictures [...]."""
+        """Return tokens float32 [..., N, C] of pictures [...]."""
         return self.tokens[rows.to(self.tokens.device)].to(rows.device).float()
 
 
 def open_gallery(folder: Path, model: CirModel, families: Families) -> Gallery:
-    """Open, or encode by the model, the pictures of families; features are kept in ``folder``."""
+    """Encode the pictures of families and keep the features in ``folder``; open them where they exist."""
 
     def read(rows: slice) -> Tensor:
         return normalised_pixels(families.pictures[rows], model.device)
@@ -117,11 +123,11 @@ def open_gallery(folder: Path, model: CirModel, families: Families) -> Gallery:
 
 
 def family_rows(families: Tensor) -> Tensor:
-    """Give all pictures of some families [F]: int64 [F, VARIANTS]."""
+    """Return the rows of all pictures of some families [F]: int64 [F, VARIANTS]."""
     return families[:, None] * VARIANTS + torch.arange(VARIANTS, device=families.device)
 
 
 def on_device(array: NDArray[np.uint8] | NDArray[np.float16], device: torch.device) -> Tensor:
-    """Give a memory-mapped array as a tensor: on a GPU all of it, on a CPU as it is."""
+    """Return a memory-mapped array as a tensor, copied to a GPU as a whole; on a CPU it stays memory-mapped."""
     found = torch.from_numpy(array)
     return found if device.type == "cpu" else found.to(device)

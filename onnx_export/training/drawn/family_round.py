@@ -1,8 +1,8 @@
-"""The last round: image encoder, composer and re-ranker go on with families of near-duplicates.
+"""The last round: image encoder, composer and re-ranker are trained further, on families of near-duplicates.
 
-First the image encoder learns to see more of every part, its embedding held where it is, since the gallery is searched
-by it. Then it is frozen again, and composer and re-ranker learn together: the re-ranker from whole families, the
-composer from many more queries, since it costs a hundredth of what the re-ranker does.
+First the image encoder learns more about every part. A loss keeps its embedding unchanged, because galleries are
+searched by it. Then it is frozen again, and composer and re-ranker are trained together: the re-ranker on whole
+families, the composer, which costs a hundredth of it, on many more queries.
 """
 
 from __future__ import annotations
@@ -53,20 +53,20 @@ _ENCODER_STREAM, _JOINT_STREAM = 5, 6
 
 @dataclass(frozen=True, slots=True)
 class FamilyRound:
-    """Everything that decides what a round of families makes of a model.
+    """The settings of a round of families.
 
     Attributes:
         seed: of pictures and batches.
         families: how many are drawn.
         encoder_steps, encoder_batch, encoder_rate: of the image encoder: optimiser steps, pictures of a step, peak
             learning rate.
-        encoder_shift: pixels that pictures are moved by at most, each way.
-        steps, rate: of composer and re-ranker together.
+        encoder_shift: pixels by which pictures are moved at most, in each direction.
+        steps, rate: the same for composer and re-ranker together.
         batch: families of a step.
-        composed: queries of each of them that the composer answers.
-        reranked: those among them that the re-ranker ranks the whole family for, and as many pictures of others.
+        composed: queries of each family for the composer.
+        reranked: those among them for which the re-ranker ranks the whole family, and as many pictures of others.
         mined_depth: how many of stage one's best of other families these are drawn from.
-        unseen_groups: groups, drawn for this alone, on which stage one's weight in the final score is fitted.
+        unseen_groups: groups that nothing is trained on, to fit the weight of stage one's cosine in the final score.
 
     Raises:
         TrainingError: a step needs more families or queries than there are.
@@ -89,20 +89,19 @@ class FamilyRound:
     def __post_init__(self) -> None:
         if self.batch > self.families:
             raise TrainingError(
-                f"A step cannot draw {self.batch} of {self.families} families; draw more, or batch less."
+                f"A step cannot draw {self.batch} of {self.families} families; raise families or lower batch."
             )
         if self.reranked > self.composed:
             raise TrainingError(
-                f"The re-ranker ranks for queries that the composer answers: expected at most {self.composed} of them, "
-                f"got {self.reranked} (composed, reranked)."
+                f"reranked is {self.reranked}; give at most {self.composed}, the queries that are composed."
             )
 
 
 class EncoderStage:
-    """The image encoder: attributes of every part from the tokens in its box, the embedding held."""
+    """The image encoder's losses: read every part's attributes from the tokens in its box, keep the embedding."""
 
     def __init__(self, model: CirModel, families: Families, held: Tensor, round_: FamilyRound) -> None:
-        """Prepare the losses; ``held`` are the embeddings float32 [P, D] as they are to stay."""
+        """Prepare the losses; ``held`` are the embeddings to keep, float32 [P, D]."""
         self.model, self.round_, self.device = model, round_, model.device
         self.pictures = on_device(families.pictures, self.device)
         self.codes, self.boxes = (torch.from_numpy(each).to(self.device) for each in (families.codes, families.boxes))
@@ -113,8 +112,8 @@ class EncoderStage:
         self.modules = nn.ModuleDict({"image_encoder": model.image_encoder, "reader": reader.to(self.device)})
 
     def step(self, batch: int) -> dict[str, Tensor]:
-        """Draw a batch from (seed, its number) and give its losses."""
-        self.model.image_encoder.visual_encoder.patch_embed.eval()  # batch normalisation stays what it is
+        """Draw a batch from the seed and its number, and return its losses."""
+        self.model.image_encoder.visual_encoder.patch_embed.eval()  # keeps the statistics of batch normalisation
         rng = np.random.default_rng((self.round_.seed, _ENCODER_STREAM, batch))
         count, most = self.round_.encoder_batch, self.round_.encoder_shift
         rows = torch.from_numpy(rng.integers(len(self.pictures), size=count)).to(self.device)
@@ -128,7 +127,7 @@ class EncoderStage:
         return {"part": seen, "held": HELD_WEIGHT * held}
 
     def _pixels(self, rows: Tensor, moved: Tensor) -> Tensor:
-        """Normalised pixels [B, 3, S, S] of pictures, moved left and up [B, 2]; edge pixels fill the gap."""
+        """Return normalised pixels [B, 3, S, S] of pictures, moved left and up by [B, 2]; edge pixels fill the gap."""
         places = torch.arange(self.size, device=self.device)
         across, down = ((places + moved[:, side, None]).clamp(0, self.size - 1) for side in (0, 1))
         where = (rows[:, None, None], down[:, :, None], across[:, None, :])
@@ -137,17 +136,17 @@ class EncoderStage:
         return ((pixels / 255 - mean) / std).permute(0, 3, 1, 2).contiguous()
 
     def _seen(self, rows: Tensor) -> Tensor:
-        """What is known of the parts that a picture shows; absent ones have no place to be read at."""
+        """Return the codes of the parts that a picture shows; absent parts have no box to be read from."""
         is_shown = (self.boxes[rows].amax(-1) > 0)[..., None]
         return self.codes[rows].masked_fill(~is_shown, NOT_OF_THIS_KIND)
 
 
 class JointStage:
-    """Composer and re-ranker together.
+    """The losses of composer and re-ranker together.
 
-    The re-ranker ranks a query's target first among its whole family and some pictures of others, and says of every
-    candidate what of it is not the target's. The composer's fusion states learn from that, and must hold all that is
-    known of the target; its query vectors stay, those of texts without a reference, too.
+    The re-ranker ranks a query's target first among its whole family and some pictures of others, and tells which
+    attributes of every candidate differ from the target's. Both losses reach the composer's fusion states, from which
+    the target's attributes must be readable, too. The query vectors stay as they were, also without a reference.
     """
 
     def __init__(
@@ -167,9 +166,9 @@ class JointStage:
             model: its composer and re-ranker are trained.
             families: what they learn from.
             tokenizer: of the texts.
-            before: what the image encoder gave before this round, which ``stage_one`` reads.
-            gallery: what it gives now.
-            round_: how to train.
+            before: features from before this round, which ``stage_one`` reads.
+            gallery: features of the image encoder as it is now.
+            round_: the settings.
             stage_one: the composer as it was before this round.
         """
         self.model, self.before, self.gallery, self.round_, self.device = model, before, gallery, round_, model.device
@@ -185,7 +184,7 @@ class JointStage:
         ).to(self.device)
 
     def step(self, batch: int) -> dict[str, Tensor]:
-        """Draw a batch from (seed, its number) and give its losses."""
+        """Draw a batch from the seed and its number, and return its losses."""
         round_ = self.round_
         rng = np.random.default_rng((round_.seed, _JOINT_STREAM, batch))
         asked = self.queries.draw(rng, families=round_.batch, each=round_.composed)
@@ -216,7 +215,7 @@ class JointStage:
         }
 
     def _described(self, asked: Asked) -> Tensor:
-        """How far the query vectors of texts without a reference are from what they were."""
+        """Return how far the query vectors of texts without a reference have moved."""
         inputs = asked.captions, asked.caption_mask
         each = (len(asked.captions), -1, -1)
         with torch.no_grad():
@@ -225,7 +224,7 @@ class JointStage:
         return (1 - (vectors * held).sum(-1)).mean()
 
     def _others(self, families: Tensor, queries: Tensor, rng: np.random.Generator) -> Tensor:
-        """One of stage one's best of other families for each query [F, R, D], all for the family: int64 [F, R]."""
+        """Draw for each query [F, R, D] one of stage one's best pictures of other families: int64 [F, R]."""
         with torch.autocast(self.device.type, enabled=False):
             similarity = queries.flatten(0, 1) @ self.gallery.vectors.T
         own = family_rows(families).repeat_interleave(queries.shape[1], dim=0)
@@ -235,7 +234,7 @@ class JointStage:
         return best.gather(1, places).view(queries.shape[:2])
 
     def _features(self, ids: Tensor, mask: Tensor, states: Tensor, candidates: Tensor) -> Tensor:
-        """What the re-ranker reads every score from: [F, R, W, 2 H], for candidates int64 [F, W] of all R queries."""
+        """Return the re-ranker's features [F, R, W, 2 H] for candidates int64 [F, W], the same for all R queries."""
         width = candidates.shape[1]
 
         def pairs(each: Tensor) -> Tensor:
@@ -246,7 +245,7 @@ class JointStage:
         return features.view(len(candidates), width, ids.shape[1], -1).transpose(1, 2)
 
     def _mismatch(self, features: Tensor, candidates: Tensor, targets: Tensor) -> Tensor:
-        """Which attributes of each candidate are not those of the target."""
+        """Return the loss of telling which attributes of each candidate differ from the target's."""
         wanted = self.codes[targets].flatten(2)[:, :, None]
         differs = self.codes[candidates].flatten(2)[:, None] != wanted
         logits = self.modules["mismatch"](features).float()
@@ -256,7 +255,7 @@ class JointStage:
 
 
 def open_round_families(folder: Path, round_: FamilyRound, sizes: ModelSizes, tokenizer: Tokenizer) -> Families:
-    """Draw what is missing of a round's families, and open them."""
+    """Open a round's families, after drawing those that are missing."""
     with processes().main_process_first():
         return open_families(
             folder / "families",
@@ -269,9 +268,9 @@ def open_round_families(folder: Path, round_: FamilyRound, sizes: ModelSizes, to
 
 
 def train_family_round(folder: Path, model: CirModel, tokenizer: Tokenizer, round_: FamilyRound) -> JsonObject:
-    """Train a model, or go on where it was stopped; gives the seconds of both parts. The folder holds one round only.
+    """Train a model, or continue where training stopped, and return the seconds of both stages.
 
-    Heads that serve training alone start fresh, since no model keeps them.
+    A folder holds one round. The heads that only training uses start fresh, because no model keeps them.
     """
     families = open_round_families(folder, round_, model.sizes, tokenizer)
 
@@ -300,17 +299,17 @@ def train_family_round(folder: Path, model: CirModel, tokenizer: Tokenizer, roun
 
 
 def train_round_from(folder: Path, start: ModelFolder, round_: FamilyRound) -> Path:
-    """Train a round of families alone, from a finished model; gives the model folder.
+    """Train a round of families alone, from a finished model, and return the new model folder.
 
     Raises:
-        TrainingError: the folder holds another round, or the model reads candidates through an encoder of their own.
+        TrainingError: the folder holds another round, or the model has a second image encoder for candidates.
     """
     if start.candidate_encoder is not None:
-        raise TrainingError("A round of families trains one image encoder; this model has another for candidates.")
+        raise TrainingError("A round of families trains one image encoder; this model has a second one for candidates.")
     folder.mkdir(parents=True, exist_ok=True)
     kept, record = folder / "round.json", json.dumps(asdict(round_), indent=2) + "\n"
     if kept.exists() and kept.read_text(encoding="utf-8") != record:
-        raise TrainingError(f"{folder} holds a round of other settings ({kept}); choose another folder.")
+        raise TrainingError(f"{folder} holds a round with other settings ({kept}); choose another folder.")
     kept.write_text(record, encoding="utf-8")
     model = start.model.to(processes().device)
     seconds = train_family_round(folder, model, start.tokenizer, round_)

@@ -1,11 +1,11 @@
-"""Grounding: a text encoder learns to read the frozen tokens of pictures, and to name their vectors.
+"""Grounding: a text encoder learns to read the frozen tokens of pictures and to match their vectors.
 
-The paper starts both stages from BLIP's text encoder, which has learnt this. Four signals on drawn products:
+The paper starts both stages from BLIP's text encoder, which can do this. Four losses on drawn products:
 
-* matching: a statement about one part is true or false of this picture, false ones differing in one attribute;
-* filling in: words for colours, patterns, counts and sizes are hidden in true sentences and read off the picture;
-* where to look: the cross-attention of a statement falls on its part's box;
-* contrast of captions with the frozen vectors of the pool.
+* matching: tell whether a statement about one part is true of a picture; false ones differ in one attribute;
+* filling in: fill in hidden words for colours, patterns, counts and sizes in true sentences;
+* looking: the cross-attention of a statement falls on the box of its part;
+* contrast: match captions with the frozen vectors of the pool.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ HIDDEN_IN_CAPTIONS = 0.4
 CAPTION_NEGATIVES = 2048
 CAPTION_WEIGHT = 0.3
 HIDDEN = "[UNK]"
-"""Stands for a hidden word, so that a word the model does not know reads like one that it has to guess."""
+"""Replaces a hidden word, so that the model later treats a word that it does not know as one to guess."""
 
 
 class GroundingHeads(nn.Module):
-    """What only this step uses: judging a statement, filling in a word, a temperature."""
+    """Heads for this stage alone: judge a statement, fill in a word, a temperature."""
 
     def __init__(self, model: CirModel) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class GroundingHeads(nn.Module):
 
 
 class Grounding:
-    """The losses of one step of grounding the composer's text encoder."""
+    """The losses of grounding the composer's text encoder."""
 
     def __init__(
         self, model: CirModel, pool: Pool, data: TripletSet, tokenizer: Tokenizer, *, seed: int, groups_per_step: int
@@ -69,7 +69,7 @@ class Grounding:
         self.can_hide = self.can_hide.to(self.device)
 
     def step(self, batch: int) -> dict[str, Tensor]:
-        """Draw a batch from (seed, its number) and give its losses."""
+        """Draw a batch from the seed and its number, and return its losses."""
         rng = np.random.default_rng((self.seed, 3, batch))
         groups = rng.integers(len(self.pool.groups), size=self.groups_per_step)
         rows = (groups[:, None] * PICTURES_PER_GROUP + np.arange(PICTURES_PER_GROUP)).ravel()
@@ -82,7 +82,7 @@ class Grounding:
         }
 
     def _name(self, rows: NDArray[np.int64], facts: Sequence[PictureFacts], rng: np.random.Generator) -> Tensor:
-        """Find the vectors of each caption's scene among those of the batch and others of the pool."""
+        """Return the contrast of captions with vectors of the batch and of other pictures."""
         captions = [p.captions[rng.integers(len(p.captions))] for p in facts]
         ids, mask = encode_texts(self.tokenizer, captions, device=self.device)
         states = self.model.composer.text_encoder(ids, mask, None)
@@ -93,7 +93,7 @@ class Grounding:
         return positives_loss(similarities(texts, self.data.features.vectors[gallery], scale), positives)
 
     def _ground(self, tokens: Tensor, facts: Sequence[PictureFacts], rng: np.random.Generator) -> dict[str, Tensor]:
-        """Judge statements and fill in claims, every picture's in one run over its tokens."""
+        """Judge statements and fill in claims, all those of a picture in one pass over its tokens."""
         texts, parts, truths = [], [], []
         for p in facts:
             judged = rng.choice(len(p.statements), STATEMENTS_PER_PICTURE, replace=False)
@@ -120,7 +120,7 @@ class Grounding:
     def _fill_captions(
         self, tokens: Tensor, groups: NDArray[np.int64], facts: Sequence[PictureFacts], rng: np.random.Generator
     ) -> dict[str, Tensor]:
-        """Fill in one caption per picture; for half of the targets, the modification text that led to them."""
+        """Fill in one caption per picture, and for half of the targets their modification text instead."""
         texts = []
         for row, p in enumerate(facts):
             choices = p.captions
@@ -150,7 +150,7 @@ class Grounding:
 
 
 def looking(encoder: TextEncoder, ids: Tensor, mask: Tensor, tokens: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Run a text encoder over several texts per picture and keep where it looks.
+    """Run a text encoder over several texts per picture and return its attention, too.
 
     Args:
         encoder: the text encoder.

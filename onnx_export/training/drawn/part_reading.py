@@ -1,4 +1,4 @@
-"""Reading what is known of the parts of a product off states: heads of training alone."""
+"""Heads that read the attributes of a product's parts from states; only training uses them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from onnx_export.training.drawn.families import KINDS, PARTS
 
 
 class AttributeReader(nn.Module):
-    """Reads what is known of every part off a state for each."""
+    """Reads the attributes of every part from one state each."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -23,13 +23,13 @@ class AttributeReader(nn.Module):
         self.values = nn.Linear(width, sum(map(len, KINDS.values())))
 
     def forward(self, states: Tensor, codes: Tensor) -> Tensor:
-        """Cross-entropy, mean over all that is known, of states [B, parts, H] for codes int64 [B, parts, kinds]."""
+        """Return the mean cross-entropy over all known codes int64 [B, parts, kinds], for states [B, parts, H]."""
         hidden = functional.gelu(self.hidden(states + self.parts.weight))
         return code_loss(self.values(hidden), codes)
 
 
 def code_loss(logits: Tensor, codes: Tensor) -> Tensor:
-    """Cross-entropy, mean over all that is known, of logits [B, parts, values] for codes int64 [B, parts, kinds]."""
+    """Return the mean cross-entropy over all known codes int64 [B, parts, kinds], for logits [B, parts, values]."""
     each = torch.split(logits.float(), [len(values) for values in KINDS.values()], dim=-1)
     losses = [
         functional.cross_entropy(
@@ -41,7 +41,7 @@ def code_loss(logits: Tensor, codes: Tensor) -> Tensor:
 
 
 class QuestionReader(nn.Module):
-    """Reads attributes off states of any number: every part asks them what they hold of it."""
+    """Reads attributes from any number of states, by one learnt query per part."""
 
     def __init__(self, sizes: ModelSizes) -> None:
         super().__init__()
@@ -49,14 +49,14 @@ class QuestionReader(nn.Module):
         self.reader = AttributeReader(sizes.text_width)
 
     def forward(self, states: Tensor, mask: Tensor, codes: Tensor) -> Tensor:
-        """Cross-entropy as of :class:`AttributeReader`, for states [B, L, H] with mask int64 [B, L]."""
+        """Return the cross-entropy of :class:`AttributeReader` for states [B, L, H] with mask int64 [B, L]."""
         questions = self.reader.parts.weight.expand(len(states), -1, -1)
         answers, _ = self.attention(questions, states, states, key_padding_mask=mask == 0, need_weights=False)
         return cast(Tensor, self.reader(answers, codes))
 
 
 def box_shares(boxes: Tensor, grid: int) -> Tensor:
-    """Share of each patch in a box, float32 [..., grid * grid] in row order, for boxes float32 [..., 4]."""
+    """Return the share of each patch in boxes float32 [..., 4]: float32 [..., grid * grid] in row order, sum 1."""
     edges = torch.arange(grid + 1, device=boxes.device) / grid
     low, high = torch.maximum(boxes[..., :2, None], edges[:-1]), torch.minimum(boxes[..., 2:, None], edges[1:])
     inside = (high - low).clamp(min=1e-4)

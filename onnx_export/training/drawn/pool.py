@@ -1,9 +1,8 @@
 """The pool of drawn pictures that all training stages read.
 
-One group is a training triplet with its hard negatives, all drawn: row 0 the reference, rows 1 and 2 two renderings of
-the target, the rest near-duplicates of both. Groups make near-duplicates meet in every batch, which is where the
-learning is. Drawn once by a process per core and kept on disk as one memory-mapped array; a stopped run goes on at the
-chunk it had reached.
+One group is a training triplet with hard negatives: row 0 the reference, rows 1 and 2 two renderings of the target, the
+rest near-duplicates of both. A batch takes whole groups, so that near-duplicates meet in it. The pool is drawn once, by
+a process per core, into one memory-mapped array; a stopped run continues at the chunk that it had reached.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class PictureFacts:
-    """What is known about one drawn picture.
+    """Facts about one drawn picture.
 
     Attributes:
         attributes: the scene's canonical attributes.
@@ -81,10 +80,10 @@ class Pool:
 
 
 def open_pool(folder: Path, *, groups: int, size: int, seed: int, workers: int) -> Pool:
-    """Draw what is missing of a pool and open it.
+    """Open a pool, after drawing what is missing of it.
 
     Args:
-        folder: where the pool lies or is to lie.
+        folder: of the pool.
         groups: how many triplets.
         size: side of a picture in pixels.
         seed: of the whole pool; the same seed gives the same pool.

@@ -1,10 +1,10 @@
-"""Pre-training of the image encoder, on drawn products of which every attribute and every part's place is known.
+"""Pre-training of the image encoder, on drawn products with known attributes and boxes.
 
-Three signals on the same pictures:
+Three losses on the same pictures:
 
-* reading a part's attributes from the tokens inside its box, so that tokens hold what lies under them;
-* reading every attribute of the scene from the embedding, so that one vector holds the whole product;
-* contrast of two renderings of the same scene with all other pictures, near-duplicates among them.
+* part: read a part's attributes from the tokens inside its box, so that tokens describe what lies under them;
+* whole: read every attribute of the scene from the embedding, so that one vector describes the whole product;
+* scene: contrast two renderings of the same scene with all other pictures, with near-duplicates among them.
 
 Then the encoder is frozen, and ``grounding.py`` teaches a text encoder to read its tokens.
 """
@@ -29,11 +29,11 @@ from onnx_export.training.losses import positives_loss, similarities
 from onnx_export.training.seeds import seeded
 
 WHOLE_WEIGHT, SCENE_WEIGHT = 2.0, 0.1
-"""Chosen so that the three gradients are of one size; contrast at half weight is four times the others."""
+"""Chosen so that the three gradients are of similar size."""
 
 
 class ImageHeads(nn.Module):
-    """What only this step uses: attribute readers of the embedding and of parts, a temperature."""
+    """Heads for this stage alone: readers of the embedding and of parts, a temperature."""
 
     def __init__(self, model: CirModel, attributes: AttributeVocabulary) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class ImageHeads(nn.Module):
 
 
 class Pretraining:
-    """The losses of one step of pre-training the image encoder."""
+    """The losses of pre-training the image encoder."""
 
     def __init__(
         self,
@@ -69,8 +69,8 @@ class Pretraining:
             pool: drawn pictures.
             seed: of the batches and of the heads.
             groups_per_step: groups drawn for a step.
-            pictures_per_group: how many of a group's pictures a step sees: both renderings of its target, then others.
-            shift: pictures are moved by up to so many pixels each way, so that a pool seen often stays new.
+            pictures_per_group: pictures of a group in a step: both renderings of its target, then others.
+            shift: pixels by which pictures are moved at most, so that a pool seen often still varies.
         """
         self.model, self.pool, self.device = model, pool, model.device
         self.seed, self.groups_per_step = seed, groups_per_step
@@ -82,7 +82,7 @@ class Pretraining:
         self.grid = model.sizes.image_size // model.sizes.patch_size
 
     def step(self, batch: int) -> dict[str, Tensor]:
-        """Draw a batch from (seed, its number) and give its losses."""
+        """Draw a batch from the seed and its number, and return its losses."""
         rng = np.random.default_rng((self.seed, batch))
         groups = rng.integers(len(self.pool.groups), size=self.groups_per_step)
         if self.pictures_per_group == PICTURES_PER_GROUP:  # whole groups need no draw
@@ -114,7 +114,7 @@ class Pretraining:
         return positives_loss(similarity, torch.from_numpy(same_scene(facts)).to(self.device) & ~itself)
 
     def part_states(self, tokens: Tensor, facts: Sequence[PictureFacts]) -> tuple[list[tuple[int, str]], Tensor]:
-        """What the tokens [B, N, C] hold inside each part's box: (picture, part) pairs, and states [pairs, C]."""
+        """Pool the tokens [B, N, C] inside each part's box; return (picture, part) pairs, and states [pairs, C]."""
         where = [(i, part) for i, p in enumerate(facts) for part in p.boxes]
         weights = torch.from_numpy(np.stack([box_weights(facts[i].boxes[part], self.grid) for i, part in where]))
         weights = (weights / weights.sum(1, keepdim=True)).to(self.device)
@@ -139,7 +139,7 @@ class Pretraining:
 def shifted(
     pictures: NDArray[np.uint8], facts: Sequence[PictureFacts], most: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.uint8], list[PictureFacts]]:
-    """Move each picture [B, S, S, 3] and its boxes by up to ``most`` pixels each way; its edge pixels fill the gap."""
+    """Move each picture [B, S, S, 3] and its boxes by up to ``most`` pixels each way; edge pixels fill the gap."""
     size = pictures.shape[1]
     padded = np.pad(pictures, ((0, 0), (most, most), (most, most), (0, 0)), mode="edge")
     moved = np.empty_like(pictures)
@@ -163,7 +163,7 @@ def normalised_pixels(pictures: np.ndarray, device: torch.device | None = None) 
 
 
 def same_scene(facts: Sequence[PictureFacts]) -> np.ndarray:
-    """Bool [B, B]: which pictures show the same scene."""
+    """Return which pictures show the same scene: bool [B, B]."""
     keys = [tuple(sorted(p.attributes.items())) for p in facts]
     numbers = {key: n for n, key in enumerate(dict.fromkeys(keys))}
     codes = np.array([numbers[key] for key in keys])
@@ -171,7 +171,7 @@ def same_scene(facts: Sequence[PictureFacts]) -> np.ndarray:
 
 
 def box_weights(box: Box, grid: int) -> np.ndarray:
-    """Overlap of a box with each patch, float32 [grid * grid] in row order."""
+    """Return the overlap of a box with each patch: float32 [grid * grid] in row order."""
     edges = np.arange(grid + 1, dtype=np.float32) / grid
 
     def overlap(low: float, high: float) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The recipe of the bundled model, from nothing to a model folder; every stage resumes where it was stopped."""
+"""The recipe of the bundled model, from nothing to a model folder. Every stage continues where it was stopped."""
 
 from __future__ import annotations
 
@@ -41,32 +41,32 @@ logger = logging.getLogger(__name__)
 Stage = Literal["pretrain", "stage-one", "stage-two", "round"]
 
 STARTED_STAGES = ("pretrain", "grounding")
-"""The stages that a run's start trains; the later ones begin with the grounded text encoder."""
+"""Stages whose weights a run takes from its start; the later ones begin with the grounded text encoder."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Everything that decides what comes out.
+    """The settings of a run.
 
     Attributes:
         seed: of pictures, weights and batches.
         groups: training triplets in the pool, six pictures each.
         pretrain_steps, pretrain_groups, pretrain_rate: of the image encoder: optimiser steps, groups per step, peak
             learning rate.
-        pretrain_pictures, pretrain_shift: pictures of each group in a step; pixels that they are moved by at most.
+        pretrain_pictures, pretrain_shift: pictures of each group in a step; pixels by which they are moved at most.
         grounding_steps, grounding_groups, grounding_rate: the same for the text encoder.
         stage_one_steps, stage_one_batch, stage_one_rate: the same for the composer, in queries.
         stage_two_steps, stage_two_batch, stage_two_rate: the same for the re-ranker, in queries.
-        stage_one_negatives: pictures of the whole pool that stage one ranks beside those of the batch.
+        stage_one_negatives: pictures of the whole pool that stage one ranks beside those of a batch.
         stage_two_near, stage_two_mined, stage_two_others: wrong candidates per query: near-duplicates of its own,
             stage one's best, pictures of the batch's other queries.
-        rounds: what follows when both stages have learnt the pool.
-        families: the last round, of which ``train stage-two`` does nothing.
-        accumulation: batches that every process takes per optimiser step, in all stages. A step then learns from
-            batch x accumulation x processes; each batch finds its negatives in itself.
-        unseen_groups: groups, drawn for this alone, on which stage one's weight in the final score is fitted.
-        start: the recipe of an earlier run, which is trained first, up to and with grounding; image encoder and
-            grounding go on from its weights at a fresh learning rate, on its pool.
+        rounds: further training of both stages.
+        families: the last round, which only ``train round`` trains.
+        accumulation: batches of every process per optimiser step, in the stages before the round of families. A step
+            learns from batch x accumulation x processes; negatives come from within each batch.
+        unseen_groups: groups that nothing is trained on, to fit the weight of stage one's cosine in the final score.
+        start: the recipe of an earlier run, which is trained first, up to and including grounding. Pre-training and
+            grounding then start from its weights, with a fresh learning rate, on its pool.
     """
 
     seed: int = 1
@@ -127,14 +127,14 @@ BUNDLED = Recipe(
     ),
     start=Recipe(),
 )
-"""What the bundled model was made by: a first round of image encoder and grounding, then all phases."""
+"""The bundled model's recipe: pre-training and grounding twice, then all other stages."""
 
 
 def read_recipe(path: Path | None) -> Recipe:
-    """Read a recipe from JSON; fields that are not given keep their defaults. Without a path it is ``BUNDLED``.
+    """Read a recipe from JSON; missing fields keep their defaults. Without a path, return ``BUNDLED``.
 
     Raises:
-        TrainingError: the file cannot be read or has a field that no recipe has.
+        TrainingError: the file cannot be read or has an unknown field.
     """
     if path is None:
         return BUNDLED
@@ -148,10 +148,10 @@ def read_recipe(path: Path | None) -> Recipe:
 
 
 def family_round(recipe: Recipe) -> FamilyRound:
-    """Give the round of families of a recipe.
+    """Return the round of families of a recipe.
 
     Raises:
-        TrainingError: it has none.
+        TrainingError: the recipe has none.
     """
     if recipe.families is None:
         raise TrainingError("The recipe has no round of families; give it one under `families`, or train stage-two.")
@@ -179,15 +179,15 @@ class Run:
         self.start = None if recipe.start is None else Run(folder / "start", recipe.start)
 
     def _claim(self) -> None:
-        """Make the folder this run's, or refuse it when it holds another."""
+        """Write the recipe into the folder; refuse a folder that holds another run."""
         self.folder.mkdir(parents=True, exist_ok=True)
         kept = self.folder / "recipe.json"
         if kept.exists() and read_recipe(kept) != self.recipe:
-            raise TrainingError(f"{self.folder} holds a run of another recipe ({kept}); choose another folder.")
+            raise TrainingError(f"{self.folder} holds a run with another recipe ({kept}); choose another folder.")
         kept.write_text(json.dumps(asdict(self.recipe), indent=2) + "\n", encoding="utf-8")
 
     def pool(self) -> Pool:
-        """Draw or open the pool."""
+        """Open the pool, after drawing what is missing of it."""
         if self.start is not None:
             return self.start.pool()
         recipe = self.recipe
@@ -201,17 +201,17 @@ class Run:
             )
 
     def fresh_model(self) -> CirModel:
-        """Build the model as it is before any training."""
+        """Build the untrained model."""
         return build_model(DRAWN_SMALL, seed=self.recipe.seed)
 
     def train(self, last: Stage) -> JsonObject:
-        """Train up to and with ``last``; stages that are done are loaded, not repeated.
+        """Train up to and including ``last``; finished stages are loaded, not repeated.
 
         Returns:
             Seconds of training per stage, those of the start under ``start``.
 
         Raises:
-            TrainingError: the recipe has no round of families and is to go through one.
+            TrainingError: ``last`` is ``round`` and the recipe has no round of families.
         """
         families = family_round(self.recipe) if last == "round" else None
         seconds: JsonObject = {}
@@ -306,13 +306,13 @@ class Run:
         return seconds
 
     def triplets_before(self, number: int, model: CirModel) -> TripletSet:
-        """Open, or draw, the pool's triplets and those of all rounds before one; rounds are numbered from 2."""
+        """Return the pool's triplets and those of all rounds before one; rounds are numbered from 2."""
         pool = self.pool()
         first = pool_triplets(pool.groups, pool_features(model, pool, self.folder))
         return join_triplets([first, *(self.round_triplets(earlier, model) for earlier in range(2, number))])
 
     def round_triplets(self, number: int, model: CirModel) -> TripletSet:
-        """Open, or draw and encode, what is drawn for one round."""
+        """Return the triplets of one round, drawn and encoded where they are missing."""
         groups, seed = self.recipe.rounds[number - 2].groups, self.recipe.seed + number - 1
         return drawn_triplets(model, self.folder / f"round-{number}", groups=groups, seed=seed)
 

@@ -1,4 +1,4 @@
-"""Rounds: both stages go on with pictures that they have not learnt, and the cosine's weight is fitted again."""
+"""Rounds: both stages are trained further on new pictures, and the cosine's weight is fitted again."""
 
 from __future__ import annotations
 
@@ -24,20 +24,19 @@ from qdrant_cir.model.cores import available_threads
 logger = logging.getLogger(__name__)
 
 HELD_OUT_SEED = 1_000
-"""How far from the recipe's seed that of the groups is that serve to fit the cosine's weight."""
+"""Added to a recipe's seed for the groups on which the cosine's weight is fitted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """Both stages once more, at fresh learning rates.
+    """Further training of both stages, at fresh learning rates.
 
-    Stage one goes on with all that was drawn before this round, and learns to hold a target's attributes in its fusion
-    states. Stage two then goes on with what is drawn for this round: stage one has not learnt it, so its fusion states
-    and its cosines are there as they are on new queries. The re-ranker learns there with the cosine beside its score,
-    too.
+    Stage one is trained on all pictures drawn before this round, and with the attribute loss of its fusion states.
+    Stage two is trained on the pictures drawn for this round: stage one was not trained on them, so that its fusion
+    states and cosines are as good, and as wrong, as on any new query. The sum of score and cosine is trained, too.
 
     Attributes:
-        stage_one_steps, stage_two_steps: optimiser steps; 0 leaves the composer as it is.
+        stage_one_steps, stage_two_steps: optimiser steps; with 0 the composer stays as it is.
         groups: triplets with six pictures each, drawn for this round.
     """
 
@@ -48,26 +47,26 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class HeldOutGroups:
-    """Groups that nothing learns from: where they are kept, the run's seed, how many."""
+    """Groups that nothing is trained on: the run's folder and seed, and how many."""
 
     folder: Path
     seed: int
     groups: int
 
     def triplets(self, model: CirModel) -> TripletSet:
-        """Open, or draw and encode them."""
+        """Return their triplets, drawn and encoded where they are missing."""
         return drawn_triplets(model, self.folder / "held_out", groups=self.groups, seed=self.seed + HELD_OUT_SEED)
 
 
 def drawn_triplets(model: CirModel, folder: Path, *, groups: int, seed: int) -> TripletSet:
-    """Open, or draw and encode by the model, groups in a folder of their own."""
+    """Return the triplets of groups in a folder, drawn and encoded where they are missing."""
     with processes().main_process_first():
         pool = open_pool(folder, groups=groups, size=model.sizes.image_size, seed=seed, workers=available_threads())
     return pool_triplets(pool.groups, pool_features(model, pool, folder))
 
 
 def pool_triplets(groups: Sequence[Group], features: PictureFeatures) -> TripletSet:
-    """The triplets of the groups of a drawn pool, or of several; ``features`` are of all their pictures, in order."""
+    """Return the triplets of drawn groups; ``features`` are of all their pictures, in order."""
     attributes = [picture.attributes for group in groups for picture in group.pictures]
     scenes = number_scenes(attributes)
     triplets = []
@@ -87,7 +86,7 @@ def pool_triplets(groups: Sequence[Group], features: PictureFeatures) -> Triplet
 
 
 def pool_features(model: CirModel, pool: Pool, folder: Path) -> PictureFeatures:
-    """Open, or encode by the model, the pictures of a pool; features are kept in ``folder``."""
+    """Encode the pictures of a pool and keep the features in ``folder``; open them where they exist."""
 
     def read(rows: slice) -> Tensor:
         return normalised_pixels(pool.pictures[rows], model.device)
@@ -97,7 +96,7 @@ def pool_features(model: CirModel, pool: Pool, folder: Path) -> PictureFeatures:
 
 
 def fit_similarity(model: CirModel, tokenizer: Tokenizer, held_out: HeldOutGroups, kept: Path) -> None:
-    """Fit the weight of stage one's cosine on groups that are drawn for this alone, once; ``kept`` remembers it."""
+    """Fit the weight of stage one's cosine on held-out groups once, and keep it in the file ``kept``."""
     with processes().main_process_first():
         if not kept.exists():
             weight = fit_similarity_weight(*paired_scores(model, held_out.triplets(model), tokenizer))

@@ -1,4 +1,4 @@
-"""The bundled model's tokenizer: one id per word of the catalogue's language."""
+"""The bundled model's tokenizer: one id per word of the drawn catalogue's language."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[ENC]"]
 
 
 def build_tokenizer() -> Tokenizer:
-    """Build a lower-casing word tokenizer over the catalogue's vocabulary; any other word becomes [UNK]."""
+    """Build a lower-casing word tokenizer over the drawn vocabulary; any other word becomes [UNK]."""
     ids = {word: index for index, word in enumerate([*SPECIAL, *sorted(vocabulary())])}
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Sequence(
