@@ -13,6 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from qdrant_cir.cli.catalog import catalog_app
+from qdrant_cir.drawn import files
 from qdrant_cir.drawn.dataset import (
     DrawnCatalog,
     draw_item,
@@ -33,6 +34,11 @@ def catalog() -> DrawnCatalog:
     return sample_drawn(3, products=400, queries=24)
 
 
+@pytest.fixture(scope="module")
+def large_catalog() -> DrawnCatalog:
+    return sample_drawn(0, products=2000, queries=120)
+
+
 def test_a_catalog_has_exactly_the_products_and_queries_asked_for(catalog: DrawnCatalog) -> None:
     assert len(catalog.items) == 400
     assert len({item.image_id for item in catalog.items}) == 400
@@ -49,7 +55,7 @@ def test_targets_are_all_items_that_equal_one_another_in_every_attribute(catalog
         assert {image_id for image_id, found in flat.items() if found == wanted} == set(query.target_ids)
 
 
-@pytest.mark.parametrize(("products", "queries"), [(400, 24), (60, 3), (1000, 200), (250, 41)])
+@pytest.mark.parametrize(("products", "queries"), [(400, 24), (60, 3), (500, 100), (250, 41)])
 def test_every_query_has_ten_near_misses_in_the_gallery_and_its_reference_is_one(products: int, queries: int) -> None:
     drawn = sample_drawn(5, products=products, queries=queries)
     counts = drawn.count_near_misses()
@@ -71,7 +77,7 @@ def changes(before: Scene, after: Scene) -> dict[str, str]:
 def test_near_misses_are_what_their_kinds_say(catalog: DrawnCatalog) -> None:
     scenes = {item.image_id: item.scene for item in catalog.items}
     seen = dict.fromkeys(NEAR_MISS_KINDS, 0)
-    for query in catalog.queries:
+    for query, counts in zip(catalog.queries, catalog.count_near_misses(), strict=True):
         reference, target = scenes[query.reference_id], scenes[query.drawn_target_id]
         asked = changes(reference, target)
         counted: Counter[NearMissKind] = Counter()
@@ -95,7 +101,7 @@ def test_near_misses_are_what_their_kinds_say(catalog: DrawnCatalog) -> None:
                 assert distance(scene, target) == 1
         for kind in counted:
             seen[kind] += counted[kind]
-        assert counted == catalog.count_near_misses()[catalog.queries.index(query)]
+        assert counted == counts
     assert all(seen.values())
 
 
@@ -112,9 +118,8 @@ def test_a_binding_is_swapped_in_the_gallery_wherever_the_product_has_a_part_tha
             assert near_miss_kind(other, reference=reference, target=target) != "binding swapped"
 
 
-def test_some_queries_have_several_targets() -> None:
-    drawn = sample_drawn(0, products=2000, queries=120)
-    assert sum(len(query.target_ids) > 1 for query in drawn.queries) >= 5
+def test_some_queries_have_several_targets(large_catalog: DrawnCatalog) -> None:
+    assert sum(len(query.target_ids) > 1 for query in large_catalog.queries) >= 5
 
 
 def test_the_same_seed_gives_the_same_catalog_and_another_seed_another(catalog: DrawnCatalog) -> None:
@@ -136,11 +141,10 @@ def test_an_item_is_drawn_the_same_whatever_was_drawn_before(catalog: DrawnCatal
     assert draw_item(catalog, 7, size=64).image.tobytes() == alone
 
 
-def test_two_renderings_of_one_scene_differ_in_pixels() -> None:
-    drawn = sample_drawn(0, products=2000, queries=120)
-    query = next(query for query in drawn.queries if len(query.target_ids) > 1)
-    index_of = {item.image_id: index for index, item in enumerate(drawn.items)}
-    first, second = (draw_item(drawn, index_of[image_id], size=64) for image_id in query.target_ids[:2])
+def test_two_renderings_of_one_scene_differ_in_pixels(large_catalog: DrawnCatalog) -> None:
+    query = next(query for query in large_catalog.queries if len(query.target_ids) > 1)
+    index_of = {item.image_id: index for index, item in enumerate(large_catalog.items)}
+    first, second = (draw_item(large_catalog, index_of[image_id], size=64) for image_id in query.target_ids[:2])
     assert first.image.tobytes() != second.image.tobytes()
 
 
@@ -182,7 +186,7 @@ def test_what_is_written_can_be_read_back(tmp_path: Path) -> None:
 def test_the_same_queries_are_written_in_fashioniqs_layout_with_two_captions_over_the_same_pictures(
     tmp_path: Path,
 ) -> None:
-    drawn = sample_drawn(1, products=200, queries=16)
+    drawn = sample_drawn(1, products=120, queries=16)
     write_drawn(drawn, tmp_path, size=16)
     family_of = {item.image_id: item.scene.family for item in drawn.items}
     families = sorted({family_of[query.reference_id] for query in drawn.queries})
@@ -219,13 +223,12 @@ def test_the_command_says_how_many_near_misses_a_query_has(tmp_path: Path) -> No
     assert told["mean_by_kind"]["reference"] == 1.0
 
 
-def test_a_query_is_unseen_when_training_never_shows_its_reference_or_its_target() -> None:
-    drawn = sample_drawn(0, products=4000, queries=600)
-    scenes = {item.image_id: item.scene for item in drawn.items}
-    for query in drawn.queries:
+def test_a_query_is_unseen_when_training_never_shows_its_reference_or_its_target(large_catalog: DrawnCatalog) -> None:
+    scenes = {item.image_id: item.scene for item in large_catalog.items}
+    for query in large_catalog.queries:
         either = is_held_out(scenes[query.reference_id]) or is_held_out(scenes[query.drawn_target_id])
         assert query.is_unseen == either
-    assert 0.05 < sum(query.is_unseen for query in drawn.queries) / 600 < 0.4
+    assert 0.05 < sum(query.is_unseen for query in large_catalog.queries) / 120 < 0.4
     assert not any(query.is_unseen for query in sample_drawn(0, products=400, queries=20, split="train").queries)
 
 
@@ -242,12 +245,14 @@ def test_an_interrupted_run_is_completed_without_drawing_again(tmp_path: Path) -
     assert {name for name in after if after[name] != before[name]} == {"p000005.jpg"}
 
 
-def test_two_processes_draw_what_one_would(tmp_path: Path) -> None:
-    drawn = sample_drawn(2, products=200, queries=3)
+def test_two_processes_draw_what_one_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "_CHUNK", 8)
+    drawn = sample_drawn(2, products=40, queries=1)
     write_drawn(drawn, tmp_path, size=32)
-    drawn_here = tmp_path / "here.jpg"
-    draw_item(drawn, 150, size=32).image.save(drawn_here, format="JPEG", quality=95, subsampling=0)
-    assert (tmp_path / "images" / "p000150.jpg").read_bytes() == drawn_here.read_bytes()
+    for index in (0, 10, 20, 39):
+        drawn_here = tmp_path / "here.jpg"
+        draw_item(drawn, index, size=32).image.save(drawn_here, format="JPEG", quality=95, subsampling=0)
+        assert (tmp_path / "images" / f"p{index:06d}.jpg").read_bytes() == drawn_here.read_bytes()
 
 
 def test_a_folder_that_holds_another_catalog_is_refused(tmp_path: Path) -> None:
