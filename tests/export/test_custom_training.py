@@ -5,8 +5,6 @@ import logging
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +25,7 @@ from onnx_export.training.custom.data import is_held_out, read_custom_data  # no
 from onnx_export.training.custom.training import CustomRecipe, CustomRun  # noqa: E402
 from onnx_export.training.drawn.tokenizer import build_tokenizer  # noqa: E402
 from onnx_export.training.stages import StageTwo  # noqa: E402
+from qdrant_cir.cli import app as search_app  # noqa: E402
 from qdrant_cir.drawn import dataset  # noqa: E402
 from qdrant_cir.drawn.dataset import sample_drawn  # noqa: E402
 from qdrant_cir.drawn.files import write_drawn  # noqa: E402
@@ -231,7 +230,10 @@ def test_a_run_made_before_a_field_of_the_recipe_existed_goes_on(catalogue: Path
         CustomRun(tmp_path / "run", replace(TINY, accumulation=2), start=start, data=data)
 
 
-def test_the_commands_of_the_document_lead_from_pictures_to_a_search(start: Path, tmp_path: Path) -> None:
+def test_the_commands_of_the_document_lead_from_pictures_to_a_search(
+    start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     document = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
     smaller = {
         "--products 3000": "--products 300 --size 32",
@@ -248,7 +250,7 @@ def test_the_commands_of_the_document_lead_from_pictures_to_a_search(start: Path
     for command in commands:
         for shown, run in smaller.items():
             command = command.replace(shown, run)
-        program, *rest = shlex.split(command)
-        binary = Path(sys.executable).with_name(program)
-        done = subprocess.run([binary, *rest], cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{command}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+        program = app if command.startswith("python -m onnx_export ") else search_app
+        arguments = command.removeprefix("python -m onnx_export ").removeprefix("qdrant-cir ")
+        done = CliRunner().invoke(program, shlex.split(arguments))
+        assert done.exit_code == 0, f"{command}: {done.output[-2000:]} {done.exception}"

@@ -1,6 +1,7 @@
 """Training on several processes and with accumulation: the same law as one process over the same batches.
 
-Run by `accelerate launch` this file is the toy training itself: OUT gets one file of weights per process.
+Run by `accelerate launch` this file is the training itself. Every process writes the weights of the toy into the folder
+of the first argument; the command in the other arguments comes next.
 """
 
 import json
@@ -8,7 +9,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,11 +18,12 @@ pytest.importorskip("accelerate", reason="needs accelerate: pip install 'qdrant-
 
 from tiny_sizes import SIZES  # noqa: E402
 
+from onnx_export.__main__ import app  # noqa: E402
 from onnx_export.errors import TrainingError  # noqa: E402
 from onnx_export.model_folder import ModelFolder, load_model_folder, save_model_folder  # noqa: E402
 from onnx_export.models import build_model  # noqa: E402
 from onnx_export.training.custom.data import read_custom_data  # noqa: E402
-from onnx_export.training.custom.training import CustomRun, read_custom_recipe  # noqa: E402
+from onnx_export.training.custom.training import CustomRecipe, CustomRun  # noqa: E402
 from onnx_export.training.drawn.tokenizer import build_tokenizer  # noqa: E402
 from onnx_export.training.loop import train  # noqa: E402
 from onnx_export.training.processes import processes  # noqa: E402
@@ -60,27 +61,47 @@ def toy_weights(folder: Path, *, accumulation: int, rows: int = 8, has_odd_bias:
     return {name: value.detach().flatten().tolist() for name, value in modules.named_parameters()}
 
 
-def launch(folder: Path, *command: str) -> None:
-    """Run a command in two processes on the CPU, as `accelerate launch` does on two GPUs."""
-    launcher = Path(sys.executable).with_name("accelerate")
+RECIPE = {
+    "steps_one": 2,
+    "batch_one": 4,
+    "rate_one": 1e-3,
+    "steps_two": 2,
+    "batch_two": 3,
+    "rate_two": 1e-3,
+    "negatives": 16,
+    "held_out": 0,
+    "warmup": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def trained_by_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train the toy and a tiny model in two processes on the CPU, as `accelerate launch` does on two GPUs."""
+    folder = tmp_path_factory.mktemp("two_processes")
+    write_drawn(sample_drawn(5, products=120, queries=12), folder / "shop", size=32)
+    save_model_folder(folder / "start", ModelFolder(build_model(SIZES, seed=3), build_tokenizer(), {}))
+    (folder / "recipe.json").write_text(json.dumps(RECIPE))
     environment = {**os.environ, "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    words = [launcher, "launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
-    words += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", *command]
+    launch = "-m accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1"
+    launch += " --mixed_precision no --dynamo_backend no --main_process_port 0"
+    command = "train own --data own --root shop --start start --run two --recipe recipe.json"
+    words = [sys.executable, *launch.split(), __file__, "toy", *command.split()]
     done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{done.stdout[-2000:]}{done.stderr[-4000:]}"
+    return folder
 
 
-def test_two_processes_learn_what_one_learns_from_the_same_batches(tmp_path: Path) -> None:
-    launch(tmp_path, __file__, str(tmp_path / "two"))
-    first, second = (json.loads((tmp_path / "two" / f"{rank}.json").read_text()) for rank in (0, 1))
+def test_two_processes_learn_what_one_learns_from_the_same_batches(trained_by_two: Path, tmp_path: Path) -> None:
+    toy = trained_by_two / "toy"
+    first, second = (json.loads((toy / f"{rank}.json").read_text()) for rank in (0, 1))
     assert first == second
     alone = toy_weights(tmp_path / "one", accumulation=2)
     assert alone.keys() == first.keys()
     for name, values in alone.items():
         assert first[name] == pytest.approx(values, abs=1e-6)
-    log = (tmp_path / "two" / "toy.log.jsonl").read_text().splitlines()
+    log = (toy / "toy.log.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in log if "sum" in line] == [0, 2, 4, STEPS]
-    assert torch.load(tmp_path / "two" / "toy.ckpt", weights_only=True)["processes"] == 2
+    assert torch.load(toy / "toy.ckpt", weights_only=True)["processes"] == 2
 
 
 def test_two_batches_of_eight_teach_what_one_of_sixteen_does(tmp_path: Path) -> None:
@@ -99,18 +120,13 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_fine_tuning_in_two_processes_gives_the_model_of_one_that_accumulates_two_batches(tmp_path: Path) -> None:
-    write_drawn(sample_drawn(5, products=120, queries=12), tmp_path / "shop", size=32)
-    start = tmp_path / "start"
-    save_model_folder(start, ModelFolder(build_model(SIZES, seed=3), build_tokenizer(), {}))
-    settings = {"steps_one": 2, "batch_one": 4, "rate_one": 1e-3, "steps_two": 2, "batch_two": 3, "rate_two": 1e-3}
-    recipe = tmp_path / "recipe.json"
-    recipe.write_text(json.dumps({**settings, "negatives": 16, "held_out": 0, "warmup": 1}))
-    command = f"-m onnx_export train own --data own --root shop --start {start} --run two --recipe {recipe}"
-    launch(tmp_path, *command.split())
-    alone = replace(read_custom_recipe(recipe), accumulation=2)
-    run = CustomRun(tmp_path / "one", alone, start=start, data=read_custom_data("own", tmp_path / "shop"))
-    one, two = (load_model_folder(folder).model.state_dict() for folder in (run.train(), tmp_path / "two" / "model"))
+def test_fine_tuning_in_two_processes_gives_the_model_of_one_that_accumulates_two_batches(
+    trained_by_two: Path, tmp_path: Path
+) -> None:
+    data, alone = read_custom_data("own", trained_by_two / "shop"), CustomRecipe(**RECIPE, accumulation=2)  # type: ignore[arg-type]
+    run = CustomRun(tmp_path / "one", alone, start=trained_by_two / "start", data=data)
+    folders = run.train(), trained_by_two / "two" / "model"
+    one, two = (load_model_folder(folder).model.state_dict() for folder in folders)
     assert any(not torch.equal(value, two[name]) for name, value in build_model(SIZES, seed=3).state_dict().items())
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=0, atol=1e-5)
@@ -126,3 +142,4 @@ if __name__ == "__main__":
     out.mkdir(exist_ok=True)
     found = toy_weights(out, accumulation=1)
     (out / f"{processes().process_index}.json").write_text(json.dumps(found))
+    app(sys.argv[2:])
