@@ -8,10 +8,12 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch: pip install 'qdrant-cir[export]'")
 
+from tiny_sizes import SIZES  # noqa: E402
+
 from onnx_export.export import BundleDescription, export_bundle  # noqa: E402
 from onnx_export.graphs import RerankerGraph  # noqa: E402
 from onnx_export.model_folder import ModelFolder, load_model_folder, save_model_folder  # noqa: E402
-from onnx_export.models import DRAWN_SMALL, CirModel, build_model  # noqa: E402
+from onnx_export.models import DRAWN_SMALL, CirModel, ModelSizes, build_model  # noqa: E402
 from onnx_export.training.drawn.tokenizer import build_tokenizer  # noqa: E402
 from onnx_export.training.similarity import fit_similarity_weight  # noqa: E402
 from onnx_export.verify import verify_bundle  # noqa: E402
@@ -20,8 +22,8 @@ from qdrant_cir.model.bundle import load_bundle  # noqa: E402
 IDS = torch.arange(5, 12)[None]
 
 
-def model_with(weight: float) -> CirModel:
-    return build_model(replace(DRAWN_SMALL, similarity_weight=weight), seed=3)
+def model_with(weight: float, sizes: ModelSizes = DRAWN_SMALL) -> CirModel:
+    return build_model(replace(sizes, similarity_weight=weight), seed=3)
 
 
 @torch.no_grad()
@@ -44,7 +46,7 @@ def test_a_weight_of_zero_is_the_papers_model() -> None:
 
 
 def test_the_weight_survives_the_model_folder_and_the_export(tmp_path: Path) -> None:
-    save_model_folder(tmp_path / "model", ModelFolder(model_with(7.0), build_tokenizer(), {}))
+    save_model_folder(tmp_path / "model", ModelFolder(model_with(7.0, SIZES), build_tokenizer(), {}))
     folder = load_model_folder(tmp_path / "model")
     assert folder.model.sizes.similarity_weight == 7.0
     export_bundle(
