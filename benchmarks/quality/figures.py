@@ -9,9 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.quality.catalogue import HeldOutQuery
-from qdrant_cir.evaluation.average_precision import AveragePrecision
-from qdrant_cir.evaluation.metric import Answer, Metric, Truth
-from qdrant_cir.evaluation.recall import Recall
+from qdrant_cir.evaluation.metrics import Answer, AveragePrecision, Metric, Recall, Truth
 from qdrant_cir.evaluation.report.bootstrap import Interval, bootstrap_means, interval_of, number_clusters
 from qdrant_cir.types import Int64, JsonObject
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from onnx_export.checkpoints.files import AllowedGlobal, read_torch_file
 from onnx_export.errors import LabelFileError
-from qdrant_cir.evaluation.recall import Recall
+from qdrant_cir.evaluation.metrics import Recall
 
 __all__ = ["LabelFile", "read_label_file", "recall_of", "write_label_file"]
 

@@ -11,7 +11,7 @@ import numpy as np
 from onnx_export.checkpoints.label_files import LabelFile
 from onnx_export.errors import LabelFileError
 from qdrant_cir.evaluation.datasets.benchmark import Benchmark, EvaluationPart
-from qdrant_cir.evaluation.metric import Answer
+from qdrant_cir.evaluation.metrics import Answer
 from qdrant_cir.evaluation.runs.rankings import QueryRecord, answer_reranked, answer_retrieved
 from qdrant_cir.evaluation.runs.run_file import read_run
 

@@ -4,7 +4,6 @@ A reader gives a :class:`Benchmark`; :func:`evaluate` runs it through :class:`qd
 reports.
 """
 
-from qdrant_cir.evaluation.average_precision import AveragePrecision
 from qdrant_cir.evaluation.datasets.benchmark import Average, Benchmark, EvaluationPart, EvaluationQuery
 from qdrant_cir.evaluation.datasets.circo import read_circo
 from qdrant_cir.evaluation.datasets.cirr import read_cirr
@@ -12,15 +11,12 @@ from qdrant_cir.evaluation.datasets.custom import read_own
 from qdrant_cir.evaluation.datasets.drawn import read_catalog
 from qdrant_cir.evaluation.datasets.fashioniq import read_fashioniq
 from qdrant_cir.evaluation.evaluate import Evaluation, EvaluationSettings, evaluate
-from qdrant_cir.evaluation.metric import Answer, Metric, Truth
-from qdrant_cir.evaluation.recall import Recall
+from qdrant_cir.evaluation.metrics import Answer, AveragePrecision, Metric, Recall, Truth
 from qdrant_cir.evaluation.report.circo_submission import read_circo_submission, write_circo_submission
 from qdrant_cir.evaluation.report.cirr_submission import write_cirr_submission
 from qdrant_cir.evaluation.report.contents import EvaluationReport
 from qdrant_cir.evaluation.report.files import report_json
 from qdrant_cir.evaluation.runs.scoring import QueryScores, score_answers, score_rankings
-from qdrant_cir.evaluation.single_target_recall import SingleTargetRecall
-from qdrant_cir.evaluation.subset_recall import SubsetRecall
 
 __all__ = [
     "Answer",
@@ -35,8 +31,6 @@ __all__ = [
     "Metric",
     "QueryScores",
     "Recall",
-    "SingleTargetRecall",
-    "SubsetRecall",
     "Truth",
     "evaluate",
     "read_catalog",

@@ -17,8 +17,7 @@ from onnx_export.checkpoints.label_files import LabelFile, read_label_file, reca
 from onnx_export.checkpoints.label_runs import label_run  # noqa: E402
 from onnx_export.errors import CheckpointError, LabelFileError  # noqa: E402
 from qdrant_cir.evaluation.datasets.benchmark import Benchmark, EvaluationPart, EvaluationQuery  # noqa: E402
-from qdrant_cir.evaluation.metric import Truth  # noqa: E402
-from qdrant_cir.evaluation.recall import Recall  # noqa: E402
+from qdrant_cir.evaluation.metrics import Recall, Truth  # noqa: E402
 from qdrant_cir.evaluation.runs.rankings import QueryRecord, ScoredImage, StageScores  # noqa: E402
 from qdrant_cir.evaluation.runs.run_file import RunHeader, append_records, open_run  # noqa: E402
 from qdrant_cir.indexing.sources import ImageRecord  # noqa: E402

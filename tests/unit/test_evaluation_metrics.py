@@ -8,19 +8,15 @@ import numpy as np
 import pytest
 
 from qdrant_cir.errors import EvaluationError
-from qdrant_cir.evaluation.average_precision import AveragePrecision
 from qdrant_cir.evaluation.datasets.annotation_files import Annotation, read_records
 from qdrant_cir.evaluation.datasets.circo import METRICS as CIRCO_METRICS
 from qdrant_cir.evaluation.datasets.circo import read_circo_queries, read_circo_truth
-from qdrant_cir.evaluation.metric import Answer, Truth
-from qdrant_cir.evaluation.recall import Recall
+from qdrant_cir.evaluation.metrics import Answer, AveragePrecision, Recall, Truth
 from qdrant_cir.evaluation.report.bootstrap import bootstrap_means, interval_of, number_clusters
 from qdrant_cir.evaluation.report.circo_submission import read_circo_submission
 from qdrant_cir.evaluation.report.losses import Losses, TargetPlaces, count_losses
 from qdrant_cir.evaluation.runs.rankings import ScoredImage, StageScores, rank_by_score
 from qdrant_cir.evaluation.runs.scoring import best_place, score_rankings
-from qdrant_cir.evaluation.single_target_recall import SingleTargetRecall
-from qdrant_cir.evaluation.subset_recall import SubsetRecall
 
 ABCDE = Answer(tuple("abcde"), tuple("xyz"))
 
@@ -36,14 +32,14 @@ def test_recall_is_one_from_the_place_of_the_first_target_on() -> None:
 
 def test_recall_on_the_single_target_ignores_other_right_images() -> None:
     both = truth("a", "d", single="d")
-    assert [SingleTargetRecall(k).score(ABCDE, both) for k in (1, 3, 4)] == [0, 0, 1]
+    assert [Recall(k, of="single").score(ABCDE, both) for k in (1, 3, 4)] == [0, 0, 1]
     with pytest.raises(EvaluationError, match="none of them is named"):
-        SingleTargetRecall(1).score(ABCDE, truth("a"))
+        Recall(1, of="single").score(ABCDE, truth("a"))
 
 
 def test_subset_recall_reads_the_subsets_ranking_alone() -> None:
-    assert [SubsetRecall(k).score(ABCDE, truth("y")) for k in (1, 2, 3)] == [0, 1, 1]
-    assert SubsetRecall(3).score(ABCDE, truth("a")) == 0
+    assert [Recall(k, of="subset").score(ABCDE, truth("y")) for k in (1, 2, 3)] == [0, 1, 1]
+    assert Recall(3, of="subset").score(ABCDE, truth("a")) == 0
 
 
 def test_average_precision_sums_precision_at_hits_over_the_smaller_of_truth_and_k() -> None:

@@ -15,8 +15,7 @@ import pytest
 from qdrant_cir.errors import EvaluationError
 from qdrant_cir.evaluation.datasets.benchmark import Benchmark, EvaluationPart, EvaluationQuery, gallery_record
 from qdrant_cir.evaluation.evaluate import EvaluationSettings, evaluate
-from qdrant_cir.evaluation.metric import Truth
-from qdrant_cir.evaluation.recall import Recall
+from qdrant_cir.evaluation.metrics import Recall, Truth
 from qdrant_cir.evaluation.runs.answering import complete_run, queries_sha256
 from qdrant_cir.evaluation.runs.rankings import answer_reranked, answer_retrieved, record_of
 from qdrant_cir.evaluation.runs.run_file import RunHeader, append_records, open_run, read_run

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TypeAlias
 
-from qdrant_cir.evaluation.metric import Metric, Truth
+from qdrant_cir.evaluation.metrics import Metric, Truth
 from qdrant_cir.indexing.sources import ImageRecord
 from qdrant_cir.types import GalleryImage
 

@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from qdrant_cir.errors import InputError
-from qdrant_cir.evaluation.average_precision import AveragePrecision
 from qdrant_cir.evaluation.datasets.annotation_files import Annotation, read_json, read_records
 from qdrant_cir.evaluation.datasets.benchmark import Benchmark, EvaluationPart, EvaluationQuery, gallery_record
-from qdrant_cir.evaluation.metric import Truth
-from qdrant_cir.evaluation.single_target_recall import SingleTargetRecall
+from qdrant_cir.evaluation.metrics import AveragePrecision, Recall, Truth
 from qdrant_cir.indexing.sources import ImageRecord
 from qdrant_cir.types import GalleryImage
 
@@ -25,7 +23,7 @@ __all__ = ["CircoSplit", "read_circo", "read_circo_queries", "read_circo_truth"]
 CircoSplit: TypeAlias = Literal["val", "test"]
 """``val`` has published answers; ``test`` is scored by the authors' server."""
 
-METRICS = tuple(AveragePrecision(k) for k in (5, 10, 25, 50)) + tuple(SingleTargetRecall(k) for k in (5, 10, 25, 50))
+METRICS = tuple(AveragePrecision(k) for k in (5, 10, 25, 50)) + tuple(Recall(k, of="single") for k in (5, 10, 25, 50))
 
 
 def read_circo(root: Path, *, split: CircoSplit = "val", images: Path | None = None) -> Benchmark:

@@ -20,9 +20,7 @@ from qdrant_cir.evaluation.datasets.benchmark import (
     EvaluationQuery,
     gallery_record,
 )
-from qdrant_cir.evaluation.metric import Truth
-from qdrant_cir.evaluation.recall import Recall
-from qdrant_cir.evaluation.subset_recall import SubsetRecall
+from qdrant_cir.evaluation.metrics import Recall, Truth
 from qdrant_cir.indexing.sources import ImageRecord
 from qdrant_cir.types import GalleryImage
 
@@ -31,7 +29,7 @@ __all__ = ["CirrSplit", "read_cirr"]
 CirrSplit: TypeAlias = Literal["val", "test1"]
 """``val`` has published answers; ``test1`` is scored by the authors' server."""
 
-_METRICS = (Recall(1), Recall(5), Recall(10), Recall(50), SubsetRecall(1), SubsetRecall(2), SubsetRecall(3))
+_METRICS = (*map(Recall, (1, 5, 10, 50)), *(Recall(k, of="subset") for k in (1, 2, 3)))
 _MEMBERS = 6
 
 

@@ -12,11 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qdrant_cir.errors import InputError
-from qdrant_cir.evaluation.average_precision import AveragePrecision
 from qdrant_cir.evaluation.datasets.annotation_files import Annotation, read_json_lines
 from qdrant_cir.evaluation.datasets.benchmark import Benchmark, EvaluationPart, EvaluationQuery, Reference
-from qdrant_cir.evaluation.metric import Metric, Truth
-from qdrant_cir.evaluation.recall import Recall
+from qdrant_cir.evaluation.metrics import AveragePrecision, Metric, Recall, Truth
 from qdrant_cir.indexing.sources import ImageRecord, RejectedRow, read_images
 from qdrant_cir.types import GalleryImage
 

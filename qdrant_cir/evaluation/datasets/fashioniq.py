@@ -21,8 +21,7 @@ from qdrant_cir.evaluation.datasets.benchmark import (
     EvaluationQuery,
     gallery_record,
 )
-from qdrant_cir.evaluation.metric import Truth
-from qdrant_cir.evaluation.recall import Recall
+from qdrant_cir.evaluation.metrics import Recall, Truth
 from qdrant_cir.types import GalleryImage
 
 __all__ = ["CATEGORIES", "FashionIqSplit", "join_captions", "read_fashioniq"]

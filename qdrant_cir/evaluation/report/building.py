@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_cir.evaluation.datasets.benchmark import Average, Benchmark
-from qdrant_cir.evaluation.recall import Recall
+from qdrant_cir.evaluation.metrics import Recall
 from qdrant_cir.evaluation.report.bootstrap import Interval, bootstrap_means, interval_of, number_clusters
 from qdrant_cir.evaluation.report.contents import (
     EvaluationReport,
@@ -24,7 +24,6 @@ from qdrant_cir.evaluation.report.latency import summarize_latency
 from qdrant_cir.evaluation.report.losses import count_losses
 from qdrant_cir.evaluation.report.part_result import PartResult
 from qdrant_cir.evaluation.runs.scoring import QueryScores
-from qdrant_cir.evaluation.single_target_recall import SingleTargetRecall
 
 __all__ = ["build_report"]
 
@@ -162,7 +161,7 @@ def _part_report(benchmark: Benchmark, result: PartResult, bootstrap: _Bootstrap
     if result.retrieved is not None:
         summary = bootstrap.summarize([_table(result, benchmark.averages)])
         slices = _slices(benchmark, result, result.retrieved, bootstrap)
-    cut_offs = [metric.k for metric in benchmark.metrics if isinstance(metric, Recall | SingleTargetRecall)]
+    cut_offs = [metric.k for metric in benchmark.metrics if isinstance(metric, Recall) and metric.of != "subset"]
     return PartReport(
         name=result.part.name,
         gallery=result.gallery.size,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from qdrant_cir.errors import EvaluationError, InputError
 from qdrant_cir.evaluation.datasets.annotation_files import read_json
-from qdrant_cir.evaluation.metric import Answer
+from qdrant_cir.evaluation.metrics import Answer
 from qdrant_cir.evaluation.runs.rankings import check_query_ids, check_ranking
 
 __all__ = ["read_circo_submission", "write_circo_submission"]

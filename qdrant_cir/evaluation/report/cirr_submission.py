@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from qdrant_cir.errors import EvaluationError
-from qdrant_cir.evaluation.metric import Answer
+from qdrant_cir.evaluation.metrics import Answer
 from qdrant_cir.evaluation.runs.rankings import check_query_ids
 
 __all__ = ["write_cirr_submission"]

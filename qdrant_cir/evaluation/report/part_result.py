@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from qdrant_cir.evaluation.datasets.benchmark import Benchmark, EvaluationPart
-from qdrant_cir.evaluation.metric import Metric, Truth
-from qdrant_cir.evaluation.recall import Recall
+from qdrant_cir.evaluation.metrics import Metric, Recall, Truth
 from qdrant_cir.evaluation.report.affected import AffectedQuery
 from qdrant_cir.evaluation.report.losses import TargetPlaces
 from qdrant_cir.evaluation.runs.floors import FloorScores

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from qdrant_cir.evaluation.datasets.benchmark import EvaluationPart, PartTruth
-from qdrant_cir.evaluation.metric import Metric
-from qdrant_cir.evaluation.recall import Recall
+from qdrant_cir.evaluation.metrics import Metric, Recall
 from qdrant_cir.evaluation.runs.answering import complete_run, queries_sha256
 from qdrant_cir.evaluation.runs.rankings import answer_retrieved
 from qdrant_cir.evaluation.runs.run_file import RunHeader

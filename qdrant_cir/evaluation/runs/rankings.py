@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from qdrant_cir.errors import EvaluationError
-from qdrant_cir.evaluation.metric import Answer
+from qdrant_cir.evaluation.metrics import Answer
 from qdrant_cir.types import SearchResult, Timings
 
 __all__ = [

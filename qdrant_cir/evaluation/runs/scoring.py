@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from qdrant_cir.errors import EvaluationError
 from qdrant_cir.evaluation.datasets.benchmark import PartTruth
-from qdrant_cir.evaluation.metric import Answer, Metric
+from qdrant_cir.evaluation.metrics import Answer, Metric
 from qdrant_cir.evaluation.runs.rankings import check_query_ids, check_rankings
 
 __all__ = ["QueryScores", "score_answers", "score_rankings"]
