@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias, cast
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, cast, get_type_hints
 
 import typer
 
@@ -48,21 +51,57 @@ _ImagesOption: TypeAlias = Annotated[
     Path | None,
     typer.Option("--images", help="Folder of the pictures, where it is not in the root.", show_default=False),
 ]
-_DepthOption: TypeAlias = Annotated[
-    int, typer.Option("--rerank-depth", "-k", help="Candidates to re-rank; 0 is stage one alone.")
-]
 _ExcludeOption: TypeAlias = Annotated[
     bool, typer.Option("--exclude-reference", help="Leave a query's own reference out of its answer.")
 ]
-_OutOption: TypeAlias = Annotated[
-    Path | None,
-    typer.Option(
-        "--out",
-        help="Folder for the gallery, the run and the report; run again, it is completed. By default "
-        f"{_DEFAULT_OUT}/NAME-SPLIT-MODEL.",
-        show_default=False,
-    ),
-]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """The options of every ``evaluate`` command, a field each."""
+
+    rerank_depth: Annotated[
+        int, typer.Option("--rerank-depth", "-k", help="Candidates to re-rank; 0 is stage one alone.")
+    ] = 50
+    bundle: BundleOption = None
+    provider: ProviderOption = "auto"
+    precision: PrecisionOption = "float32"
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Folder for the gallery, the run and the report; run again, it is completed. By default "
+            f"{_DEFAULT_OUT}/NAME-SPLIT-MODEL.",
+            show_default=False,
+        ),
+    ] = None
+    as_json: JsonOption = False
+
+
+_Command: TypeAlias = Callable[..., None]
+
+
+def _with_run_options(*, rerank_depth: int = 50) -> Callable[[_Command], _Command]:
+    """Replace a command's parameter ``run`` by the options of :class:`RunOptions`, with this default depth."""
+
+    def decorate(command: _Command) -> _Command:
+        hints = get_type_hints(RunOptions, include_extras=True)
+        defaults = {field.name: field.default for field in fields(RunOptions)} | {"rerank_depth": rerank_depth}
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        shared = [inspect.Parameter(name, keyword, default=defaults[name], annotation=hints[name]) for name in defaults]
+        own = [each for each in inspect.signature(command, eval_str=True).parameters.values() if each.name != "run"]
+
+        @functools.wraps(command)
+        def run_command(**options: Any) -> None:  # noqa: ANN401 - what the options of the command line hold
+            run = RunOptions(**{name: options.pop(name) for name in defaults})
+            command(**options, run=run)
+
+        signature = inspect.Signature([*own, *shared])
+        run_command.__signature__ = signature  # type: ignore[attr-defined]
+        run_command.__annotations__ = {name: each.annotation for name, each in signature.parameters.items()}
+        return run_command
+
+    return decorate
 
 
 class _FashionIqSplit(StrEnum):
@@ -81,6 +120,7 @@ class _CircoSplit(StrEnum):
 
 
 @evaluation_app.command()
+@_with_run_options(rerank_depth=100)
 def fashioniq(
     *,
     root: _RootOption,
@@ -90,7 +130,7 @@ def fashioniq(
         typer.Option(
             "--split",
             help="original: whole galleries, joined captions. val: galleries of the queries' own images, "
-            "a query per caption.",
+            "a query per caption; its published code leaves the reference out, too.",
         ),
     ] = _FashionIqSplit.ORIGINAL,
     category: Annotated[
@@ -101,19 +141,8 @@ def fashioniq(
             show_default=False,
         ),
     ] = None,
-    exclude_reference: Annotated[
-        bool,
-        typer.Option(
-            "--exclude-reference",
-            help="Leave the reference out, as the published code of the VAL split does.",
-        ),
-    ] = False,
-    rerank_depth: _DepthOption = 100,
-    bundle: BundleOption = None,
-    provider: ProviderOption = "auto",
-    precision: PrecisionOption = "float32",
-    out: _OutOption = None,
-    as_json: JsonOption = False,
+    exclude_reference: _ExcludeOption = False,
+    run: RunOptions,
 ) -> None:
     """FashionIQ's validation queries: R@10 and R@50 per category and their mean."""
     from qdrant_cir.evaluation.datasets.fashioniq import read_fashioniq
@@ -125,18 +154,11 @@ def fashioniq(
         categories=tuple(category) if category else None,
         excludes_reference=exclude_reference,
     )
-    _run(
-        benchmark,
-        bundle=bundle,
-        provider=provider,
-        precision=precision,
-        rerank_depth=rerank_depth,
-        out=out,
-        as_json=as_json,
-    )
+    _run(benchmark, run)
 
 
 @evaluation_app.command()
+@_with_run_options()
 def cirr(
     *,
     root: _RootOption,
@@ -144,29 +166,16 @@ def cirr(
     split: Annotated[
         _CirrSplit, typer.Option("--split", help="test1 has no published answers: submission files.")
     ] = _CirrSplit.VAL,
-    rerank_depth: _DepthOption = 50,
-    bundle: BundleOption = None,
-    provider: ProviderOption = "auto",
-    precision: PrecisionOption = "float32",
-    out: _OutOption = None,
-    as_json: JsonOption = False,
+    run: RunOptions,
 ) -> None:
     """CIRR: R@1, 5, 10, 50 and Rsubset@1, 2, 3, and the two files of its evaluation server."""
     from qdrant_cir.evaluation.datasets.cirr import read_cirr
 
-    benchmark = read_cirr(root, split=split.value, images=images)
-    _run(
-        benchmark,
-        bundle=bundle,
-        provider=provider,
-        precision=precision,
-        rerank_depth=rerank_depth,
-        out=out,
-        as_json=as_json,
-    )
+    _run(read_cirr(root, split=split.value, images=images), run)
 
 
 @evaluation_app.command()
+@_with_run_options()
 def circo(
     *,
     root: _RootOption,
@@ -174,29 +183,16 @@ def circo(
     split: Annotated[
         _CircoSplit, typer.Option("--split", help="test has no published answers: submission file.")
     ] = _CircoSplit.VAL,
-    rerank_depth: _DepthOption = 50,
-    bundle: BundleOption = None,
-    provider: ProviderOption = "auto",
-    precision: PrecisionOption = "float32",
-    out: _OutOption = None,
-    as_json: JsonOption = False,
+    run: RunOptions,
 ) -> None:
     """CIRCO: mAP and recall at 5, 10, 25, 50, per semantic aspect, and the file of its evaluation server."""
     from qdrant_cir.evaluation.datasets.circo import read_circo
 
-    benchmark = read_circo(root, split=split.value, images=images)
-    _run(
-        benchmark,
-        bundle=bundle,
-        provider=provider,
-        precision=precision,
-        rerank_depth=rerank_depth,
-        out=out,
-        as_json=as_json,
-    )
+    _run(read_circo(root, split=split.value, images=images), run)
 
 
 @evaluation_app.command()
+@_with_run_options()
 def catalog(
     *,
     root: _RootOption,
@@ -205,12 +201,7 @@ def catalog(
         bool,
         typer.Option("--floors/--no-floors", help="Also run queries without their text, and without their picture."),
     ] = True,
-    rerank_depth: _DepthOption = 50,
-    bundle: BundleOption = None,
-    provider: ProviderOption = "auto",
-    precision: PrecisionOption = "float32",
-    out: _OutOption = None,
-    as_json: JsonOption = False,
+    run: RunOptions,
 ) -> None:
     """Measure on a drawn catalogue, as `qdrant-cir catalog` writes it, per kind of edit.
 
@@ -219,20 +210,11 @@ def catalog(
     """
     from qdrant_cir.evaluation.datasets.drawn import read_catalog
 
-    benchmark = read_catalog(root, excludes_reference=exclude_reference)
-    _run(
-        benchmark,
-        bundle=bundle,
-        provider=provider,
-        precision=precision,
-        rerank_depth=rerank_depth,
-        out=out,
-        as_json=as_json,
-        runs_floors=floors,
-    )
+    _run(read_catalog(root, excludes_reference=exclude_reference), run, runs_floors=floors)
 
 
 @evaluation_app.command()
+@_with_run_options()
 def own(
     context: typer.Context,
     *,
@@ -256,12 +238,7 @@ def own(
     url: UrlOption = None,
     api_key: ApiKeyOption = None,
     exclude_reference: _ExcludeOption = False,
-    rerank_depth: _DepthOption = 50,
-    bundle: BundleOption = None,
-    provider: ProviderOption = "auto",
-    precision: PrecisionOption = "float32",
-    out: _OutOption = None,
-    as_json: JsonOption = False,
+    run: RunOptions,
 ) -> None:
     """Queries of one's own, over a folder of pictures or a collection that exists."""
     from qdrant_cir.evaluation.datasets.custom import QUERY_FILE, read_own
@@ -272,28 +249,13 @@ def own(
         raise InputError("Give --queries: a collection has no folder in which to look for them.")
     benchmark = read_own(queries or cast("Path", root) / QUERY_FILE, gallery=root, excludes_reference=exclude_reference)
     place = None if collection is None else place_of_store(context, path=path, url=url, api_key=api_key)
-    _run(
-        benchmark,
-        bundle=bundle,
-        provider=provider,
-        precision=precision,
-        rerank_depth=rerank_depth,
-        out=out,
-        as_json=as_json,
-        store=None if place is None else place.opened(creates=False),
-        collection=collection,
-    )
+    _run(benchmark, run, store=None if place is None else place.opened(creates=False), collection=collection)
 
 
 def _run(
     benchmark: Benchmark,
+    run: RunOptions,
     *,
-    bundle: Path | None,
-    provider: str,
-    precision: str,
-    rerank_depth: int,
-    out: Path | None,
-    as_json: bool,
     store: AbstractContextManager[Store] | None = None,
     collection: str | None = None,
     runs_floors: bool = False,
@@ -304,20 +266,20 @@ def _run(
     from qdrant_cir.evaluation.report.markdown import write_markdown
     from qdrant_cir.storage.stores import EdgeStore
 
-    model = open_bundle(bundle)
-    folder = out or _DEFAULT_OUT / f"{benchmark.name}-{benchmark.split}-{model.fingerprint[:12]}"
+    model = open_bundle(run.bundle)
+    folder = run.out or _DEFAULT_OUT / f"{benchmark.name}-{benchmark.split}-{model.fingerprint[:12]}"
     with store or EdgeStore(folder / "store") as opened, printing.show_progress("indexing") as on_images:
         settings = EvaluationSettings(
-            rerank_depth=rerank_depth,
-            provider=provider_named(provider),
-            precision=precision_named(precision),
+            rerank_depth=run.rerank_depth,
+            provider=provider_named(run.provider),
+            precision=precision_named(run.precision),
             collection=collection,
             runs_floors=runs_floors,
             on_images=on_images,
             on_queries=_query_progress(),
         )
         evaluation = evaluate(benchmark, store=opened, bundle=model, out=folder, settings=settings)
-    if as_json:
+    if run.as_json:
         printing.print_json(report_json(evaluation.report))
     else:
         typer.echo(write_markdown(evaluation.report))
