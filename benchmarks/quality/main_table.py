@@ -7,6 +7,7 @@ import tempfile
 import numpy as np
 
 from benchmarks.quality.answers import compose_all, rerank, retrieve
+from benchmarks.quality.bars import CONTROL_BAR, STAGE_ONE_BARS
 from benchmarks.quality.bench import MOST_CANDIDATES, RERANK_DEPTH, Bench
 from benchmarks.quality.figures import (
     METRICS,
@@ -21,9 +22,7 @@ from benchmarks.quality.figures import (
     score_rankings,
 )
 from benchmarks.quality.sections import Section
-from qdrant_cir.evaluation.datasets.drawn import BARS
 from qdrant_cir.evaluation.report.bootstrap import Interval
-from qdrant_cir.evaluation.report.credibility import FLOOR_BAR
 from qdrant_cir.indexer import Indexer
 from qdrant_cir.indexing.sources import ImageRecord
 from qdrant_cir.model.preprocess import blank_pixels
@@ -36,7 +35,7 @@ _BAR_COLUMNS = {"R@1": R1, "R@100": R100}
 
 
 def main_sections(bench: Bench) -> list[Section]:
-    """Measure stage one, both stages, the floors, and the agreement with the retriever."""
+    """Measure stage one, both stages, the controls, and the agreement with the retriever."""
     weight = similarity_weight(bench)
     return [_stages(bench), *([_parts(bench, weight)] if weight else []), _credibility(bench), _agreement(bench)]
 
@@ -99,10 +98,10 @@ def _parts(bench: Bench, weight: float) -> Section:
 
 
 def _credibility(bench: Bench) -> Section:
-    subjects = [("stage one", intervals(bench.retrieved, bench.held_out.queries)), *_floors(bench)]
+    subjects = [("stage one", intervals(bench.retrieved, bench.held_out.queries)), *_controls(bench)]
     rows = []
     for place, (name, found) in enumerate(subjects):
-        for bar in BARS if place == 0 else (FLOOR_BAR,):
+        for bar in STAGE_ONE_BARS if place == 0 else (CONTROL_BAR,):
             holds = bar.admits(found[_BAR_COLUMNS[bar.metric_name]].value)
             figures = (found[R1], found[R10], found[R100])
             rows.append((name, *map(in_words, figures), str(bar), "yes" if holds else "NO"))
@@ -123,7 +122,7 @@ def _credibility(bench: Bench) -> Section:
     )
 
 
-def _floors(bench: Bench) -> list[tuple[str, tuple[Interval, ...]]]:
+def _controls(bench: Bench) -> list[tuple[str, tuple[Interval, ...]]]:
     queries, gallery = bench.held_out.queries, bench.gallery
     depth = min(MOST_CANDIDATES, len(gallery.vectors))
     by_image = retrieve(gallery.vectors[bench.references], gallery.vectors, depth=depth, excluded=bench.references)

@@ -60,6 +60,12 @@ _ExcludeOption: TypeAlias = Annotated[
 class RunOptions:
     """The options of every ``evaluate`` command, a field each."""
 
+    controls: Annotated[
+        bool,
+        typer.Option(
+            "--controls/--no-controls", help="Also run the queries without their text, and without their picture."
+        ),
+    ] = True
     rerank_depth: Annotated[
         int, typer.Option("--rerank-depth", "-k", help="Candidates to re-rank; 0 is stage one alone.")
     ] = 50
@@ -197,20 +203,12 @@ def catalog(
     *,
     root: _RootOption,
     exclude_reference: _ExcludeOption = False,
-    floors: Annotated[
-        bool,
-        typer.Option("--floors/--no-floors", help="Also run queries without their text, and without their picture."),
-    ] = True,
     run: RunOptions,
 ) -> None:
-    """Measure on a drawn catalogue, as `qdrant-cir catalog` writes it, per kind of edit.
-
-    The catalogue is judged too: whether stage one finds the family of near-duplicates, does not choose well inside
-    it, and is helpless with half of a query.
-    """
+    """Measure on a drawn catalogue, as `qdrant-cir catalog` writes it, per kind of edit."""
     from qdrant_cir.evaluation.datasets.drawn import read_catalog
 
-    _run(read_catalog(root, excludes_reference=exclude_reference), run, runs_floors=floors)
+    _run(read_catalog(root, excludes_reference=exclude_reference), run)
 
 
 @evaluation_app.command()
@@ -258,7 +256,6 @@ def _run(
     *,
     store: AbstractContextManager[Store] | None = None,
     collection: str | None = None,
-    runs_floors: bool = False,
 ) -> None:
     """Evaluate and print; galleries are kept in the output folder unless a store is given."""
     from qdrant_cir.evaluation.evaluate import EvaluationSettings, evaluate
@@ -274,7 +271,7 @@ def _run(
             provider=provider_named(run.provider),
             precision=precision_named(run.precision),
             collection=collection,
-            runs_floors=runs_floors,
+            runs_controls=run.controls,
             on_images=on_images,
             on_queries=_query_progress(),
         )

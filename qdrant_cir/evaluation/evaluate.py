@@ -16,7 +16,7 @@ from qdrant_cir.evaluation.report.contents import EvaluationReport, RunDescripti
 from qdrant_cir.evaluation.report.files import write_report
 from qdrant_cir.evaluation.report.part_result import PartResult, judge_part
 from qdrant_cir.evaluation.runs.answering import complete_run, queries_sha256
-from qdrant_cir.evaluation.runs.floors import run_floors
+from qdrant_cir.evaluation.runs.controls import run_controls
 from qdrant_cir.evaluation.runs.galleries import PartGallery, index_gallery, open_gallery
 from qdrant_cir.evaluation.runs.run_file import RunHeader
 from qdrant_cir.indexing.report import IndexProgress
@@ -42,7 +42,7 @@ class EvaluationSettings:
         provider: where the graphs run.
         precision: what the re-ranker computes in, where the bundle holds it.
         collection: name of the collection to search, for a benchmark without a gallery of its own.
-        runs_floors: also run the queries with one half taken away, of a benchmark that has bars.
+        runs_controls: also run the queries without their text, and without their reference.
         on_images: called while a gallery is indexed.
         on_queries: called with answers and queries while a part is run.
     """
@@ -51,7 +51,7 @@ class EvaluationSettings:
     provider: ExecutionProvider = "auto"
     precision: Precision = "float32"
     collection: str | None = None
-    runs_floors: bool = True
+    runs_controls: bool = True
     on_images: Callable[[IndexProgress], None] | None = None
     on_queries: Callable[[int, int], None] | None = None
 
@@ -128,18 +128,19 @@ def _run_part(
         records=records,
         rerank_depth=settings.rerank_depth,
     )
-    if not (benchmark.bars and settings.runs_floors and result.retrieved):
+    if not (settings.runs_controls and result.retrieved):
         return result
-    floors = run_floors(
+    controls = run_controls(
         retriever,
         part,
         benchmark.truth_of(part),
         result.retrieved.query_ids,
+        metrics=[metric for metric in benchmark.metrics if metric.depth],
         folder=out / "runs",
         header=header,
         progress=settings.on_queries,
     )
-    return replace(result, floors=floors)
+    return replace(result, controls=controls)
 
 
 def _gallery_of(

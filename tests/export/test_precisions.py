@@ -256,7 +256,7 @@ def test_an_evaluation_in_int8_says_so_and_keeps_its_run_apart(bundle: Bundle, t
     arguments = ["catalog", "--root", str(tmp_path / "shop"), "--bundle", str(bundle.folder), "--out", str(out)]
 
     def report(*options: str) -> str:
-        result = CliRunner().invoke(evaluation_app, [*arguments, "--no-floors", "--provider", "cpu", *options])
+        result = CliRunner().invoke(evaluation_app, [*arguments, "--no-controls", "--provider", "cpu", *options])
         assert result.exit_code == 0, result.output
         return result.stdout
 

@@ -1,4 +1,4 @@
-"""What the catalogue's report adds: numbers by name for both stages, and whether the data set is hard and fair.
+"""What the catalogue's report adds: numbers by name for both stages, slices and controls.
 
 Colours and order are those of ``test_evaluation_end_to_end.py``: "red, make it blue" has blue, pale, navy, black, red,
 green in stage one, and blue, navy, black, pale, red, green in stage two. Of red alone the nearest other colours are
@@ -16,7 +16,6 @@ import pytest
 from typer.testing import CliRunner
 
 from qdrant_cir.cli.evaluate import evaluation_app
-from qdrant_cir.evaluation.datasets.benchmark import Bar
 
 COLORS = {
     "blue": (0, 0, 255),
@@ -79,7 +78,7 @@ def test_both_stages_have_their_numbers_by_name(shop: Path, tiny_bundle: Path, t
 def test_slices_are_per_kind_of_edit_and_by_what_training_has_seen(
     shop: Path, tiny_bundle: Path, tmp_path: Path
 ) -> None:
-    report = report_of(shop, tiny_bundle, tmp_path / "out", "--no-floors")
+    report = report_of(shop, tiny_bundle, tmp_path / "out", "--no-controls")
     found = {entry["label"]: (entry["queries"], values(entry["stage_one"])["recall@1"]) for entry in report["slices"]}
     assert found == {"recolour": (2, 50.0), "seen combination": (1, 0.0), "unseen combination": (1, 100.0)}
 
@@ -109,40 +108,56 @@ def test_stage_one_alone_has_no_stage_two(shop: Path, tiny_bundle: Path, tmp_pat
     assert report["ceiling"] is None
 
 
-def test_the_data_set_is_held_against_its_bars(shop: Path, tiny_bundle: Path, tmp_path: Path) -> None:
-    report = report_of(shop, tiny_bundle, tmp_path / "out")
-    found = [
-        (
-            line["subject"],
-            {figure["name"]: figure["interval"]["value"] for figure in line["figures"]},
-            line["bar"],
-            line["is_met"],
-        )
-        for line in report["credibility"]
-    ]
-    assert found == [
-        ("stage one", {"R@100": 100.0}, "R@100 at least 97 %", True),
-        ("stage one", {"R@1": 50.0}, "R@1 at most 70 %", True),
-        # red itself is left out, black comes first
-        ("image-only", {"R@1": 0.0, "R@10": 100.0, "R@100": 100.0}, "R@1 at most 20 %", True),
-        # blue comes first, and is one of two targets: this data set can be answered without its pictures
-        ("text-only", {"R@1": 50.0, "R@10": 100.0, "R@100": 100.0}, "R@1 at most 20 %", False),
-    ]
+def controls_of(report: dict[str, Any]) -> dict[str, dict[str, float]]:
+    return {
+        control["name"]: {figure["name"]: figure["interval"]["value"] for figure in control["figures"]}
+        for control in report["controls"]
+    }
 
 
-def test_the_printed_report_says_which_bar_is_not_met(shop: Path, tiny_bundle: Path, tmp_path: Path) -> None:
-    arguments = ["catalog", "--root", str(shop), "--bundle", str(tiny_bundle), "--out", str(tmp_path / "out")]
-    result = CliRunner().invoke(evaluation_app, arguments)
-    assert "## Is the data set hard and fair?" in result.stdout
-    (line,) = [line for line in result.stdout.splitlines() if line.startswith("| text-only")]
-    assert "R@1 50.00 [" in line
-    assert line.endswith("| R@1 at most 20 % | **no** |")
+def test_controls_ask_the_same_queries_with_one_half_taken_away(shop: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    found = controls_of(report_of(shop, tiny_bundle, tmp_path / "out"))
+    assert list(found) == ["image-only", "text-only"]
+    # by the picture black comes first and navy second; blue and green tie at a cosine of -1/3
+    assert (found["image-only"]["R@1"], found["image-only"]["R@5"]) == (0.0, 100.0)
+    # by the text blue comes first: one of these two queries can be answered without its picture
+    assert (found["text-only"]["R@1"], found["text-only"]["R@10"]) == (50.0, 100.0)
 
 
-def test_floors_can_be_left_out_and_are_run_when_they_are_asked_for_later(
+def test_the_image_only_control_does_not_count_the_reference_as_a_result(
     shop: Path, tiny_bundle: Path, tmp_path: Path
 ) -> None:
-    first = report_of(shop, tiny_bundle, tmp_path / "out", "--no-floors")
+    # black is the nearest other picture; were red in its own answer, black would come second
+    query = {"reference": "red", "modification_text": "make it blue", "targets": ["black"], "kind": "recolour"}
+    (shop / "queries.jsonl").write_text(json.dumps(query) + "\n")
+    report = report_of(shop, tiny_bundle, tmp_path / "out")
+    assert controls_of(report)["image-only"]["R@1"] == 100.0
+    # the queries themselves keep the reference, as they were asked to
+    answered = json.loads((tmp_path / "out" / "runs" / "queries_catalog_50.jsonl").read_text().splitlines()[1])
+    assert "red" in [image_id for image_id, _ in answered["gallery"]["retrieved"]]
+
+
+def test_a_query_with_nothing_left_in_a_control_counts_as_a_miss(shop: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    queries = [
+        {"reference": "red", "modification_text": text, "targets": ["blue"], "kind": "recolour"}
+        for text in ("make it blue", "")
+    ]
+    (shop / "queries.jsonl").write_text("".join(json.dumps(query) + "\n" for query in queries))
+    assert controls_of(report_of(shop, tiny_bundle, tmp_path / "out"))["text-only"]["R@1"] == 50.0
+
+
+def test_the_printed_report_has_a_row_for_each_control(shop: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    arguments = ["catalog", "--root", str(shop), "--bundle", str(tiny_bundle), "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(evaluation_app, arguments)
+    assert "## Controls" in result.stdout
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("| text-only")]
+    assert line.startswith("| text-only | 50.00 [")
+
+
+def test_controls_can_be_left_out_and_are_run_when_they_are_asked_for_later(
+    shop: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    first = report_of(shop, tiny_bundle, tmp_path / "out", "--no-controls")
     runs = sorted(path.name for path in (tmp_path / "out" / "runs").iterdir())
     assert runs == ["queries_catalog_50.jsonl"]
     second = report_of(shop, tiny_bundle, tmp_path / "out")
@@ -152,17 +167,4 @@ def test_floors_can_be_left_out_and_are_run_when_they_are_asked_for_later(
         "queries_catalog_text-only.jsonl",
     ]
     assert first["stage_one"] == second["stage_one"]
-    assert (len(first["credibility"]), len(second["credibility"])) == (2, 4)
-
-
-@pytest.mark.parametrize(
-    ("bar", "value", "admits", "text"),
-    [
-        (Bar("R@100", least=97.0), 97.0, True, "R@100 at least 97 %"),
-        (Bar("R@100", least=97.0), 96.9, False, "R@100 at least 97 %"),
-        (Bar("R@1", most=70.0), 70.1, False, "R@1 at most 70 %"),
-    ],
-)
-def test_a_bar_admits_its_own_value(bar: Bar, value: float, admits: bool, text: str) -> None:
-    assert bar.admits(value) == admits
-    assert str(bar) == text
+    assert (len(first["controls"]), len(second["controls"])) == (0, 2)

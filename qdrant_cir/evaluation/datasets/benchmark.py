@@ -19,7 +19,6 @@ from qdrant_cir.types import GalleryImage
 
 __all__ = [
     "Average",
-    "Bar",
     "Benchmark",
     "EvaluationPart",
     "EvaluationQuery",
@@ -27,8 +26,6 @@ __all__ = [
     "Reference",
     "gallery_record",
 ]
-
-_ALL = 100.0
 
 Reference: TypeAlias = GalleryImage | Path
 """An image of the gallery, or a file that is not in it."""
@@ -88,24 +85,6 @@ class Average:
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
-    """What stage one must reach, or must not exceed, for a data set to be fair and hard; in percent."""
-
-    metric_name: str
-    least: float = 0.0
-    most: float = 100.0
-
-    def admits(self, value: float) -> bool:
-        """Tell whether a value is within the bar."""
-        return self.least <= value <= self.most
-
-    def __str__(self) -> str:
-        least = f" at least {self.least:g} %" if self.least > 0 else ""
-        most = f" at most {self.most:g} %" if self.most < _ALL else ""
-        return f"{self.metric_name}{least}{most}"
-
-
-@dataclass(frozen=True, slots=True)
 class Benchmark:
     """A data set with its protocol.
 
@@ -118,8 +97,6 @@ class Benchmark:
         metrics: what is computed for every judged query.
         averages: numbers made of those.
         notes: sentences about the protocol for the report.
-        bars: by which the data set itself is judged; empty where nobody doubts it. With bars, the queries are also
-            run with one half taken away.
     """
 
     name: str
@@ -129,7 +106,6 @@ class Benchmark:
     metrics: tuple[Metric, ...]
     averages: tuple[Average, ...] = ()
     notes: tuple[str, ...] = ()
-    bars: tuple[Bar, ...] = ()
 
     @property
     def depth(self) -> int:

@@ -13,13 +13,14 @@ from qdrant_cir.evaluation.datasets.benchmark import Average, Benchmark
 from qdrant_cir.evaluation.metrics import Recall
 from qdrant_cir.evaluation.report.bootstrap import Interval, bootstrap_means, interval_of, number_clusters
 from qdrant_cir.evaluation.report.contents import (
+    ControlReport,
     EvaluationReport,
+    Figure,
     MetricRow,
     PartReport,
     RunDescription,
     SliceReport,
 )
-from qdrant_cir.evaluation.report.credibility import judge_credibility
 from qdrant_cir.evaluation.report.latency import summarize_latency
 from qdrant_cir.evaluation.report.losses import count_losses
 from qdrant_cir.evaluation.report.part_result import PartResult
@@ -67,13 +68,7 @@ def build_report(
         ),
         resamples=resamples,
         seed=seed,
-        credibility=judge_credibility(
-            benchmark.bars if overall.rows else (),
-            overall.rows,
-            [(result.part, result.floors) for result in results],
-            resamples=resamples,
-            seed=seed,
-        ),
+        controls=tuple(_control_report(place, results, bootstrap) for place in range(len(results[0].controls))),
     )
 
 
@@ -103,13 +98,17 @@ class _Bootstrap:
     resamples: int
     seed: int
 
+    def draw(self, values: Sequence[NDArray[np.float64]], clusters: Sequence[NDArray[np.int64]]) -> NDArray[np.float64]:
+        """Draw means of the columns of every part's [Q, M], in percent: float64 [resamples, M]."""
+        return 100 * bootstrap_means(values, clusters, resamples=self.resamples, seed=self.seed)
+
     def summarize(self, tables: Sequence[_Table]) -> _Summary:
         """Average tables of equal columns without weights, with intervals."""
         names, reranks = tables[0].names, tables[0].reranks
         means = 100 * np.mean([table.values.mean(axis=0) for table in tables], axis=0)
-        floors = 100 * np.mean([table.values.mean(axis=0) * table.share for table in tables], axis=0)
+        least = 100 * np.mean([table.values.mean(axis=0) * table.share for table in tables], axis=0)
         values, clusters = [table.values for table in tables], [table.clusters for table in tables]
-        draws = 100 * bootstrap_means(values, clusters, resamples=self.resamples, seed=self.seed)
+        draws = self.draw(values, clusters)
         rows = []
         for first, name in enumerate(names):
             last = first + len(names)
@@ -120,8 +119,8 @@ class _Bootstrap:
                     retrieved=interval_of(float(means[first]), draws[:, first]),
                     reranked=interval_of(float(means[last]), draws[:, last]) if reranks else None,
                     gain=interval_of(gain, draws[:, last] - draws[:, first]) if reranks else None,
-                    retrieved_at_least=float(floors[first]),
-                    reranked_at_least=float(floors[last]) if reranks else None,
+                    retrieved_at_least=float(least[first]),
+                    reranked_at_least=float(least[last]) if reranks else None,
                 )
             )
         ceiling = interval_of(float(means[-1]), draws[:, -1]) if reranks else None
@@ -198,3 +197,18 @@ def _slices(
         )
         for label in sorted(rows)
     )
+
+
+def _control_report(place: int, results: Sequence[PartResult], bootstrap: _Bootstrap) -> ControlReport:
+    """Average one control over the parts, as the metrics themselves."""
+    found = [result.controls[place] for result in results]
+    scores = [control.scores for control in found]
+    clusters = [
+        number_clusters(result.part.references_of(of_part.query_ids))
+        for result, of_part in zip(results, scores, strict=True)
+    ]
+    means = 100 * np.mean([of_part.values.mean(axis=0) for of_part in scores], axis=0)
+    draws = bootstrap.draw([of_part.values for of_part in scores], clusters)
+    names = scores[0].metric_names
+    figures = [Figure(name, interval_of(float(means[column]), draws[:, column])) for column, name in enumerate(names)]
+    return ControlReport(found[0].control, tuple(figures))

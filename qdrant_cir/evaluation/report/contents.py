@@ -15,7 +15,7 @@ from qdrant_cir.evaluation.report.losses import Losses
 from qdrant_cir.indexing.report import FailedImage
 
 __all__ = [
-    "CredibilityLine",
+    "ControlReport",
     "EvaluationReport",
     "Figure",
     "MetricRow",
@@ -120,20 +120,16 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
-class CredibilityLine:
-    """One reason to believe, or not to believe, that a data set is hard and fair.
+class ControlReport:
+    """What stage one finds with half of every query.
 
     Attributes:
-        subject: what was measured: ``stage one``, ``image-only`` or ``text-only``.
-        figures: stage one's numbers.
-        bar: what is demanded of one of them, such as ``R@1 at most 70 %``.
-        is_met: whether it holds.
+        name: ``image-only`` or ``text-only``.
+        figures: one per metric that reads the gallery's ranking.
     """
 
-    subject: str
+    name: str
     figures: tuple[Figure, ...]
-    bar: str
-    is_met: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +147,7 @@ class EvaluationReport:
         notes: about the protocol, and what the retriever said of queries.
         resamples: of the bootstrap.
         seed: of the bootstrap.
-        credibility: of the data set; empty where it has no bars.
+        controls: of the same queries; empty where they were not run.
     """
 
     benchmark: str
@@ -164,4 +160,4 @@ class EvaluationReport:
     notes: tuple[str, ...]
     resamples: int
     seed: int
-    credibility: tuple[CredibilityLine, ...]
+    controls: tuple[ControlReport, ...]

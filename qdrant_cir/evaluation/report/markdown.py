@@ -25,7 +25,7 @@ def write_markdown(report: EvaluationReport) -> str:
             blocks += _part(part, report, heading=part.name if several else "Result")
     else:
         blocks.append("The answers of this split are not published, so nothing is scored here.")
-    blocks += _credibility(report)
+    blocks += _controls(report)
     blocks += _missing(report.parts)
     blocks += ["## Latency", _latency_table(report)]
     blocks += ["## Protocol", "\n".join(f"* {note}" for note in report.notes)]
@@ -103,19 +103,16 @@ def _ceiling(ceiling: Interval | None, rerank_depth: int) -> list[str]:
     ]
 
 
-def _credibility(report: EvaluationReport) -> list[str]:
-    if not report.credibility:
+def _controls(report: EvaluationReport) -> list[str]:
+    if not report.controls:
         return []
-    lines = [
-        (
-            line.subject,
-            ", ".join(f"{figure.name} {_interval(figure.interval)}" for figure in line.figures),
-            line.bar,
-            "yes" if line.is_met else "**no**",
-        )
-        for line in report.credibility
-    ]
-    return ["## Is the data set hard and fair?", _table(("stage one alone", "found", "bar", "met"), lines)]
+    heads = ("stage one alone", *(figure.name for figure in report.controls[0].figures))
+    lines = [(each.name, *(_interval(figure.interval) for figure in each.figures)) for each in report.controls]
+    meaning = (
+        "The same queries with one half taken away. image-only: the reference's own vector is searched and the "
+        "reference left out of the answer. text-only: the text is composed with a blank picture."
+    )
+    return ["## Controls", _table(heads, lines), meaning]
 
 
 def _missing(parts: Sequence[PartReport]) -> list[str]:

@@ -9,7 +9,7 @@ from qdrant_cir.evaluation.datasets.benchmark import Benchmark, EvaluationPart
 from qdrant_cir.evaluation.metrics import Metric, Recall, Truth
 from qdrant_cir.evaluation.report.affected import AffectedQuery
 from qdrant_cir.evaluation.report.losses import TargetPlaces
-from qdrant_cir.evaluation.runs.floors import FloorScores
+from qdrant_cir.evaluation.runs.controls import ControlScores
 from qdrant_cir.evaluation.runs.galleries import PartGallery
 from qdrant_cir.evaluation.runs.rankings import QueryRecord, answer_reranked, answer_retrieved
 from qdrant_cir.evaluation.runs.scoring import QueryScores, best_place, score_answers
@@ -34,7 +34,7 @@ class PartResult:
             two did not run.
         places: of every scored query's target, in the order of the scores: the single one where the data set
             names one, else the best.
-        floors: the same queries with one half taken away; empty where they were not run.
+        controls: the same queries with one half taken away; empty where they were not run.
     """
 
     part: EvaluationPart
@@ -46,7 +46,7 @@ class PartResult:
     final: QueryScores | None
     ceiling: QueryScores | None
     places: tuple[TargetPlaces, ...]
-    floors: tuple[FloorScores, ...] = ()
+    controls: tuple[ControlScores, ...] = ()
 
 
 def judge_part(
