@@ -1,6 +1,5 @@
 """Training goes on exactly where it was stopped, and goes through from pictures to a model folder."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +11,6 @@ torch = pytest.importorskip("torch", reason="needs torch: pip install 'qdrant-ci
 from tiny_sizes import TINY_ROUND  # noqa: E402
 from torch.optim.optimizer import register_optimizer_step_post_hook  # noqa: E402
 
-from benchmarks.negatives import main as compare_negatives  # noqa: E402
 from onnx_export.errors import TrainingError  # noqa: E402
 from onnx_export.model_folder import load_model_folder  # noqa: E402
 from onnx_export.models import DRAWN_SMALL, build_model  # noqa: E402
@@ -171,14 +169,6 @@ def test_all_stages_run_from_nothing_to_a_model_folder_and_are_not_repeated(
     weights = (tmp_path / "model" / "model.safetensors").read_bytes()
     Run(tmp_path, TINY).train("round")
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == weights
-
-
-def test_negatives_are_compared_at_equal_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(similarity, "CANDIDATES", 4)
-    compare_negatives(["--out", str(tmp_path), "--steps", "1", "--groups", "24", "--unseen-groups", "12"])
-    found = json.loads((tmp_path / "negatives.json").read_text(encoding="utf-8"))
-    assert list(found) == ["steps", "stage one", "in-batch", "near and mined", "gain"]
-    assert found["gain"]["value"] == pytest.approx(found["near and mined"]["value"] - found["in-batch"]["value"])
 
 
 def test_a_run_folder_of_another_recipe_is_refused(tmp_path: Path) -> None:
