@@ -1,4 +1,4 @@
-"""``qdrant-cir calibrate``: when re-ranking may end early, learnt from queries."""
+"""``qdrant-cir calibrate``: learn from queries when re-ranking may stop early."""
 
 from __future__ import annotations
 
@@ -35,10 +35,12 @@ def calibrate(
         Path, typer.Option("--queries", help="JSONL with reference and modification_text, as for `evaluate own`.")
     ],
     out: Annotated[Path, typer.Option("--out", help="The calibration file to write.")],
-    rerank_depth: Annotated[int, typer.Option("--rerank-depth", "-k", help="The depth it is to hold up to.")] = 100,
+    rerank_depth: Annotated[
+        int, typer.Option("--rerank-depth", "-k", help="Re-rank depth that the calibration covers.")
+    ] = 100,
     step: Annotated[int, typer.Option("--step", help="Candidates between two decisions.")] = 10,
     exclude_reference: Annotated[
-        bool, typer.Option("--exclude-reference", help="As in the searches that will use it.")
+        bool, typer.Option("--exclude-reference", help="Set it as in the searches that will use the calibration.")
     ] = False,
     path: PathOption = None,
     url: UrlOption = None,
@@ -47,10 +49,10 @@ def calibrate(
     provider: ProviderOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Learn from queries when re-ranking may end early, for `search --confidence`.
+    """Learn from queries when re-ranking may stop early, for `search --confidence`.
 
-    Every query is re-ranked to the full depth once; what is right is not asked. Take at least a hundred queries
-    like those that will come, not those that results are judged by.
+    Every query is re-ranked once to the full depth; right answers are not needed. Use at least a hundred queries like
+    those that you expect, and not the queries that you evaluate with.
     """
     from qdrant_cir.cli.held_out import scores_of_queries
     from qdrant_cir.search.effort_calibration import calibrate_effort
@@ -73,7 +75,7 @@ def calibrate(
     if as_json:
         printing.print_json({"file": str(out), **found.to_object()})
         return
-    typer.echo(f"{out} holds what {found.queries} queries say of re-ranking {rerank_depth} candidates.")
+    typer.echo(f"Wrote {out}, learnt from {found.queries} queries at a re-rank depth of {rerank_depth}.")
     shown = [bound for bound in found.bounds if bound.limit == min(_SHOWN_LIMIT, rerank_depth)]
     rows = [(f"{bound.confidence:g}", f"{bound.lead:.3f}") for bound in shown]
-    printing.print_table(("confidence", "ends at a lead of"), rows, title=f"for {shown[0].limit} results")
+    printing.print_table(("confidence", "stops at a lead of"), rows, title=f"for {shown[0].limit} results")

@@ -40,7 +40,7 @@ _DEFAULT_OUT = Path("qdrant_cir_evaluation")
 _SECONDS_BETWEEN_LINES = 5.0
 
 evaluation_app = typer.Typer(
-    help="Measure a model on FashionIQ, CIRR, CIRCO, a drawn catalogue, or queries of one's own.",
+    help="Measure a model on FashionIQ, CIRR, CIRCO, a drawn catalogue, or your own queries.",
     no_args_is_help=True,
 )
 
@@ -49,10 +49,10 @@ _RootOption: TypeAlias = Annotated[
 ]
 _ImagesOption: TypeAlias = Annotated[
     Path | None,
-    typer.Option("--images", help="Folder of the pictures, where it is not in the root.", show_default=False),
+    typer.Option("--images", help="Folder of the pictures, if it is not in the root.", show_default=False),
 ]
 _ExcludeOption: TypeAlias = Annotated[
-    bool, typer.Option("--exclude-reference", help="Leave a query's own reference out of its answer.")
+    bool, typer.Option("--exclude-reference", help="Leave the query's reference out of its results.")
 ]
 
 
@@ -76,7 +76,7 @@ class RunOptions:
         Path | None,
         typer.Option(
             "--out",
-            help="Folder for the gallery, the run and the report; run again, it is completed. By default "
+            help="Folder for the gallery, the run and the report; run again to complete it. By default "
             f"{_DEFAULT_OUT}/NAME-SPLIT-MODEL.",
             show_default=False,
         ),
@@ -136,7 +136,7 @@ def fashioniq(
         typer.Option(
             "--split",
             help="original: whole galleries, joined captions. val: galleries of the queries' own images, "
-            "a query per caption; its published code leaves the reference out, too.",
+            "a query per caption; the published code also leaves the reference out.",
         ),
     ] = _FashionIqSplit.ORIGINAL,
     category: Annotated[
@@ -206,9 +206,9 @@ def catalog(
     run: RunOptions,
 ) -> None:
     """Measure on a drawn catalogue, as `qdrant-cir catalog` writes it, per kind of edit."""
-    from qdrant_cir.evaluation.datasets.drawn import read_catalog
+    from qdrant_cir.evaluation.datasets.drawn import read_drawn
 
-    _run(read_catalog(root, excludes_reference=exclude_reference), run)
+    _run(read_drawn(root, excludes_reference=exclude_reference), run)
 
 
 @evaluation_app.command()
@@ -238,14 +238,16 @@ def own(
     exclude_reference: _ExcludeOption = False,
     run: RunOptions,
 ) -> None:
-    """Queries of one's own, over a folder of pictures or a collection that exists."""
-    from qdrant_cir.evaluation.datasets.custom import QUERY_FILE, read_own
+    """Your own queries, over a folder of pictures or a collection that exists."""
+    from qdrant_cir.evaluation.datasets.custom import QUERY_FILE, read_custom
 
     if (root is None) == (collection is None):
         raise InputError("Give either --root with the pictures, or --collection with what is indexed.")
     if queries is None and root is None:
         raise InputError("Give --queries: a collection has no folder in which to look for them.")
-    benchmark = read_own(queries or cast("Path", root) / QUERY_FILE, gallery=root, excludes_reference=exclude_reference)
+    benchmark = read_custom(
+        queries or cast("Path", root) / QUERY_FILE, gallery=root, excludes_reference=exclude_reference
+    )
     place = None if collection is None else place_of_store(context, path=path, url=url, api_key=api_key)
     _run(benchmark, run, store=None if place is None else place.opened(creates=False), collection=collection)
 

@@ -1,4 +1,4 @@
-"""The scores that a calibration learns from."""
+"""Scores that a calibration learns from."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def scores_of_queries(
     exclude_reference: bool,
     progress: Callable[[int, int], None],
 ) -> list[list[float]]:
-    """Re-rank every query of a file to the full depth, and give its scores in stage one's order.
+    """Re-rank every query of a file to the full depth; return its scores in stage one's order.
 
     Raises:
         CirError: as :meth:`Retriever.open` and :meth:`Retriever.search`; InputError for a file that cannot be

@@ -34,14 +34,15 @@ class ReportingGroup(TyperGroup):
             if _is_debugging(ctx):
                 traceback.print_exc()
             typer.echo(
-                "Interrupted. Of index, demo and catalog build, the same command goes on from there.",
+                "Interrupted. Run the same command to continue; index, evaluate, demo and catalog build "
+                "keep what is done.",
                 err=True,
             )
             raise typer.Exit(INTERRUPTED) from interrupt
 
 
 def show_debugging(context: typer.Context, *, debug: bool) -> None:
-    """Decide what the library's log shows: everything with ``--debug``, else nothing, for commands report."""
+    """Show the library's log with ``--debug``, and hide it otherwise: commands print their own reports."""
     context.obj = {"debug": debug}
     if debug:
         logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")

@@ -1,14 +1,14 @@
-"""Composed retrieval measured as the field does: FashionIQ, CIRR, CIRCO, the catalogue, queries of one's own.
+"""Evaluation of composed retrieval on FashionIQ, CIRR, CIRCO, drawn catalogues and custom queries.
 
-A reader gives a :class:`Benchmark`; :func:`evaluate` runs it through :class:`qdrant_cir.Retriever` and
+A reader returns a :class:`Benchmark`; :func:`evaluate` runs it through :class:`qdrant_cir.Retriever` and
 reports.
 """
 
 from qdrant_cir.evaluation.datasets.benchmark import Average, Benchmark, EvaluationPart, EvaluationQuery
 from qdrant_cir.evaluation.datasets.circo import read_circo
 from qdrant_cir.evaluation.datasets.cirr import read_cirr
-from qdrant_cir.evaluation.datasets.custom import read_own
-from qdrant_cir.evaluation.datasets.drawn import read_catalog
+from qdrant_cir.evaluation.datasets.custom import read_custom
+from qdrant_cir.evaluation.datasets.drawn import read_drawn
 from qdrant_cir.evaluation.datasets.fashioniq import read_fashioniq
 from qdrant_cir.evaluation.evaluate import Evaluation, EvaluationSettings, evaluate
 from qdrant_cir.evaluation.metrics import Answer, AveragePrecision, Metric, Recall, Truth
@@ -33,12 +33,12 @@ __all__ = [
     "Recall",
     "Truth",
     "evaluate",
-    "read_catalog",
+    "read_drawn",
     "read_circo",
     "read_circo_submission",
     "read_cirr",
     "read_fashioniq",
-    "read_own",
+    "read_custom",
     "report_json",
     "score_answers",
     "score_rankings",

@@ -1,4 +1,4 @@
-"""An evaluation from data set to report: gallery, run, scores, for one part after the other."""
+"""An evaluation from data set to report: gallery, run and scores of one part after the other."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class EvaluationSettings:
             FashionIQ and 50 on CIRR.
         provider: where the graphs run.
         precision: what the re-ranker computes in, where the bundle holds it.
-        collection: name of the collection to search, for a benchmark without a gallery of its own.
+        collection: name of the collection to search, for a benchmark that has no gallery.
         runs_controls: also run the queries without their text, and without their reference.
         on_images: called while a gallery is indexed.
         on_queries: called with answers and queries while a part is run.
@@ -58,7 +58,7 @@ class EvaluationSettings:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What an evaluation gave: the report, and the files that were written."""
+    """The report of an evaluation, and the files that it wrote."""
 
     report: EvaluationReport
     files: tuple[Path, ...]
@@ -69,11 +69,11 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate a model on a benchmark, through the retriever that users search with.
 
-    What is already indexed and answered under the same settings is not computed again, so a call that was
-    cut off is completed by the same call.
+    Images that are indexed and queries that are answered under the same settings are not computed again, so the same
+    call completes one that was interrupted.
 
     Args:
-        benchmark: as a reader gave it.
+        benchmark: from a reader.
         store: where galleries are kept, one collection per part; or where the collection to search is.
         bundle: the model.
         out: folder for runs and reports.
@@ -81,8 +81,7 @@ def evaluate(
 
     Raises:
         InputError: a negative depth, or no collection for a benchmark without a gallery.
-        EvaluationError: there is no honest number: not one image or query is left, or a run is of something
-            else.
+        EvaluationError: no image or no query is left to score, or a run file belongs to another run.
         CirError: as indexing and searching.
     """
     if settings.rerank_depth < 0:
@@ -108,7 +107,7 @@ def _run_part(
     *,
     fingerprint: str,
 ) -> PartResult:
-    """Run what can be run, and only then look at what is right."""
+    """Run a part's queries, then score them; the run does not see the right answers."""
     affected = find_affected(part, benchmark.truth_of(part), gallery.present)
     cannot_run = {query.query_id for query in affected if not query.can_run}
     header = _header(benchmark, part, gallery, fingerprint, settings)

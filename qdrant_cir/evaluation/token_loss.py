@@ -1,4 +1,4 @@
-"""What the stored form of candidate tokens loses of pictures, and whether a gallery has drifted from its fitting."""
+"""The variance that the stored form of candidate tokens loses, and whether a gallery has drifted from the fitting."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ __all__ = [
 ]
 
 CODEC_KEY = "codec"
-"""Key of a manifest's provenance under which a fitting keeps what it lost."""
+"""Key of a manifest's provenance for the loss of a fitting."""
 
 DRIFTED = 1.5
-"""From how many times the loss of the fitting on a gallery has drifted from it."""
+"""A gallery has drifted from the fitting when it loses this many times as much."""
 
 _BATCH = 16
 
@@ -41,7 +41,7 @@ class EncodedPictures:
 
     Attributes:
         tokens: float32 [P, N, C].
-        skipped: what could not be read, by name, with the reason.
+        skipped: pictures that could not be read, and why, by name.
     """
 
     tokens: Float32
@@ -50,10 +50,10 @@ class EncodedPictures:
 
 @dataclass(frozen=True, slots=True)
 class TokenLoss:
-    """What a bundle's compressed form loses.
+    """The loss of a bundle's compressed form.
 
     Attributes:
-        pictures: that were looked at.
+        pictures: that were measured.
         skipped: those that could not be read.
         lost: share of the variance of their tokens that is not stored, 0 to 1.
         lost_when_fitted: the same of pictures that were kept out of the fitting; None where it is not recorded.
@@ -66,7 +66,7 @@ class TokenLoss:
 
     @property
     def has_drifted(self) -> bool:
-        """Whether so much more is lost than at the fitting that it should be done anew."""
+        """Whether so much more is lost than at the fitting that it should be fitted again."""
         return self.lost_when_fitted is not None and self.lost > DRIFTED * self.lost_when_fitted
 
 
@@ -76,7 +76,7 @@ def encode_pictures(
     *,
     encoded: Callable[[int], object] = lambda count: None,
 ) -> EncodedPictures:
-    """Encode pictures; ``encoded`` is called with how many more have been looked at.
+    """Encode pictures; ``encoded`` is called with the number of further pictures that are done.
 
     Raises:
         InputError: none could be read.
@@ -110,12 +110,12 @@ def measure_loss(
     *,
     encoded: Callable[[int], object] = lambda count: None,
 ) -> TokenLoss:
-    """Measure what a bundle's compressed form loses of pictures, beside what it lost when it was fitted.
+    """Measure what a bundle's compressed form loses of pictures, and compare with the fitting.
 
     Args:
         bundle: one that stores compressed tokens.
-        records: pictures, for instance what came into a gallery lately.
-        encoded: called with how many more have been looked at.
+        records: pictures, for instance the latest of a gallery.
+        encoded: called with the number of further pictures that are done.
 
     Raises:
         BundleError: the bundle stores all tokens.
@@ -137,15 +137,15 @@ def measure_loss(
 
 
 def fitting_record(pictures: int, lost: float) -> JsonObject:
-    """Give what a fitting keeps in the manifest's provenance."""
+    """Return what a fitting keeps in the manifest's provenance."""
     return {CODEC_KEY: {"pictures": pictures, "lost": lost}}
 
 
 def lost_share(tokens: Float32, restored: Float32, metric: Float32 | None = None) -> float:
-    """Say which share of the variance of tokens [P, N, C] is lost; a lower bound.
+    """Return the share of the variance of tokens [P, N, C] that is lost; a lower bound.
 
-    Restored tokens come in another order, but attention cares for none; so each is compared with its nearest. A metric
-    [C, C] weighs directions, by default all the same.
+    Restored tokens come in another order, which attention does not see, so each is compared with its nearest. A metric
+    [C, C] weighs directions; by default all the same.
     """
     root = np.eye(tokens.shape[2], dtype=np.float32) if metric is None else np.linalg.cholesky(metric)
     mean, lost, total = tokens.mean(axis=(0, 1)), 0.0, 0.0

@@ -321,7 +321,7 @@ def test_ctrl_c_says_that_the_same_command_goes_on(empty_shop: Shop, monkeypatch
 
     monkeypatch.setattr(Indexer, "index", interrupted)
     result = empty_shop.index(code=130)
-    assert "the same command goes on from there" in result.stderr
+    assert "Run the same command to continue" in result.stderr
 
 
 def condition(key: str, **fields: object) -> models.FieldCondition:

@@ -32,7 +32,7 @@ from qdrant_cir.errors import CollectionNotFoundError, EvaluationError, InputErr
 from qdrant_cir.evaluation.datasets.benchmark import Benchmark
 from qdrant_cir.evaluation.datasets.circo import read_circo
 from qdrant_cir.evaluation.datasets.cirr import read_cirr
-from qdrant_cir.evaluation.datasets.custom import read_own
+from qdrant_cir.evaluation.datasets.custom import read_custom
 from qdrant_cir.evaluation.datasets.fashioniq import read_fashioniq
 from qdrant_cir.evaluation.evaluate import EvaluationSettings, evaluate
 from qdrant_cir.evaluation.report.contents import EvaluationReport, MetricRow
@@ -296,14 +296,14 @@ def test_own_queries_run_over_a_folder_and_over_the_collection_it_became(
     ]
     queries = tmp_path / "queries.jsonl"
     queries.write_text("".join(json.dumps(line) + "\n" for line in asked))
-    first = report_of(read_own(queries, gallery=tmp_path / "shop"), store, tiny_bundle, tmp_path / "first", depth=50)
+    first = report_of(read_custom(queries, gallery=tmp_path / "shop"), store, tiny_bundle, tmp_path / "first", depth=50)
     # navy: 3 -> 2. blue and pale: 1 and 2, AP 1; re-ranked 1 and 4, AP (1/1 + 2/4) / 2 = 0.75.
     assert both(first.rows, "R@1") == (50.0, 50.0)
     assert both(first.rows, "mAP@10") == (66.67, 62.5)
     assert [query.query_id for query in first.parts[0].affected] == ["3"]
     settings = EvaluationSettings(rerank_depth=50, provider="cpu", collection="own_queries_own")
     second = evaluate(
-        read_own(queries, gallery=None),
+        read_custom(queries, gallery=None),
         store=store,
         bundle=load_bundle(tiny_bundle),
         out=tmp_path / "second",
@@ -316,7 +316,7 @@ def test_own_queries_run_over_a_folder_and_over_the_collection_it_became(
 def test_a_collection_must_be_named_and_exist(store: EdgeStore, tiny_bundle: Path, tmp_path: Path) -> None:
     queries = tmp_path / "queries.jsonl"
     queries.write_text('{"reference": "a", "modification_text": "in red", "targets": ["b"]}\n')
-    benchmark = read_own(queries, gallery=None)
+    benchmark = read_custom(queries, gallery=None)
     bundle = load_bundle(tiny_bundle)
     for collection, error in ((None, InputError), ("nowhere", CollectionNotFoundError)):
         settings = EvaluationSettings(rerank_depth=5, provider="cpu", collection=collection)

@@ -13,8 +13,8 @@ from qdrant_cir.errors import InputError
 from qdrant_cir.evaluation.datasets.benchmark import Benchmark, EvaluationPart, EvaluationQuery
 from qdrant_cir.evaluation.datasets.circo import CircoSplit, read_circo
 from qdrant_cir.evaluation.datasets.cirr import CirrSplit, read_cirr
-from qdrant_cir.evaluation.datasets.custom import read_own
-from qdrant_cir.evaluation.datasets.drawn import read_catalog
+from qdrant_cir.evaluation.datasets.custom import read_custom
+from qdrant_cir.evaluation.datasets.drawn import read_drawn
 from qdrant_cir.evaluation.datasets.fashioniq import join_captions, read_fashioniq
 from qdrant_cir.types import GalleryImage
 
@@ -191,7 +191,7 @@ def test_own_queries_name_images_of_the_gallery_or_files_beside_them(tmp_path: P
         '{"query_id": "mine", "reference": "photo.png", "modification_text": "in red", "targets": ["a.png", '
         '"b.png"], "labels": ["color"]}\n'
     )
-    benchmark = read_own(queries, gallery=tmp_path / "shop")
+    benchmark = read_custom(queries, gallery=tmp_path / "shop")
     first, second = benchmark.parts[0].queries
     assert (first.query_id, first.reference) == ("1", GalleryImage("a.png"))
     assert (second.query_id, second.reference) == ("mine", tmp_path / "photo.png")
@@ -221,7 +221,7 @@ def test_a_line_that_is_no_query_is_refused_with_its_place(tmp_path: Path, line:
     good = '{"reference": "a.png", "modification_text": "in red", "targets": ["a.png"]}'
     queries.write_text(f"{good}\n{line}\n")
     with pytest.raises(InputError, match=complaint) as caught:
-        read_own(queries, gallery=tmp_path)
+        read_custom(queries, gallery=tmp_path)
     assert "queries.jsonl line 2" in str(caught.value)
 
 
@@ -231,7 +231,7 @@ def test_the_drawn_catalogue_is_read_with_its_kinds_as_labels(tmp_path: Path) ->
 
     drawn = sample_drawn(5, products=40, queries=3)
     write_drawn(drawn, tmp_path / "shop", size=32)
-    benchmark = read_catalog(tmp_path / "shop")
+    benchmark = read_drawn(tmp_path / "shop")
     (part,) = benchmark.parts
     assert gallery_ids(part) == [item.image_id for item in drawn.items]
     assert [(query.query_id, query.labels) for query in part.queries] == [

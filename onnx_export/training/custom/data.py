@@ -16,7 +16,7 @@ from onnx_export.training.triplets import Triplet, TripletSet
 from qdrant_cir.errors import InputError
 from qdrant_cir.evaluation.datasets.annotation_files import find_file, read_json, read_records
 from qdrant_cir.evaluation.datasets.benchmark import gallery_record
-from qdrant_cir.evaluation.datasets.custom import QUERY_FILE, read_own
+from qdrant_cir.evaluation.datasets.custom import QUERY_FILE, read_custom
 from qdrant_cir.evaluation.datasets.fashioniq import join_captions
 from qdrant_cir.indexing.sources import ImageRecord
 from qdrant_cir.types import GalleryImage
@@ -118,13 +118,13 @@ def is_held_out(triplet: NamedTriplet, share: float) -> bool:
 
 
 def _custom(root: Path, queries: Path) -> CustomData:
-    benchmark = read_own(queries, gallery=root)
+    benchmark = read_custom(queries, gallery=root)
     part = benchmark.parts[0]
     pictures = {record.image_id: record for record in part.gallery or ()}
     gathered: dict[tuple[str, frozenset[str]], list[str]] = {}
     for query in part.queries:
         if isinstance(query.reference, GalleryImage):
-            reference = query.reference.image_id
+            reference = str(query.reference.image_id)
         else:
             reference = str(query.reference)
             pictures.setdefault(reference, gallery_record(reference, Path(reference)))

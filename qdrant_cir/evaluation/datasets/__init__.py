@@ -1,1 +1,1 @@
-"""Data sets: what they ask, and what is right."""
+"""Readers of data sets: queries, galleries and right answers."""

@@ -1,4 +1,4 @@
-"""Annotation files of data sets, read strictly: what is not as published is refused with its place."""
+"""Annotation files of data sets, read strictly: anything not as published is refused, with its place."""
 
 from __future__ import annotations
 
@@ -16,41 +16,41 @@ _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """One object of an annotation file, and where it stands for messages."""
+    """One object of an annotation file, and its place for messages."""
 
     place: str
     fields: Mapping[str, object]
 
     def text(self, key: str) -> str:
-        """Give a string field. Raises InputError where there is none."""
+        """Return a string field. Raises InputError where there is none."""
         value = self.fields.get(key)
         if not isinstance(value, str):
             raise self._wrong(key, "a string", value)
         return value
 
     def integer(self, key: str) -> int:
-        """Give an integer field. Raises InputError where there is none."""
+        """Return an integer field. Raises InputError where there is none."""
         value = self.fields.get(key)
         if not isinstance(value, int) or isinstance(value, bool):
             raise self._wrong(key, "an integer", value)
         return value
 
     def texts(self, key: str) -> tuple[str, ...]:
-        """Give a list of strings. Raises InputError where there is none."""
+        """Return a list of strings. Raises InputError where there is none."""
         value = self.fields.get(key)
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise self._wrong(key, "a list of strings", value)
         return tuple(value)
 
     def integers(self, key: str) -> tuple[int, ...]:
-        """Give a list of integers. Raises InputError where there is none."""
+        """Return a list of integers. Raises InputError where there is none."""
         value = self.fields.get(key)
         if not isinstance(value, list) or not all(type(item) is int for item in value):
             raise self._wrong(key, "a list of integers", value)
         return tuple(value)
 
     def inner(self, key: str) -> Annotation:
-        """Give an object field. Raises InputError where there is none."""
+        """Return an object field. Raises InputError where there is none."""
         value = self.fields.get(key)
         if not isinstance(value, dict):
             raise self._wrong(key, "an object", value)
@@ -81,7 +81,7 @@ def read_records(path: Path) -> list[Annotation]:
 
 
 def read_json_lines(path: Path) -> list[Annotation]:
-    """Read one JSON object per line; blank lines are passed over. Raises InputError for anything else."""
+    """Read one JSON object per line; blank lines are skipped. Raises InputError for anything else."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError as error:
@@ -104,7 +104,7 @@ def read_json_lines(path: Path) -> list[Annotation]:
 
 
 def find_file(folders: Sequence[Path], name: str) -> Path:
-    """Find the picture ``name`` with one of the usual suffixes; else give the first place for it."""
+    """Return the picture ``name`` with one of the usual suffixes; where there is none, the first path it could have."""
     for folder in folders:
         for suffix in _SUFFIXES:
             path = folder / f"{name}{suffix}"
@@ -120,7 +120,7 @@ def _annotation(place: str, value: object) -> Annotation:
 
 
 def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Refuse an object that gives a key twice, of which JSON readers silently keep the last."""
+    """Refuse an object with a repeated key, of which JSON readers silently keep the last."""
     keyed = dict(pairs)
     if len(keyed) < len(pairs):
         keys = [key for key, _ in pairs]

@@ -1,8 +1,7 @@
-"""What a data set asks of a system, kept apart from what is right.
+"""Queries and galleries of a data set, apart from the right answers.
 
-A :class:`EvaluationPart` holds queries and a gallery, and nothing that says which image is a right answer: a
-run sees parts alone. The :class:`Truth` of every query stands in a mapping of its own, which only scoring
-reads.
+An :class:`EvaluationPart` holds queries and a gallery without right answers, and is all that a run sees. The
+:class:`Truth` of every query is in a separate mapping, which only scoring reads.
 """
 
 from __future__ import annotations
@@ -42,9 +41,9 @@ class EvaluationQuery:
         query_id: unique in its part.
         reference: the reference image; None for a query by text alone.
         modification_text: what should be different; empty where the data set's is.
-        labels: kinds of query that it counts to, each reported on its own.
-        subset: image ids that are also ranked among themselves, every one of them by both stages (CIRR);
-            empty where the data set asks for no such thing. In the data set's order.
+        labels: kinds of query that it belongs to, each reported separately.
+        subset: image ids that both stages also rank among themselves (CIRR), in the data set's order; empty for
+            other data sets.
     """
 
     query_id: str
@@ -61,7 +60,7 @@ class EvaluationPart:
     Attributes:
         name: such as a FashionIQ category.
         queries: in the data set's order.
-        gallery: every image that may be returned; None where a collection that exists is searched.
+        gallery: every image that may be returned; None to search a collection that exists.
         excludes_reference: whether a query's own reference is left out of its answer.
     """
 
@@ -71,7 +70,7 @@ class EvaluationPart:
     excludes_reference: bool
 
     def references_of(self, query_ids: Sequence[str]) -> tuple[Reference | None, ...]:
-        """Give the references of some queries, in the order asked."""
+        """Return the references of some queries, in the order asked."""
         references = {query.query_id: query.reference for query in self.queries}
         return tuple(references[query_id] for query_id in query_ids)
 
@@ -113,10 +112,10 @@ class Benchmark:
         return max(metric.depth for metric in self.metrics)
 
     def truth_of(self, part: EvaluationPart) -> PartTruth:
-        """Give the right answers of a part; empty where they are not published."""
+        """Return the right answers of a part; empty where they are not published."""
         return self.truth.get(part.name, MappingProxyType({}))
 
 
 def gallery_record(image_id: str, path: Path) -> ImageRecord:
-    """Make the record of an image in a file, without payload: a gallery says nothing about queries."""
+    """Return the record of an image in a file, without payload."""
     return ImageRecord(image_id=image_id, image=str(path), payload={}, source=str(path))

@@ -61,7 +61,7 @@ def read_circo(root: Path, *, split: CircoSplit = "val", images: Path | None = N
 
 
 def read_circo_queries(entries: list[Annotation]) -> tuple[EvaluationQuery, ...]:
-    """Give the queries of an annotation file, their semantic aspects as labels. Raises InputError."""
+    """Return the queries of an annotation file, their semantic aspects as labels. Raises InputError."""
     return tuple(
         EvaluationQuery(
             query_id=str(entry.integer("id")),
@@ -74,7 +74,7 @@ def read_circo_queries(entries: list[Annotation]) -> tuple[EvaluationQuery, ...]
 
 
 def read_circo_truth(entries: list[Annotation]) -> dict[str, Truth]:
-    """Give the right answers of an annotation file. Raises InputError."""
+    """Return the right answers of an annotation file. Raises InputError."""
     truth: dict[str, Truth] = {}
     for entry in entries:
         query_id, single = str(entry.integer("id")), str(entry.integer("target_img_id"))

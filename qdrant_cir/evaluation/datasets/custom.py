@@ -1,9 +1,9 @@
-"""Queries of one's own: one JSON object per line, over a folder of pictures or a collection that exists.
+"""Custom queries: one JSON object per line, over a folder of pictures or a collection that exists.
 
 ``{"reference": ..., "modification_text": ..., "targets": [...]}``, and if wanted ``query_id`` (else the line
-number) and ``labels``, a list of kinds that are reported apart. Targets are image ids: the relative path in
-a folder, or what the manifest or the collection calls them. A reference is an image id, or the path of a
-file, relative to the queries'.
+number) and ``labels``, a list of kinds that are reported separately. Targets are image ids: the relative path in
+a folder, or the id in the manifest or the collection. A reference is an image id, or the path of a file, relative
+to the file of queries.
 """
 
 from __future__ import annotations
@@ -18,20 +18,22 @@ from qdrant_cir.evaluation.metrics import AveragePrecision, Metric, Recall, Trut
 from qdrant_cir.indexing.sources import ImageRecord, RejectedRow, read_images
 from qdrant_cir.types import GalleryImage
 
-__all__ = ["METRICS", "QUERY_FILE", "gallery_of", "part_of", "read_own"]
+__all__ = ["METRICS", "QUERY_FILE", "gallery_of", "part_of", "read_custom"]
 
 QUERY_FILE = "queries.jsonl"
 METRICS: tuple[Metric, ...] = (Recall(1), Recall(5), Recall(10), Recall(50), Recall(100), AveragePrecision(10))
 _MANIFESTS = ("gallery.csv", "gallery.jsonl", "gallery.parquet")
 
 
-def read_own(queries: Path, *, gallery: Path | None, excludes_reference: bool = False, name: str = "own") -> Benchmark:
-    """Read queries of one's own.
+def read_custom(
+    queries: Path, *, gallery: Path | None, excludes_reference: bool = False, name: str = "own"
+) -> Benchmark:
+    """Read custom queries.
 
     Args:
         queries: the JSONL file.
-        gallery: folder or manifest of the pictures, read as ``qdrant-cir index`` does; None where a
-            collection that exists is searched.
+        gallery: folder or manifest of the pictures, read as ``qdrant-cir index`` does; None to search a
+            collection that exists.
         excludes_reference: leave a query's own reference out of its answer.
         name: of the report.
 
@@ -59,7 +61,7 @@ def read_own(queries: Path, *, gallery: Path | None, excludes_reference: bool = 
 
 
 def protocol_notes(*, excludes_reference: bool) -> tuple[str, ...]:
-    """Say what the numbers count."""
+    """Return the sentences about the protocol for the report."""
     return (
         "R@k counts a query as right where at least one of its targets is among the first k.",
         "The reference is left out of the answers." if excludes_reference else "The reference stays in the gallery.",
@@ -78,7 +80,7 @@ def gallery_of(source: Path) -> tuple[ImageRecord, ...]:
     if rejected:
         raise InputError(
             f"{rejected[0].place}: {rejected[0].reason}. {len(rejected)} rows name no picture; correct or "
-            "remove them, for a gallery of unknown size gives no number."
+            "remove them, because the size of the gallery decides what a number means."
         )
     return tuple(record for record in records if isinstance(record, ImageRecord))
 
@@ -92,7 +94,7 @@ def part_of(
     labels: Sequence[tuple[str, ...]],
     excludes_reference: bool,
 ) -> tuple[EvaluationPart, dict[str, Truth]]:
-    """Part the lines of a query file into what is asked and what is right.
+    """Split the lines of a query file into queries and right answers.
 
     Raises:
         InputError: a line lacks a field, has no target, or repeats a query id.
@@ -114,7 +116,7 @@ def part_of(
 
 
 def _reference(given: str, known: set[str] | None, folder: Path) -> Reference:
-    """Take a reference for an image of the gallery where it can be one, else for a file that exists."""
+    """Read a reference as an image of the gallery where there is one of this id, else as a file that exists."""
     if known is not None and given in known:
         return GalleryImage(given)
     path = folder / given

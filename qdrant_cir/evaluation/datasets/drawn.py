@@ -8,10 +8,10 @@ from qdrant_cir.evaluation.datasets.annotation_files import Annotation, read_jso
 from qdrant_cir.evaluation.datasets.benchmark import Benchmark
 from qdrant_cir.evaluation.datasets.custom import METRICS, QUERY_FILE, gallery_of, part_of, protocol_notes
 
-__all__ = ["read_catalog"]
+__all__ = ["read_drawn"]
 
 
-def read_catalog(root: Path, *, excludes_reference: bool = False) -> Benchmark:
+def read_drawn(root: Path, *, excludes_reference: bool = False) -> Benchmark:
     """Read a catalogue as ``qdrant-cir catalog`` writes it.
 
     Args:
@@ -41,6 +41,6 @@ def read_catalog(root: Path, *, excludes_reference: bool = False) -> Benchmark:
 
 
 def _labels(entry: Annotation) -> tuple[str, ...]:
-    """Give the kind of edit, and whether training shows products of this family, colour and pattern."""
+    """Return the kind of edit, and whether training shows products of this family, colour and pattern."""
     kind = entry.text("kind")
     return (kind, f"{entry.text('combination')} combination") if "combination" in entry.fields else (kind,)

@@ -79,7 +79,7 @@ def join_captions(captions: tuple[str, ...]) -> str:
     """Join the captions of a query as the paper does at evaluation: ``"{A} and {b}"``.
 
     Each is stripped of ``.?,`` and blanks, and the first is capitalised. A caption that is empty then is
-    passed over, without its "and": three queries of the validation split have one.
+    left out with its "and": three queries of the validation split have one.
 
     Example:
         >>> join_captions(("is Shiny.", "has short sleeves "))
@@ -92,7 +92,7 @@ def join_captions(captions: tuple[str, ...]) -> str:
 
 
 def _categories_of(root: Path) -> tuple[str, ...]:
-    """List the categories that have captions. Some of FashionIQ's three alone are no data set, but part of one."""
+    """List the categories that have captions. Raises InputError where only some of FashionIQ's three have."""
     found = sorted(path.name.removeprefix("cap.").removesuffix(".val.json") for path in _caption_files(root))
     missing = [category for category in CATEGORIES if category not in found]
     if set(found) <= set(CATEGORIES) and missing:

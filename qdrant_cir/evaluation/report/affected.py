@@ -1,4 +1,4 @@
-"""Queries that a missing image makes easier, harder or impossible: named, never averaged over silently."""
+"""Queries that lack their reference, a target or a subset member: they are named, and not scored."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class AffectedQuery:
     Attributes:
         query_id: of the query.
         reason: a sentence that names the images.
-        can_run: whether it has an answer in the run nevertheless: its reference is there.
+        can_run: whether it is run nevertheless, because its reference is there.
     """
 
     query_id: str
@@ -37,7 +37,7 @@ def find_affected(part: EvaluationPart, truth: PartTruth, present: Container[str
         present: image ids that the gallery holds.
 
     Returns:
-        In the part's order. Queries that merely lost distractors are not among them.
+        In the part's order. Queries that only lack other images are not among them.
     """
     found = []
     for query in part.queries:

@@ -24,7 +24,7 @@ class Interval:
 
 
 def number_clusters(keys: Sequence[Hashable]) -> NDArray[np.int64]:
-    """Number equal keys alike, from 0: int64 [Q]. None is a key of its own every time."""
+    """Number equal keys alike, from 0: int64 [Q]. Every None is a key of its own."""
     numbers: dict[Hashable, int] = {}
     own = [("none", place) if key is None else key for place, key in enumerate(keys)]
     return np.array([numbers.setdefault(key, len(numbers)) for key in own], dtype=np.int64)
@@ -35,8 +35,8 @@ def bootstrap_means(
 ) -> NDArray[np.float64]:
     """Draw the clusters of every part again and average: over their queries, then over parts without weights.
 
-    Queries of one cluster, such as those of one reference, succeed and fail together; to draw them one by one would
-    give intervals that are too narrow. Columns keep together what belongs to a query, so that the difference of two
+    Queries of one cluster, such as those of one reference, succeed and fail together; drawing them one by one
+    would make the intervals too narrow. Columns keep together what belongs to a query, so that the difference of two
     columns is a paired one.
 
     Args:
@@ -63,7 +63,7 @@ def bootstrap_means(
 
 
 def interval_of(value: float, draws: NDArray[np.float64]) -> Interval:
-    """Give a value the interval that its draws, float64 [resamples], span."""
+    """Return a value with the interval that its draws, float64 [resamples], span."""
     tail = (1 - _LEVEL) / 2
     low, high = np.quantile(draws, [tail, 1 - tail])
     return Interval(value, float(low), float(high))

@@ -1,4 +1,4 @@
-"""From the results of all parts to the report: means of means, with intervals."""
+"""The report from the results of all parts: means over queries, then over parts, with intervals."""
 
 from __future__ import annotations
 

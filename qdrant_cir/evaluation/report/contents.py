@@ -1,4 +1,4 @@
-"""The report of an evaluation: both stages side by side, with what bounds them and what is missing.
+"""The report of an evaluation: both stages side by side, their ceiling, and what is missing.
 
 All numbers are percentages, and all intervals are 95% bootstrap intervals, in which
 queries of one reference are drawn together.
@@ -87,10 +87,10 @@ class PartReport:
         name: of the part.
         gallery: images that were searched.
         gallery_wanted: images that the data set asks for.
-        missing: those that could not be had, and why.
+        missing: those that could not be read, and why.
         queries: of the data set.
-        scored: that the numbers are means over; 0 where answers are not published.
-        affected: the others.
+        scored: queries that the numbers are means over; 0 where answers are not published.
+        affected: the other queries.
         rows: one per metric and average; empty where answers are not published.
         ceiling: recall of stage one at the re-rank depth, which stage two cannot exceed; None where it did
             not run.
@@ -144,7 +144,7 @@ class EvaluationReport:
         ceiling: likewise.
         parts: in the data set's order.
         latency: seconds per step and query, over all parts.
-        notes: about the protocol, and what the retriever said of queries.
+        notes: about the protocol, and the retriever's notes on queries.
         resamples: of the bootstrap.
         seed: of the bootstrap.
         controls: of the same queries; empty where they were not run.

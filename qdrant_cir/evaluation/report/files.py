@@ -21,9 +21,9 @@ __all__ = ["report_json", "write_report"]
 
 
 def report_json(report: EvaluationReport) -> JsonObject:
-    """Give the report as JSON; ``unit`` says that its numbers are percentages.
+    """Return the report as JSON; its numbers are percentages, as ``unit`` states.
 
-    ``stage_one`` and ``stage_two`` have the numbers by name (``recall@10``, ``map@10``), and so has every one of
+    ``stage_one`` and ``stage_two`` hold the numbers by name (``recall@10``, ``map@10``), and so does every entry of
     ``slices``; ``stage_two`` is null where it did not run.
     """
     slices: list[JsonValue] = [
@@ -35,7 +35,7 @@ def report_json(report: EvaluationReport) -> JsonObject:
 
 
 def _stages(rows: Sequence[MetricRow]) -> JsonObject:
-    """Give the numbers of both stages by name."""
+    """Return the numbers of both stages by name."""
     stage_one: JsonObject = {_json_name(row.name): asdict(row.retrieved) for row in rows}
     stage_two: JsonObject = {_json_name(row.name): asdict(row.reranked) for row in rows if row.reranked is not None}
     return {"stage_one": stage_one, "stage_two": stage_two or None}
@@ -49,7 +49,7 @@ def _json_name(name: str) -> str:
 def write_report(
     benchmark: Benchmark, results: Sequence[PartResult], report: EvaluationReport, folder: Path
 ) -> list[Path]:
-    """Write the files and give their paths.
+    """Write the files and return their paths.
 
     ``report.md`` and ``report.json``; ``queries.jsonl`` with every query's places and scores;
     ``rank_change_PART.png`` where stage two ran; ``submission/`` for CIRR and CIRCO where every query has
@@ -87,7 +87,7 @@ def _write_submissions(benchmark: Benchmark, results: Sequence[PartResult], fold
 
 
 def _query_lines(result: PartResult) -> Iterator[JsonObject]:
-    """Give one object per query: what it is, its target's places, its scores; or why it has none."""
+    """Return one object per query with its target's places and its scores, or the reason why it has none."""
     places = {place.query_id: place for place in result.places}
     reasons = {query.query_id: query.reason for query in result.affected}
     row_of = {query_id: row for row, query_id in enumerate(places)}

@@ -1,4 +1,4 @@
-"""A part's answers held against its truth."""
+"""The answers to a part's queries, scored."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ __all__ = ["PartResult", "judge_part"]
 
 @dataclass(frozen=True, slots=True)
 class PartResult:
-    """What a part's run came to.
+    """The scored run of a part.
 
     Attributes:
-        part: what was asked.
-        gallery: what it was asked of.
+        part: with its queries.
+        gallery: that was searched.
         affected: queries that are not scored because of missing images.
         records: every answer, in the part's order.
         rerank_depth: candidates that stage two scored; 0 for none.
@@ -58,7 +58,7 @@ def judge_part(
     records: Mapping[str, QueryRecord],
     rerank_depth: int,
 ) -> PartResult:
-    """Score the answers to a part's queries, those apart that missing images affect.
+    """Score the answers to a part's queries, except those that missing images affect.
 
     Raises:
         EvaluationError: a query that can be run has no answer, or no query is left to score.

@@ -111,6 +111,6 @@ class _Axes:
 
 
 def _steps(depth: int) -> list[int]:
-    """Give about ten round places from 2 to the last."""
+    """Return about ten round places from 2 to the last."""
     step = next((step for step in (1, 2, 5, 10, 20, 50, 100) if depth / step <= 10), max(depth // 10, 1))
     return list(range(max(step, 2), depth + 1, step))

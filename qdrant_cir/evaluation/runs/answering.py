@@ -1,4 +1,4 @@
-"""Queries through the retriever, in batches, into a run file. Nothing in this file knows a target."""
+"""Queries through the retriever, in batches, into a run file; nothing here is given a target."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def complete_run(
 
 
 def queries_sha256(part: EvaluationPart) -> str:
-    """Give a digest of what is asked, by which a run file knows its queries."""
+    """Return a digest of the queries, which a run file keeps to recognise them."""
     asked = [
         [
             query.query_id,
@@ -104,7 +104,7 @@ def _rank_subset(retriever: Retriever, query: EvaluationQuery, *, reranks: bool)
 
 
 def _check_reranked(query: EvaluationQuery, result: SearchResult, depth: int) -> None:
-    """Refuse an answer of which stage two could not read every candidate: it ranks them last, unseen."""
+    """Refuse an answer with candidates that stage two could not read: they are ranked last without a score."""
     unread = [
         candidate.image_id
         for candidate in result.candidates

@@ -23,15 +23,15 @@ _BATCH = 1000
 
 @dataclass(frozen=True, slots=True)
 class PartGallery:
-    """What a part's queries are searched in.
+    """The images that a part's queries are searched in.
 
     Attributes:
         size: images that are in the collection.
         wanted: images that the data set asks for; equal to ``size`` where none is missing.
         missing: images that could not be read, and why; those that only queries or answers name count too.
-        present: image ids that are in the collection: all, or of a collection that is not ours those that
-            queries and answers name.
-        sha256: digest of ids and contents; of a collection that is not ours, of what is known of it.
+        present: image ids in the collection: all of them, or of a collection that existed before those that queries and
+            answers name.
+        sha256: digest of the ids and contents of these images.
     """
 
     size: int
@@ -69,14 +69,13 @@ def index_gallery(
     if count != len(contents):
         raise EvaluationError(
             f"The collection {collection.name!r} holds {count} images, of which {len(contents)} are of the "
-            f"gallery {part.name!r}. An answer could name an image that is not to be found. Give another "
-            "output folder."
+            f"gallery {part.name!r}. The others would be ranked too. Give another output folder."
         )
     if not contents:
         first = next(iter(failed.values()))
         raise EvaluationError(
             f"Not one of {len(gallery)} images of the gallery {part.name!r} could be read; the first, "
-            f"{first.image_id}: {first.reason}. Say where the pictures are."
+            f"{first.image_id}: {first.reason}. Give the folder of the pictures."
         )
     missing = [*failed.values(), *_unlisted(part, truth, contents.keys() | failed.keys())]
     return PartGallery(
@@ -112,7 +111,7 @@ def _named(part: EvaluationPart, truth: PartTruth) -> set[str]:
 
 
 def _unlisted(part: EvaluationPart, truth: PartTruth, known: Iterable[str]) -> list[FailedImage]:
-    """Name images that queries or answers speak of and that are no part of the gallery."""
+    """List images that queries or answers name and the gallery lacks."""
     return [
         FailedImage(image_id, "the gallery has no image of this id")
         for image_id in sorted(_named(part, truth) - set(known))

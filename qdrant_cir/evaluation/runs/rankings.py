@@ -1,9 +1,9 @@
-"""What two stages answered to a query, and the one order that its scores give.
+"""The scores of both stages for a query, and the order that follows from them.
 
-The order follows from the scores alone, never from the order in which they were written: stage one by
-falling score, equal scores by image id; stage two by falling score, equal scores in stage one's order, then
-whatever was not re-ranked in stage one's order. That is the rule of :class:`qdrant_cir.Retriever`; ids and
-places know nothing of targets, so ties are broken neither for nor against them.
+The order depends on the scores alone, never on the order in which they were written: stage one by falling score, equal
+scores by image id; stage two by falling score, equal scores in stage one's order, then everything that was not
+re-ranked, in stage one's order. That is the rule of :class:`qdrant_cir.Retriever`. It does not depend on targets, so it
+breaks ties neither for nor against them.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ __all__ = [
     "answer_reranked",
     "answer_retrieved",
     "check_ranking",
+    "final_order",
     "rank_by_score",
     "record_of",
 ]
@@ -50,16 +51,12 @@ class StageScores:
     reranked: tuple[ScoredImage, ...]
 
     def retrieved_order(self) -> tuple[str, ...]:
-        """Give stage one's ranking."""
+        """Return stage one's ranking."""
         return rank_by_score(self.retrieved)
 
     def reranked_order(self) -> tuple[str, ...]:
-        """Give the final ranking: stage two's, then what it did not see in stage one's order."""
-        retrieved = self.retrieved_order()
-        places = {image_id: place for place, image_id in enumerate(retrieved)}
-        scores = {image.image_id: image.score for image in self.reranked}
-        first = sorted(scores, key=lambda image_id: (-scores[image_id], places[image_id]))
-        return (*first, *(image_id for image_id in retrieved if image_id not in scores))
+        """Return the final ranking."""
+        return final_order(self.retrieved, self.reranked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +68,7 @@ class QueryRecord:
         gallery: scores of the gallery's best.
         subset: scores of all images of the query's subset; None where it has none.
         timings: of the gallery's search.
-        notes: what the retriever said of it.
+        notes: the retriever's.
     """
 
     query_id: str
@@ -86,8 +83,17 @@ def rank_by_score(images: Iterable[ScoredImage]) -> tuple[str, ...]:
     return tuple(image.image_id for image in sorted(images, key=lambda image: (-image.score, image.image_id)))
 
 
+def final_order(retrieved: Iterable[ScoredImage], reranked: Iterable[ScoredImage]) -> tuple[str, ...]:
+    """Order images by stage two's falling scores, equal scores in stage one's order; then all others in that order."""
+    ranking = rank_by_score(retrieved)
+    places = {image_id: place for place, image_id in enumerate(ranking)}
+    scores = {image.image_id: image.score for image in reranked}
+    first = sorted(scores, key=lambda image_id: (-scores[image_id], places[image_id]))
+    return (*first, *(image_id for image_id in ranking if image_id not in scores))
+
+
 def answer_retrieved(record: QueryRecord) -> Answer:
-    """Give stage one's answer."""
+    """Return stage one's answer."""
     return Answer(
         ranking=record.gallery.retrieved_order(),
         subset_ranking=() if record.subset is None else record.subset.retrieved_order(),
@@ -95,7 +101,7 @@ def answer_retrieved(record: QueryRecord) -> Answer:
 
 
 def answer_reranked(record: QueryRecord) -> Answer:
-    """Give the final answer."""
+    """Return the final answer."""
     return Answer(
         ranking=record.gallery.reranked_order(),
         subset_ranking=() if record.subset is None else record.subset.reranked_order(),
@@ -103,7 +109,7 @@ def answer_reranked(record: QueryRecord) -> Answer:
 
 
 def record_of(query_id: str, result: SearchResult, subset: SearchResult | None) -> QueryRecord:
-    """Make a run's line of what the retriever answered.
+    """Return a run's line for the retriever's answer.
 
     Args:
         query_id: of the query.
@@ -160,8 +166,7 @@ def check_ranking(query_id: str, image_ids: Sequence[str]) -> None:
         if count > 1:
             raise EvaluationError(
                 f"Query {query_id!r}: the image {image_id!r} stands in the ranking {count} times, expected "
-                "once. Remove the repetitions where the ranking is made; here it is not known which place "
-                "is meant."
+                "once. Remove the repetitions where the ranking is made."
             )
 
 
@@ -183,7 +188,7 @@ def check_query_ids(found: Iterable[str], expected: Iterable[str]) -> None:
     if problems:
         raise EvaluationError(
             f"Of {len(asked)} queries, {' and '.join(problems)}. Complete the run, or score it against the "
-            "data set that it was made for; nothing is averaged over a part."
+            "data set that it was made for."
         )
 
 
@@ -196,10 +201,7 @@ def check_rankings(rankings: Mapping[str, Sequence[str]], query_ids: Iterable[st
     check_query_ids(rankings, query_ids)
     for query_id, ranking in rankings.items():
         if not ranking:
-            raise EvaluationError(
-                f"Query {query_id!r}: the ranking is empty. Run the query again, or say why it cannot be "
-                "run by leaving its images out of the gallery."
-            )
+            raise EvaluationError(f"Query {query_id!r}: the ranking is empty. Run the query again.")
         check_ranking(query_id, ranking)
 
 

@@ -1,7 +1,7 @@
-"""Runs on disk: what was asked of what, then one line per query, written as they are answered.
+"""Run files: a header, then one line per query, written as the queries are answered.
 
-A run that was cut off is completed by the same call; a run of something else is refused, and so is scoring
-one that is not complete.
+The same call completes a run that was interrupted. A run with another header is refused, and so is scoring an
+incomplete one.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class RunHeader:
         queries: how many.
         queries_sha256: digest of the queries as they were asked.
         gallery: how many images.
-        gallery_sha256: digest of their ids and contents; of the collection's name where it is not ours.
+        gallery_sha256: digest of their ids and contents; and the collection's name where it existed before.
         precision: what the re-ranker computed in.
     """
 
@@ -55,9 +55,9 @@ class RunHeader:
 
 
 def open_run(path: Path, header: RunHeader) -> dict[str, QueryRecord]:
-    """Start a run, or read what one with this header has answered so far.
+    """Start a run, or read the answers that one with this header has so far.
 
-    A last line that was cut off is removed, so that the file can be written on.
+    An incomplete last line is removed, so that the file can be continued.
 
     Raises:
         EvaluationError: the file is of another run, or damaged.
@@ -135,7 +135,7 @@ def _header_of(path: Path, line: str) -> RunHeader:
 
 
 def _drop_torn_line(path: Path) -> bool:
-    """Cut what follows the last line end; tell whether anything is left."""
+    """Cut off everything behind the last line end; return whether anything is left."""
     content = path.read_bytes()
     whole = content.rfind(b"\n") + 1
     if whole < len(content):

@@ -1,4 +1,4 @@
-"""Numbers per query: every metric, for both stages, over exactly the queries that are asked for."""
+"""Scores per query: every metric, over exactly the queries that are named."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class QueryScores:
     values: NDArray[np.float64]
 
     def mean(self, metric_name: str) -> float:
-        """Give the mean of one metric over the queries, from 0 to 1."""
+        """Return the mean of one metric over the queries, from 0 to 1."""
         return float(self.values[:, self.metric_names.index(metric_name)].mean())
 
 
@@ -41,10 +41,10 @@ def score_answers(
     """Score the answers to queries.
 
     Args:
-        answers: by query id; others than those of ``query_ids`` are not looked at.
+        answers: by query id; those of other queries are ignored.
         truth: right answers by query id.
         metrics: what to compute.
-        query_ids: the queries that the mean is to be over.
+        query_ids: the queries to score.
 
     Raises:
         EvaluationError: there are no queries, or one has no answer or no truth.
@@ -74,7 +74,7 @@ def score_rankings(rankings: Mapping[str, Sequence[str]], truth: PartTruth, metr
     Args:
         rankings: image ids, best first, by query id; one for every query that has a right answer.
         truth: right answers by query id.
-        metrics: what to compute; none that looks at subsets.
+        metrics: what to compute; none that reads subsets.
 
     Raises:
         EvaluationError: a query is missing, unknown or has an empty ranking, or an image comes twice.
@@ -85,5 +85,5 @@ def score_rankings(rankings: Mapping[str, Sequence[str]], truth: PartTruth, metr
 
 
 def best_place(ranking: Sequence[str], targets: frozenset[str]) -> int | None:
-    """Give the place of the first target, from 1; None where there is none."""
+    """Return the place of the first target, from 1; None where there is none."""
     return next((place for place, image_id in enumerate(ranking, start=1) if image_id in targets), None)
