@@ -21,6 +21,7 @@ import numpy as np
 
 from benchmarks.machine import LoadMeter, describe_machine, median_ratio
 from qdrant_cir.evaluation.report.bootstrap import bootstrap_means, interval_of
+from qdrant_cir.evaluation.runs.rankings import ScoredImage, StageScores
 from qdrant_cir.model.bundle import default_bundle_path, load_bundle
 from qdrant_cir.model.cores import available_threads
 from qdrant_cir.retriever import Retriever
@@ -34,23 +35,35 @@ RESAMPLES = 2000
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """One query, re-ranked to the full depth: scores and whether each is a right answer, in stage one's order."""
+    """One query, re-ranked to the full depth.
+
+    Attributes:
+        query: as it was asked.
+        retrieved: stage one's ranking.
+        reranked: stage two's scores, in that order.
+        targets: the right answers.
+    """
 
     query: Query
-    scores: tuple[float, ...]
-    is_right: tuple[bool, ...]
+    retrieved: tuple[ScoredImage, ...]
+    reranked: tuple[ScoredImage, ...]
+    targets: frozenset[str]
 
-    def first(self, scored: int) -> list[int]:
-        """Give the places, in stage one's order, of the first ten results where so many were scored."""
-        order = sorted(range(scored), key=lambda place: (-self.scores[place], place))
-        return [*order, *range(scored, len(self.scores))][:LIMIT]
+    @property
+    def scores(self) -> tuple[float, ...]:
+        """Stage two's scores, in stage one's order."""
+        return tuple(image.score for image in self.reranked)
+
+    def first(self, scored: int) -> tuple[str, ...]:
+        """Return the first ten results where so many candidates were scored."""
+        return StageScores(self.retrieved, self.reranked[:scored]).reranked_order()[:LIMIT]
 
     def is_found(self, scored: int) -> bool:
-        """Say whether a right answer is among them."""
-        return any(self.is_right[place] for place in self.first(scored))
+        """Whether a right answer is among them."""
+        return not self.targets.isdisjoint(self.first(scored))
 
     def stopped(self, rule: StopRule) -> int:
-        """Give how many candidates a rule scores."""
+        """Return how many candidates a rule scores."""
         steps: list[tuple[float, ...]] = []
         for start in range(0, len(self.scores), rule.step or len(self.scores)):
             if rule.is_settled(steps):
@@ -99,8 +112,12 @@ def rank(retriever: Retriever, row: dict[str, str | list[str]], depth: int) -> R
     query = Query(GalleryImage(str(row["reference"])), str(row["modification_text"]))
     result = retriever.search(query, limit=depth, rerank_depth=depth, exclude_reference=True)
     ordered = sorted(result.candidates, key=lambda candidate: candidate.retrieval_rank)
-    scores = tuple(candidate.rerank_score or 0.0 for candidate in ordered)
-    return Ranked(query, scores, tuple(candidate.image_id in row["targets"] for candidate in ordered))
+    return Ranked(
+        query,
+        retrieved=tuple(ScoredImage(candidate.image_id, candidate.retrieval_score) for candidate in ordered),
+        reranked=tuple(ScoredImage(candidate.image_id, candidate.rerank_score or 0.0) for candidate in ordered),
+        targets=frozenset(row["targets"]),
+    )
 
 
 def print_losses(measured: Sequence[Ranked], calibration: EffortCalibration, depth: int) -> None:

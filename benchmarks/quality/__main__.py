@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import shlex
 from collections.abc import Callable, Mapping
@@ -11,15 +12,12 @@ from pathlib import Path
 import benchmarks.quality as package
 from benchmarks.quality.ablations import ablation_sections
 from benchmarks.quality.bench import Bench, Settings
-from benchmarks.quality.catalogue import draw_held_out
 from benchmarks.quality.compression import compression_sections
 from benchmarks.quality.controls import control_sections
-from benchmarks.quality.depth import depth_sections
 from benchmarks.quality.encoding import encoding_sections
-from benchmarks.quality.main_table import main_sections
 from benchmarks.quality.precision import precision_sections
 from benchmarks.quality.sections import DOCUMENT, Section, keep_section, write_documents
-from benchmarks.quality.slices import slice_sections
+from benchmarks.quality.tables import depth_sections, main_sections, slice_sections
 from qdrant_cir.model.bundle import load_bundle
 
 PARTS: Mapping[str, Callable[[Bench], list[Section]]] = {
@@ -46,17 +44,22 @@ def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if TRAINED_APART in names and asked.controls is None:
         parser.error("the part controls needs --controls FOLDER, as python -m benchmarks.controls made it.")
-    bundle = load_bundle(asked.bundle)
-    folder = asked.out / f"catalogue_{asked.products}_{asked.queries}_{asked.seed}"
-    held_out = draw_held_out(folder, products=asked.products, queries=asked.queries, seed=asked.seed)
-    bench = Bench(_settings(asked, parser, folder.name), bundle, held_out)
+    bench = Bench(_settings(asked, parser), load_bundle(asked.bundle), catalog=asked.catalog, run=asked.run)
     for name in names:
         for section in PARTS[name](bench):
             keep_section(bench.kept / "sections", section)
             print(section.to_markdown(), flush=True)
+    manifest = bench.bundle.manifest
+    seed = json.loads((asked.catalog / "catalog.json").read_text(encoding="utf-8"))["seed"]
     introduction = (
-        f"Bundle `{bundle.manifest.name}`, fingerprint `{bundle.fingerprint[:12]}`, token codec "
-        f"{bundle.manifest.token_codec}. Every table stands under the command that makes it.",
+        f"Bundle `{manifest.name}`, fingerprint `{bench.bundle.fingerprint[:12]}`, token codec {manifest.token_codec}. "
+        "Every table stands under the command that makes it, from a catalogue and a run:",
+        "",
+        "```",
+        f"qdrant-cir catalog build --out CATALOG --products {len(bench.image_ids)} --queries {len(bench.queries)} "
+        f"--seed {seed} --size 128",
+        "qdrant-cir evaluate catalog --root CATALOG --rerank-depth 200 --out RUN",
+        "```",
     )
     write_documents(bench.kept / "sections", asked.out, introduction, asked.docs)
     print(f"written: {asked.out / DOCUMENT}")
@@ -66,11 +69,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.quality", description=(package.__doc__ or "").splitlines()[0]
     )
+    parser.add_argument("--catalog", type=Path, required=True, help="folder of `qdrant-cir catalog build`")
+    parser.add_argument("--run", type=Path, required=True, help="--out of `evaluate catalog --rerank-depth 200`")
     parser.add_argument("--out", type=Path, required=True, help="where everything is kept and written")
-    parser.add_argument("--bundle", type=Path, help="a bundle folder; the bundled model by default")
-    parser.add_argument("--products", type=int, default=10_000)
-    parser.add_argument("--queries", type=int, default=2_000)
-    parser.add_argument("--seed", type=int, default=77)
+    parser.add_argument("--bundle", type=Path, help="that the run is of; the bundled model by default")
     usual = ",".join(name for name in PARTS if name != TRAINED_APART)
     parser.add_argument("--only", default=usual, help="parts to measure, with commas between; all but controls")
     parser.add_argument("--controls", type=Path, help="for the part of that name: a folder of benchmarks.controls")
@@ -81,16 +83,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _settings(asked: argparse.Namespace, parser: argparse.ArgumentParser, catalogue: str) -> Settings:
-    words = ["python", "-m", "benchmarks.quality", "--out", "OUT"]
-    for name in ("products", "queries", "seed", "ablation_queries", "form_queries"):
+def _settings(asked: argparse.Namespace, parser: argparse.ArgumentParser) -> Settings:
+    words = ["python", "-m", "benchmarks.quality", "--catalog", "CATALOG", "--run", "RUN", "--out", "OUT"]
+    for name in ("ablation_queries", "form_queries"):
         if getattr(asked, name) != parser.get_default(name):
             words += [f"--{name.replace('_', '-')}", str(getattr(asked, name))]
     if asked.bundle is not None:
         words += ["--bundle", "BUNDLE"]
     return Settings(
         out=asked.out,
-        catalogue=catalogue,
         threads=asked.threads,
         command=shlex.join(words),
         ablation_queries=asked.ablation_queries,

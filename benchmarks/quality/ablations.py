@@ -1,4 +1,4 @@
-"""What the re-ranker lives on: the same candidates re-ranked again with something taken from it."""
+"""What the re-ranker depends on: the same candidates re-ranked again with part of its input replaced."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from benchmarks.quality.answers import compose_all, rerank, score_all
+from benchmarks.quality.answers import compose_all, score_with
 from benchmarks.quality.bench import RERANK_DEPTH, Bench
 from benchmarks.quality.changed_graphs import open_changed, with_first_states, without_stream, write_changed
-from benchmarks.quality.figures import R1, R10, compare, gain_in_words, in_words, interval_json, score_rankings
+from benchmarks.quality.figures import R1, R10, compare, gain_in_words, in_words, interval_json
 from benchmarks.quality.sections import Section
 from qdrant_cir.model.preprocess import blank_pixels
 from qdrant_cir.model.reranker import Reranker
@@ -39,19 +39,17 @@ class Ablation:
 
 def ablation_sections(bench: Bench) -> list[Section]:
     """Re-rank the first queries' candidates once per ablation; candidates are always those of the whole model."""
-    count = min(bench.settings.ablation_queries, len(bench.held_out.queries))
-    truth, order = bench.held_out.queries[:count], bench.answers.order[:count, :RERANK_DEPTH]
-    full = bench.reranked[:count]
+    count = min(bench.settings.ablation_queries, len(bench.queries))
+    order, full = bench.order[:count, :RERANK_DEPTH], bench.reranked[:count]
     rows: list[tuple[str, ...]] = []
     data: JsonObject = {"queries": count}
     tables = [("stage_one", "nothing: stage one alone", bench.retrieved[:count])]
     for ablation in _ablations(bench, count, order):
         kept = bench.kept / "ablations" / f"{ablation.name}.npy"
-        scores = score_all(ablation.reranker, ablation.queries, order, bench.gallery, kept)
-        table = score_rankings(rerank(order, scores, depth=order.shape[1]), truth)
-        tables.append((ablation.name, ablation.title, table))
+        scores = score_with(bench.gallery.scorer(ablation.reranker), ablation.queries, order, kept)
+        tables.append((ablation.name, ablation.title, bench.rescored(scores)))
     for name, title, table in tables:
-        compared = compare(full, table, truth)
+        compared = compare(full, table, bench.clusters[:count])
         first, tenth = compared[R1], compared[R10]
         if not rows:
             rows.append(("all of it", in_words(first.before), "", in_words(tenth.before), ""))
@@ -66,7 +64,7 @@ def ablation_sections(bench: Bench) -> list[Section]:
     return [
         Section(
             name="ablations",
-            title=f"What the re-ranker lives on, K = {order.shape[1]}",
+            title=f"What the re-ranker depends on, K = {order.shape[1]}",
             command=bench.settings.command_of("ablations"),
             columns=("the re-ranker is given", "R@1", "difference, paired", "R@10", "difference, paired"),
             rows=tuple(rows),
@@ -85,7 +83,7 @@ def ablation_sections(bench: Bench) -> list[Section]:
 
 
 def _ablations(bench: Bench, count: int, order: Int64) -> list[Ablation]:
-    queries, reranker = bench.answers.queries[:count], bench.reranker
+    queries, reranker = bench.composed[:count], bench.reranker
     mean = np.concatenate([query.fusion_states for query in queries]).mean(axis=0)
     blank = bench.encoder.encode(blank_pixels(bench.bundle.manifest.preprocessing)[None]).tokens
     unseen = compose_all(bench.composer, np.repeat(blank, count, axis=0), bench.texts[:count])
@@ -122,7 +120,7 @@ def _ablations(bench: Bench, count: int, order: Int64) -> list[Ablation]:
 
 
 def next_by_length(queries: Sequence[ComposedQuery]) -> tuple[ComposedQuery, ...]:
-    """Give for every query another one: the next when they are sorted by length of text, the first for the last."""
+    """Return another query for each: the next when sorted by length of text, the first for the last."""
     places = sorted(range(len(queries)), key=lambda place: (len(queries[place].input_ids), place))
     following = dict(zip(places, [*places[1:], places[0]], strict=True))
     return tuple(queries[following[place]] for place in range(len(queries)))
@@ -142,7 +140,7 @@ def _with_states(queries: Sequence[ComposedQuery], state: Float32) -> tuple[Comp
 
 
 def _first_states(bench: Bench, queries: Sequence[ComposedQuery], order: Int64) -> list[Float32]:
-    """Give the mean first state float32 [H] of both streams."""
+    """Return the mean first state float32 [H] of both streams."""
     path = bench.kept / "graphs" / "first_states.onnx"
     session = write_changed(bench.bundle, with_first_states, path, threads=bench.settings.threads)
     found: list[list[Float32]] = [[], []]

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.quality.gallery import EncodedGallery, open_array
+from benchmarks.quality.gallery import open_array
 from benchmarks.quality.progress import Progress
+from qdrant_cir.evaluation.runs.rankings import ScoredImage, StageScores
 from qdrant_cir.model.composer import Composer
-from qdrant_cir.model.reranker import Reranker
-from qdrant_cir.search.scoring import SharedReranker
 from qdrant_cir.types import ComposedQuery, Float32, Int64
 
 _BATCH = 16
@@ -22,18 +21,11 @@ ScoreFunction = Callable[[ComposedQuery, Int64], Float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
-    """What both stages say to every query.
+class Retrieved:
+    """The nearest gallery rows int64 [Q, K], best first, and their cosines float32 [Q, K]."""
 
-    Attributes:
-        queries: as composed.
-        order: int64 [Q, K], gallery rows, stage one's best first.
-        scores: float32 [Q, K], the re-ranker's, in stage one's order.
-    """
-
-    queries: tuple[ComposedQuery, ...]
     order: Int64
-    scores: Float32
+    cosines: Float32
 
 
 def compose_all(composer: Composer, reference_tokens: Float32, texts: Sequence[str]) -> tuple[ComposedQuery, ...]:
@@ -51,63 +43,51 @@ def compose_all(composer: Composer, reference_tokens: Float32, texts: Sequence[s
     return tuple(composed)
 
 
-def retrieve(vectors: Float32, gallery: Float32, *, depth: int, excluded: Sequence[int] | None = None) -> Int64:
-    """Give stage one's order: falling cosine, equal ones by place in the gallery, which is the ids' order.
+def retrieve(queries: Sequence[ComposedQuery], gallery: Float32, *, depth: int) -> Retrieved:
+    """Find each query's nearest ``depth`` rows of a gallery float32 [P, D]; equal cosines stand by row."""
+    cosines = np.stack([gallery @ query.vector for query in queries])
+    order = np.argsort(-cosines, axis=1, kind="stable")[:, :depth]
+    return Retrieved(order, np.take_along_axis(cosines, order, axis=1))
+
+
+def final_rankings(image_ids: Sequence[str], order: Int64, cosines: Float32, scores: Float32) -> list[tuple[str, ...]]:
+    """Order candidates as an evaluation does.
 
     Args:
-        vectors: float32 [Q, D] of the queries.
-        gallery: float32 [P, D].
-        depth: how many to give, at most P.
-        excluded: a gallery row to leave out for every query.
+        image_ids: of the gallery's rows.
+        order: int64 [Q, n], the candidates.
+        cosines: float32 [Q, n], stage one's scores.
+        scores: float32 [Q, K], stage two's of the first K.
 
     Returns:
-        int64 [Q, depth], fewer where the gallery has fewer.
+        Q rankings of image ids, best first.
     """
-    found = []
-    for place, vector in enumerate(vectors):
-        similarity = gallery @ vector
-        if excluded is not None:
-            similarity[excluded[place]] = -np.inf
-        found.append(np.argsort(-similarity, kind="stable")[: min(depth, len(gallery) - (excluded is not None))])
-    return np.stack(found)
+    rankings = []
+    for rows, near, found in zip(order.tolist(), cosines.tolist(), scores.tolist(), strict=True):
+        names = [image_ids[row] for row in rows]
+        retrieved = tuple(map(ScoredImage, names, near))
+        rankings.append(StageScores(retrieved, tuple(map(ScoredImage, names, found))).reranked_order())
+    return rankings
 
 
-def score_all(
-    reranker: Reranker | SharedReranker,
-    queries: Sequence[ComposedQuery],
-    order: Int64,
-    gallery: EncodedGallery,
-    kept: Path,
-) -> Float32:
-    """Score every query's candidates as they are stored.
+def score_with(score: ScoreFunction, queries: Sequence[ComposedQuery], candidates: Int64, kept: Path) -> Float32:
+    """Score every query's candidates.
 
     Args:
-        reranker: of the bundle, or one that reads the same codec.
+        score: of one query.
         queries: Q composed queries.
-        order: int64 [Q, K], the candidates.
-        gallery: whose tokens are read.
-        kept: where the scores are kept; of these queries, candidates and this re-ranker alone.
+        candidates: int64 [Q, K].
+        kept: where the scores are kept; of these queries, candidates and this function alone.
 
     Returns:
         float32 [Q, K].
     """
-    return score_with(lambda query, rows: reranker.score(query, gallery.candidates(rows)), queries, order, kept)
-
-
-def score_with(score: ScoreFunction, queries: Sequence[ComposedQuery], order: Int64, kept: Path) -> Float32:
-    """Score every query's candidates by any function; the rest as :func:`score_all`."""
-    # one column more, which says that the row is done: a score may be 0
-    scores = open_array(kept, (len(order), order.shape[1] + 1), np.dtype(np.float32))
-    progress = Progress(f"scoring {kept.stem}", len(order))
+    # one column more marks rows that are done: a score may be 0
+    scores = open_array(kept, (len(candidates), candidates.shape[1] + 1), np.dtype(np.float32))
+    progress = Progress(f"scoring {kept.stem}", len(candidates))
     for place, query in enumerate(queries):
         if not scores[place, -1]:
-            scores[place, :-1] = score(query, order[place])
+            scores[place, :-1] = score(query, candidates[place])
             scores[place, -1] = 1
             progress.reaches(place + 1)
     return np.array(scores[:, :-1])
-
-
-def rerank(order: Int64, scores: Float32, *, depth: int) -> Int64:
-    """Give the final order: the first ``depth`` by falling score, equal ones in stage one's order, then the rest."""
-    places = np.argsort(-scores[:, :depth], axis=1, kind="stable")
-    return np.concatenate((np.take_along_axis(order, places, axis=1), order[:, depth:]), axis=1)

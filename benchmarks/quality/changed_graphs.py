@@ -38,7 +38,7 @@ def write_changed(bundle: Bundle, change: Change, path: Path, *, threads: int) -
 
 
 def with_first_states(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Give out what the score is read from as well: outputs ``stream_0`` and ``stream_1``, float32 [K, H]."""
+    """Add the states that the score is read from as outputs ``stream_0`` and ``stream_1``, float32 [K, H]."""
     join = _join(model)
     for stream, name in enumerate(join.input):
         model.graph.node.append(helper.make_node("Identity", [name], [f"stream_{stream}"]))

@@ -46,7 +46,7 @@ class Compressed:
     encoded: list[bytes]
 
     def form(self, precision: Precision, threads: int) -> Form:
-        """Give the re-ranker on these tokens, in one arithmetic."""
+        """Return the re-ranker on these tokens, in one arithmetic."""
         sizes, tokens = self.bundle.manifest.sizes, TokenForm(self.bundle)
         title = f"{sizes.stored_rows} rows x {sizes.stored_dims} dimensions, {len(self.encoded[0]) / 1000:.1f} KB"
         return Form(
@@ -62,7 +62,7 @@ class Compressed:
 
 def compression_sections(bench: Bench) -> list[Section]:
     """Fit each form on pictures of the gallery, re-rank every query's candidates with it, then time the forms."""
-    order, sizes = bench.answers.order[: bench.settings.form_queries, :RERANK_DEPTH], bench.bundle.manifest.sizes
+    order, sizes = bench.order[: bench.settings.form_queries, :RERANK_DEPTH], bench.bundle.manifest.sizes
     exact_bytes = len(encode_tokens(bench.gallery.tokens[0], sizes.token_codec))
     title = f"all {sizes.token_rows} x {sizes.token_dims}, {exact_bytes / 1000:.1f} KB"
     own = Form("own", title, bench.reranker, bench.gallery.candidates)
@@ -96,7 +96,7 @@ def compression_sections(bench: Bench) -> list[Section]:
             ),
             rows=tuple(rows),
             notes=(
-                f"`python -m onnx_export fit-codec` on {min(FITTED_PICTURES, len(bench.held_out.pictures))} pictures "
+                f"`python -m onnx_export fit-codec` on {min(FITTED_PICTURES, len(bench.pictures))} pictures "
                 f"of the gallery, without their queries; the first {len(order)} queries. References are read as the "
                 "encoder gives them, not compressed. Time is that per candidate as a share of the bundle's, median "
                 f"over some queries in turn. "
@@ -114,7 +114,7 @@ def compression_sections(bench: Bench) -> list[Section]:
 
 def _compressed(bench: Bench, rows_share: float, dims_share: float) -> Compressed:
     """Fit a form, or open what was fitted before, and compress the gallery."""
-    sizes, pictures = bench.bundle.manifest.sizes, bench.held_out.pictures
+    sizes, pictures = bench.bundle.manifest.sizes, bench.pictures
     rows, dims = max(3, round(sizes.token_rows * rows_share)), max(1, round(sizes.token_dims * dims_share))
     folder = bench.kept / "compression" / f"{rows}x{dims}"
     if not folder.exists():

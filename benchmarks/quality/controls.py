@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.quality.answers import rerank
 from benchmarks.quality.bench import RERANK_DEPTH, Bench
 from benchmarks.quality.figures import (
     R1,
@@ -19,7 +18,6 @@ from benchmarks.quality.figures import (
     in_words,
     interval_json,
     intervals,
-    score_rankings,
 )
 from benchmarks.quality.sections import Section
 from qdrant_cir.errors import InputError
@@ -42,17 +40,17 @@ def control_sections(bench: Bench) -> list[Section]:
     if folder is None:
         raise InputError("No controls were given. Give --controls FOLDER, as python -m benchmarks.controls made it.")
     _check_features(bench, folder)
-    depth = min(RERANK_DEPTH, bench.answers.order.shape[1])
+    depth = min(RERANK_DEPTH, bench.order.shape[1])
     tables = {"stage one": bench.retrieved}
     for kind, title in _TITLES.items():
         if not (folder / f"{kind}.ckpt").exists():
             continue
         tables |= {f"{title}, {way}": table for way, table in _rankings(bench, folder, kind, depth).items()}
     rows = [_row(bench, title, table) for title, table in tables.items()]
-    own = intervals(bench.reranked, bench.held_out.queries)
+    own = intervals(bench.reranked, bench.clusters)
     rows.append((f"the re-ranker, K = {RERANK_DEPTH}", in_words(own[R1]), "", "", in_words(own[R10]), ""))
     best = max(list(tables)[1:], key=lambda title: float(tables[title][:, R1].mean()))
-    gain = compare(tables[best], bench.reranked, bench.held_out.queries)
+    gain = compare(tables[best], bench.reranked, bench.clusters)
     return [
         Section(
             name="controls",
@@ -73,8 +71,8 @@ def control_sections(bench: Bench) -> list[Section]:
 
 
 def _row(bench: Bench, title: str, table: NDArray[np.float64]) -> tuple[str, ...]:
-    queries = bench.held_out.queries
-    over_stage_one, behind = compare(bench.retrieved, table, queries), compare(table, bench.reranked, queries)
+    over_stage_one = compare(bench.retrieved, table, bench.clusters)
+    behind = compare(table, bench.reranked, bench.clusters)
     return (
         title,
         in_words(behind[R1].before),
@@ -86,8 +84,8 @@ def _row(bench: Bench, title: str, table: NDArray[np.float64]) -> tuple[str, ...
 
 
 def _data(bench: Bench, table: NDArray[np.float64]) -> JsonObject:
-    queries = bench.held_out.queries
-    over_stage_one, behind = compare(bench.retrieved, table, queries), compare(table, bench.reranked, queries)
+    over_stage_one = compare(bench.retrieved, table, bench.clusters)
+    behind = compare(table, bench.reranked, bench.clusters)
     return {
         behind[column].name: {
             "value": interval_json(behind[column].before),
@@ -100,30 +98,25 @@ def _data(bench: Bench, table: NDArray[np.float64]) -> JsonObject:
 
 def _rankings(bench: Bench, folder: Path, kind: str, depth: int) -> dict[str, NDArray[np.float64]]:
     """Score what a control finds in the whole gallery, and what it makes of stage one's candidates."""
-    order, queries = bench.answers.order, bench.held_out.queries
     scores = _scores(bench, folder, kind)
-    whole = np.argsort(-scores, axis=1, kind="stable")[:, : order.shape[1]]
-    within = np.take_along_axis(scores, order[:, :depth], axis=1)
+    whole = np.argsort(-scores, axis=1, kind="stable")[:, : bench.order.shape[1]]
+    within = np.take_along_axis(scores, bench.order[:, :depth], axis=1)
     return {
-        "whole gallery": score_rankings(whole, queries),
-        f"re-ranks {depth}": score_rankings(rerank(order, within, depth=depth), queries),
+        "whole gallery": bench.score([[bench.image_ids[row] for row in rows] for rows in whole.tolist()]),
+        f"re-ranks {depth}": bench.rescored(within),
         f"re-ranks {depth} with stage one's cosine": _summed(bench, within),
     }
 
 
 def _summed(bench: Bench, scores: Float32) -> NDArray[np.float64]:
-    """Add to scores [Q, K] that share of stage one's cosine which serves these very queries best.
+    """Add to scores [Q, K] the share of stage one's cosine that serves these very queries best.
 
-    The bundle's own score holds the cosine, too, at a weight fitted elsewhere; here any doubt is the control's.
+    The bundle's own score holds the cosine too, at a weight that was fitted on other data; this favours the control.
     """
-    answers, depth = bench.answers, scores.shape[1]
-    candidates = zip(answers.queries, answers.order[:, :depth], strict=True)
-    cosines = np.stack([bench.gallery.vectors[rows] @ query.vector for query, rows in candidates])
+    cosines = bench.cosines[:, : scores.shape[1]]
     spread = float(scores.std(axis=1).mean() / cosines.std(axis=1).mean())
-    tables = [
-        score_rankings(rerank(answers.order, scores + share * cosines, depth=depth), bench.held_out.queries)
-        for share in (np.array(_SHARES) * spread).astype(np.float32)
-    ]
+    shares = (np.array(_SHARES) * spread).astype(np.float32)
+    tables = [bench.rescored(scores + share * cosines) for share in shares]
     return max(tables, key=lambda table: float(table[:, R1].mean()))
 
 

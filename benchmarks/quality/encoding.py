@@ -6,9 +6,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from benchmarks.quality.answers import compose_all, rerank, retrieve, score_all
+from benchmarks.quality.answers import compose_all, final_rankings, retrieve, score_with
 from benchmarks.quality.bench import RERANK_DEPTH, Bench
 from benchmarks.quality.figures import (
     R1,
@@ -18,7 +16,6 @@ from benchmarks.quality.figures import (
     gain_in_words,
     in_words,
     interval_json,
-    score_rankings,
 )
 from benchmarks.quality.gallery import EncodedGallery, encode_gallery
 from benchmarks.quality.precision import MOST_POINTS
@@ -36,7 +33,7 @@ def encoding_sections(bench: Bench) -> list[Section]:
     count = min(bench.settings.form_queries, len(bench.texts))
     gallery, kept = _int8_gallery(bench, count)
     queries = {
-        "int8, references exact": bench.answers.queries[:count],
+        "int8, references exact": bench.composed[:count],
         "int8, references too": compose_all(bench.composer, gallery.reference_tokens, bench.texts[:count]),
     }
     rows: list[tuple[str, ...]] = []
@@ -95,7 +92,7 @@ def _int8_gallery(bench: Bench, count: int) -> tuple[EncodedGallery, Path]:
     kept = bench.kept / "encoding" / "_".join(digest[:8] for digest in digests)
     encoder = ImageEncoder.open(bundle, provider="cpu", threads=bench.settings.threads, precision="int8")
     references = bench.references[:count]
-    return encode_gallery(bundle, encoder, bench.held_out.pictures, references, kept), kept
+    return encode_gallery(bundle, encoder, bench.pictures, references, kept), kept
 
 
 def _with_int8_encoder(bundle: Bundle, folder: Path) -> Bundle:
@@ -116,13 +113,14 @@ def _compared(
 ) -> tuple[tuple[Compared, ...], ...]:
     """Compare stage one, then both stages, with those of the gallery that is encoded exactly."""
     count, depth = len(queries), min(RERANK_DEPTH, len(gallery.vectors))
-    order = retrieve(np.stack([query.vector for query in queries]), gallery.vectors, depth=depth)
-    scores = score_all(bench.reranker, queries, order, gallery, kept)
-    held_out = bench.held_out.queries[:count]
-    return (
-        compare(bench.retrieved[:count], score_rankings(order, held_out), held_out),
-        compare(bench.reranked[:count], score_rankings(rerank(order, scores, depth=depth), held_out), held_out),
-    )
+    found = retrieve(queries, gallery.vectors, depth=depth)
+    scores = score_with(gallery.scorer(bench.reranker), queries, found.order, kept)
+    before = (bench.retrieved[:count], bench.reranked[:count])
+    after = [
+        bench.score(final_rankings(bench.image_ids, found.order, found.cosines, of_stage))
+        for of_stage in (scores[:, :0], scores)
+    ]
+    return tuple(compare(*tables, bench.clusters[:count]) for tables in zip(before, after, strict=True))
 
 
 def _row(title: str, stage: str, compared: tuple[Compared, ...]) -> tuple[str, ...]:

@@ -1,21 +1,18 @@
-"""Numbers with intervals: what rankings score, and by how much one ranking is better than another."""
+"""Numbers with intervals, and the paired difference of two tables of the same queries."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.quality.catalogue import HeldOutQuery
-from qdrant_cir.evaluation.metrics import Answer, AveragePrecision, Metric, Recall, Truth
-from qdrant_cir.evaluation.report.bootstrap import Interval, bootstrap_means, interval_of, number_clusters
-from qdrant_cir.types import Int64, JsonObject
+from qdrant_cir.evaluation.datasets.custom import METRICS
+from qdrant_cir.evaluation.report.bootstrap import Interval, bootstrap_means, interval_of
+from qdrant_cir.types import JsonObject
 
-METRICS: tuple[Metric, ...] = (Recall(1), Recall(5), Recall(10), Recall(50), Recall(100), AveragePrecision(10))
-R1, R10, R100 = 0, 2, 4
-"""Columns of :func:`score_rankings`."""
+R1, R10, R100 = ([metric.name for metric in METRICS].index(name) for name in ("R@1", "R@10", "R@100"))
+"""Columns of a table."""
 
 _RESAMPLES = 2000
 _SEED = 0
@@ -23,7 +20,7 @@ _SEED = 0
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """A metric of two rankings of the same queries, in points out of 100; ``gain`` is paired."""
+    """A metric of two rankings of the same queries, in percent; ``gain`` is paired."""
 
     name: str
     before: Interval
@@ -31,33 +28,14 @@ class Compared:
     gain: Interval
 
 
-def score_rankings(rankings: Int64, queries: Sequence[HeldOutQuery]) -> NDArray[np.float64]:
-    """Score every query's ranking.
-
-    Args:
-        rankings: int64 [Q, n], gallery rows, best first.
-        queries: Q of them.
-
-    Returns:
-        float64 [Q, M] from 0 to 100, a column per metric of ``METRICS``.
-    """
-    table = np.empty((len(queries), len(METRICS)))
-    for place, query in enumerate(queries):
-        answer = Answer(tuple(map(str, rankings[place].tolist())))
-        truth = Truth(frozenset(map(str, query.targets)))
-        table[place] = [100 * metric.score(answer, truth) for metric in METRICS]
-    return table
-
-
 def compare(
-    before: NDArray[np.float64], after: NDArray[np.float64], queries: Sequence[HeldOutQuery]
+    before: NDArray[np.float64], after: NDArray[np.float64], clusters: NDArray[np.int64]
 ) -> tuple[Compared, ...]:
-    """Compare two tables of :func:`score_rankings` of the same queries, one by one.
+    """Compare two tables float64 [Q, M] of the same queries, one by one.
 
-    Intervals are 95%, by a bootstrap that draws queries of one reference together.
+    Intervals are 95%, by a bootstrap that draws queries of one cluster, int64 [Q], together.
     """
     table = np.hstack((before, after, after - before))
-    clusters = number_clusters([query.reference for query in queries])
     draws = bootstrap_means([table], [clusters], resamples=_RESAMPLES, seed=_SEED)
     found = [interval_of(float(mean), draws[:, column]) for column, mean in enumerate(table.mean(axis=0))]
     count = len(METRICS)
@@ -67,9 +45,9 @@ def compare(
     )
 
 
-def intervals(table: NDArray[np.float64], queries: Sequence[HeldOutQuery]) -> tuple[Interval, ...]:
-    """Give every column's mean with its interval."""
-    return tuple(compared.before for compared in compare(table, table, queries))
+def intervals(table: NDArray[np.float64], clusters: NDArray[np.int64]) -> tuple[Interval, ...]:
+    """Return every column's mean with its interval."""
+    return tuple(compared.before for compared in compare(table, table, clusters))
 
 
 def in_words(interval: Interval) -> str:
@@ -83,5 +61,5 @@ def gain_in_words(interval: Interval) -> str:
 
 
 def interval_json(interval: Interval) -> JsonObject:
-    """Give an interval as JSON."""
+    """Return an interval as JSON."""
     return {"value": interval.value, "low": interval.low, "high": interval.high}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +13,9 @@ from benchmarks.quality.progress import Progress
 from qdrant_cir.model.bundle import Bundle
 from qdrant_cir.model.image_encoder import ImageEncoder
 from qdrant_cir.model.preprocess import load_image, preprocess
+from qdrant_cir.model.reranker import Reranker
 from qdrant_cir.tokens.codec import quantize
-from qdrant_cir.types import EncodedImages, Float32, StoredTokens
+from qdrant_cir.types import ComposedQuery, EncodedImages, Float32, Int64, StoredTokens
 
 _BATCH = 32
 
@@ -34,6 +35,10 @@ class EncodedGallery:
     tokens: Float32
     stored: StoredTokens
     reference_tokens: Float32
+
+    def scorer(self, reranker: Reranker) -> Callable[[ComposedQuery, Int64], Float32]:
+        """Return what scores a query's candidates, given by their rows, as they are stored."""
+        return lambda query, rows: reranker.score(query, self.candidates(rows))
 
     def candidates(self, rows: NDArray[np.int64]) -> StoredTokens:
         """Read some pictures' tokens as they are stored, in the order given."""
@@ -97,7 +102,7 @@ def _references(
     references: Sequence[int],
     stored: StoredTokens,
 ) -> Float32:
-    """Give the references' tokens as the retriever does: what is stored, or anew where the encoders differ."""
+    """Return the references' tokens as stored, or encoded again where the encoders differ, as the retriever does."""
     if not bundle.has_candidate_encoder:
         rows = list(references)
         tokens: Float32 = stored.values[rows].astype(np.float32) * stored.scales[rows][..., None]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from benchmarks.machine import LoadMeter, alternate, describe_machine, median_ratio
-from benchmarks.quality.answers import rerank, score_with
+from benchmarks.quality.answers import score_with
 from benchmarks.quality.bench import RERANK_DEPTH, Bench
 from benchmarks.quality.changed_graphs import open_changed, with_codec
 from benchmarks.quality.figures import (
@@ -18,7 +18,6 @@ from benchmarks.quality.figures import (
     gain_in_words,
     in_words,
     interval_json,
-    score_rankings,
 )
 from benchmarks.quality.sections import Section
 from onnx_export.bundle.precisions import CONVERSIONS
@@ -53,7 +52,7 @@ class Form:
 
 def precision_sections(bench: Bench) -> list[Section]:
     """Re-rank every query's candidates in each form, then time the forms in turn on a few queries."""
-    order = bench.answers.order[: bench.settings.form_queries, :RERANK_DEPTH]
+    order = bench.order[: bench.settings.form_queries, :RERANK_DEPTH]
     codec = bench.bundle.manifest.token_codec
     own = Form("own", f"the bundle: float32 arithmetic, {codec} tokens", bench.reranker, bench.gallery.candidates)
     forms = _forms(bench)
@@ -93,7 +92,7 @@ def precision_sections(bench: Bench) -> list[Section]:
 
 
 def form_row(form: Form, compared: tuple[Compared, ...], ratio: float) -> tuple[str, ...]:
-    """Give the cells of one form."""
+    """Return the cells of one form."""
     first, tenth = compared[R1], compared[R10]
     holds = max(abs(first.gain.value), abs(tenth.gain.value)) <= MOST_POINTS
     return (
@@ -108,7 +107,7 @@ def form_row(form: Form, compared: tuple[Compared, ...], ratio: float) -> tuple[
 
 
 def form_data(compared: tuple[Compared, ...], ratio: float) -> JsonObject:
-    """Give the same as JSON."""
+    """Return the same as JSON."""
     recall: JsonObject = {
         compared[column].name: {
             "value": interval_json(compared[column].after),
@@ -152,19 +151,17 @@ def _in_codec(tokens: Float32, codec: TokenCodec) -> Callable[[Int64], StoredTok
 def recall_of(bench: Bench, form: Form, order: Int64, folder: str) -> tuple[Compared, ...]:
     """Re-rank every query's candidates [Q, K] in a form, against the bundle's own; scores are kept in a folder."""
     kept = bench.kept / folder / f"{form.name}.npy"
-    count, depth = order.shape
-    queries = bench.answers.queries[:count]
+    count = len(order)
+    queries = bench.composed[:count]
     scores = score_with(lambda query, rows: form.reranker.score(query, form.candidates(rows)), queries, order, kept)
-    final = rerank(bench.answers.order[:count], scores, depth=depth)
-    held_out = bench.held_out.queries[:count]
-    return compare(bench.reranked[:count], score_rankings(final, held_out), held_out)
+    return compare(bench.reranked[:count], bench.rescored(scores), bench.clusters[:count])
 
 
 def time_ratios(bench: Bench, forms: list[Form], order: Int64) -> dict[str, float]:
     """Time of each form as a share of the first one's, on tokens that are read before."""
     seconds: dict[str, list[float]] = {form.name: [] for form in forms}
     for place in range(min(_TIMED_QUERIES, len(order))):
-        query = bench.answers.queries[place]
+        query = bench.composed[place]
         runs = {form.name: partial(form.reranker.score, query, form.candidates(order[place])) for form in forms}
         for name, taken in alternate(runs, rounds=2).items():
             seconds[name].append(min(taken))

@@ -17,7 +17,7 @@ class Progress:
         self._first: int | None = None
 
     def reaches(self, done: int) -> None:
-        """Say how far it is, unless that was said just now."""
+        """Print the progress, at most once every few seconds."""
         now = time.perf_counter()
         if self._first is None:
             self._first = done

@@ -1,4 +1,4 @@
-"""What a part of the benchmark reports: tables with the command that makes them, kept as JSON, joined to a document."""
+"""Tables with their command and date, kept as JSON and joined to a document."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import date
 from pathlib import Path
 
 from qdrant_cir.types import JsonObject
@@ -26,6 +27,7 @@ class Section:
         notes: sentences under the table.
         picture: file name of a picture under the table; empty for none.
         data: the same numbers as JSON.
+        measured: the day, as YYYY-MM-DD.
     """
 
     name: str
@@ -36,10 +38,11 @@ class Section:
     notes: tuple[str, ...] = ()
     picture: str = ""
     data: JsonObject = field(default_factory=dict)
+    measured: str = field(default_factory=lambda: date.today().isoformat())
 
     def to_markdown(self) -> str:
         """Write heading, command, table, notes and picture."""
-        lines = [f"## {self.title}", "", "```", self.command, "```", ""]
+        lines = [f"## {self.title}", "", "```", self.command, "```", "", f"Measured on {self.measured}.", ""]
         if self.rows:
             lines += [_line(self.columns), _line(["---", *["---:"] * (len(self.columns) - 1)])]
             lines += [*map(_line, self.rows), ""]
@@ -52,8 +55,7 @@ class Section:
 ORDER = (
     "main",
     "parts",
-    "credibility",
-    "agreement",
+    "bars",
     "k",
     "slices",
     "ablations",

@@ -30,7 +30,7 @@ _NOUN_FIELDS = ("part", "parts", "other", "kept", "unit", "family")
 
 
 def uses_unseen_template(text: str) -> bool:
-    """Tell whether a modification text has a clause that no training template gives."""
+    """Whether a modification text has a clause that no training template produces."""
     shape = _shape(text)
     said = _training_clauses()
     return not any(

@@ -71,7 +71,7 @@ def test_a_control_learns_some_queries_by_heart(kind: str, tmp_path: Path) -> No
     assert control.step(0)["loss"] < 0.7 * first["loss"]
 
 
-def test_controls_are_measured_on_the_catalogue(tmp_path: Path) -> None:
+def test_controls_are_measured_on_the_catalogue(evaluated_catalog: Path, tmp_path: Path) -> None:
     folder, out = tmp_path / "controls", tmp_path / "out"
     folder.mkdir()
     for kind in KINDS:
@@ -84,9 +84,10 @@ def test_controls_are_measured_on_the_catalogue(tmp_path: Path) -> None:
     (folder / "controls.json").write_text(
         '{"command": "python -m benchmarks.controls --round ROUND --steps 7"}', encoding="utf-8"
     )
-    asked = ["--out", str(out), "--products", "60", "--queries", "4", "--threads", "1", "--only", "controls"]
+    asked = ["--catalog", str(evaluated_catalog / "catalog"), "--run", str(evaluated_catalog / "run")]
+    asked += ["--out", str(out), "--threads", "1", "--only", "controls", "--controls", str(folder)]
 
-    quality_main([*asked, "--controls", str(folder)])
+    quality_main(asked)
 
     found = json.loads((out / "quality.json").read_text(encoding="utf-8"))["controls"]
     assert len(found["rows"]) == 8  # stage one, two controls in three ways, the re-ranker
@@ -94,7 +95,7 @@ def test_controls_are_measured_on_the_catalogue(tmp_path: Path) -> None:
     assert found["command"].startswith("python -m benchmarks.controls --round ROUND --steps 7\n")
     np.savez(folder / "features.npz", pictures=pictures, vectors=-vectors)
     with pytest.raises(InputError, match="another image encoder"):
-        quality_main([*asked, "--controls", str(folder)])
+        quality_main(asked)
 
 
 def test_controls_are_trained_on_what_a_round_learnt_from_and_go_on_where_they_were(

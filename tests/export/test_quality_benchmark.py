@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 
 from benchmarks.quality.__main__ import main
 from benchmarks.quality.ablations import fitted, next_by_length
-from benchmarks.quality.answers import rerank, retrieve
+from benchmarks.quality.answers import final_rankings, retrieve
+from benchmarks.quality.bars import Bar
 from benchmarks.quality.changed_graphs import (
     open_changed,
     with_codec,
@@ -57,18 +59,33 @@ def _scores_of_head(stream_0: np.ndarray, stream_1: np.ndarray) -> np.ndarray:
 
 
 def test_reranking_reorders_the_first_candidates_alone() -> None:
-    order = np.array([[7, 3, 9, 5]])
-    scores = np.array([[0.1, 0.5, 0.5, 2.0]], np.float32)
+    order, cosines = np.array([[3, 1, 2, 0]]), np.array([[0.9, 0.8, 0.7, 0.6]], np.float32)
+    scores = np.array([[0.1, 0.5, 0.5]], np.float32)
 
-    assert rerank(order, scores, depth=3).tolist() == [[3, 9, 7, 5]]
+    assert final_rankings("abcd", order, cosines, scores) == [("b", "c", "d", "a")]
 
 
-def test_retrieval_orders_equal_scores_by_place_and_leaves_the_excluded_out() -> None:
+def test_retrieval_orders_equal_cosines_by_place() -> None:
     gallery = np.array([[1, 0], [0, 1], [1, 0]], np.float32)
-    query = np.array([[1, 0]], np.float32)
+    query = ComposedQuery(np.array([1, 0], np.float32), np.zeros(0, np.int64), np.zeros((0, 1), np.float32))
 
-    assert retrieve(query, gallery, depth=3).tolist() == [[0, 2, 1]]
-    assert retrieve(query, gallery, depth=3, excluded=[0]).tolist() == [[2, 1]]
+    found = retrieve([query], gallery, depth=2)
+
+    assert found.order.tolist() == [[0, 2]]
+    assert found.cosines.tolist() == [[1.0, 1.0]]
+
+
+@pytest.mark.parametrize(
+    ("bar", "value", "admits", "text"),
+    [
+        (Bar("R@100", least=97.0), 97.0, True, "R@100 at least 97 %"),
+        (Bar("R@100", least=97.0), 96.9, False, "R@100 at least 97 %"),
+        (Bar("R@1", most=70.0), 70.1, False, "R@1 at most 70 %"),
+    ],
+)
+def test_a_bar_admits_its_own_value(bar: Bar, value: float, admits: bool, text: str) -> None:
+    assert bar.admits(value) == admits
+    assert str(bar) == text
 
 
 def test_no_training_text_has_an_unseen_template() -> None:
@@ -80,26 +97,35 @@ def test_no_training_text_has_an_unseen_template() -> None:
     assert uses_unseen_template("the color of the body is red")
 
 
-def test_a_run_writes_its_documents_and_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_tables_are_those_of_the_evaluation_and_other_parts_go_on_where_they_were(
+    evaluated_catalog: Path, tmp_path: Path
+) -> None:
     out, docs = tmp_path / "out", tmp_path / "docs"
-    command = ["--out", str(out), "--products", "60", "--queries", "4", "--threads", "1", "--docs", str(docs)]
+    catalog, run = evaluated_catalog / "catalog", evaluated_catalog / "run"
+    command = ["--catalog", str(catalog), "--run", str(run), "--out", str(out), "--threads", "1", "--docs", str(docs)]
 
-    main([*command, "--only", "main"])
-    scores = next(out.glob("cache/*/scores.npy"))
-    written = scores.stat().st_mtime_ns
-    main([*command, "--only", "slices,ablations,precision,encoding"])
+    main([*command, "--only", "ablations"])
+    scores = {path: path.stat().st_mtime_ns for path in out.glob("cache/*/ablations/*.npy")}
+    main([*command, "--only", "main,k,slices,ablations,precision,encoding"])
 
     found = json.loads((out / "quality.json").read_text(encoding="utf-8"))
-    assert set(found) == {"main", "parts", "credibility", "agreement", "slices", "ablations", "precision", "encoding"}
+    report = json.loads((run / "report.json").read_text(encoding="utf-8"))
+    assert set(found) == {"main", "parts", "bars", "k", "slices", "ablations", "precision", "encoding"}
+    for metric, name in (("R@1", "recall@1"), ("R@10", "recall@10"), ("mAP@10", "map@10")):
+        row = found["main"]["data"][metric]
+        assert row["stage_one"]["value"] == pytest.approx(report["stage_one"][name]["value"])
+        # 60 pictures: the run's depth of 200 and the tables' of 100 see the same candidates
+        assert row["reranked"]["value"] == pytest.approx(report["stage_two"][name]["value"])
+    control = report["controls"][0]["figures"][0]["interval"]["value"]
+    assert found["bars"]["data"]["image-only"]["R@1"]["value"] == pytest.approx(control)
     assert found["ablations"]["data"]["queries"] == 4
     assert abs(found["precision"]["data"]["tokens_float32"]["R@10"]["difference"]["value"]) <= 25
     assert len(found["encoding"]["rows"]) == 4
     exact = found["encoding"]["data"]["int8, references exact, both stages"]["R@10"]
     assert abs(exact["difference"]["value"]) <= 25  # one query of four
-    assert len(list(scores.parent.glob("ablations/*.npy"))) == len(found["ablations"]["rows"]) - 2
-    assert found["agreement"]["data"]["same_order"] == 4
-    assert scores.stat().st_mtime_ns == written
-    assert "--products 60 --queries 4 --only main" in (docs / "quality.md").read_text(encoding="utf-8")
+    assert len(scores) == len(found["ablations"]["rows"]) - 2
+    assert {path: path.stat().st_mtime_ns for path in scores} == scores
+    assert "--out OUT --only main" in (docs / "quality.md").read_text(encoding="utf-8")
 
 
 def test_every_query_gets_the_next_text_by_length_at_its_own_length() -> None:
