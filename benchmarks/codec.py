@@ -1,13 +1,12 @@
-"""What candidate tokens lose in fewer rows, fewer dimensions and 8 bits: the frontier of bytes against loss.
+"""What candidate tokens lose in fewer rows, fewer dimensions and 8 bits: bytes against loss.
 
     python -m benchmarks.codec --images DIR --full-size     # an encoder of the paper's sizes, random weights
     python -m benchmarks.codec --images DIR                 # the bundled model's
 
 Half of the pictures fit the projection of every form, as plain principal components; the loss is measured on the other
-half, as the share of the tokens' variance that the restored tokens do not have. No score is asked, so no weights of a
-re-ranker count: ``python -m benchmarks.quality --only compression`` measures recall. Random weights mix what lies under
-a token less than trained ones do, so their tokens say how the codec works on real pictures at that size, not what it
-costs a trained model there.
+half, as the share of the tokens' variance that the restored tokens do not have. No re-ranker takes
+part: ``python -m benchmarks.quality --only compression`` measures recall. With random weights the result describes the
+codec on real pictures at that size, not what it costs a trained model.
 """
 
 from __future__ import annotations

@@ -3,8 +3,7 @@
     .venv/bin/qdrant-cir demo --products 300 && .venv/bin/python -m benchmarks.cold_start --demo demo
 
 Asks one query of the demonstration's catalogue in fresh processes, in turn with the same command in a process
-that loads qdrant-client first, as every command did before that library was loaded for servers and filters
-alone. Prints medians in wall clock and in processor time, and their paired ratio.
+that loads qdrant-client first. Prints medians in wall clock and in processor time, and their paired ratio.
 """
 
 from __future__ import annotations

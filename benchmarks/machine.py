@@ -1,4 +1,4 @@
-"""What every benchmark says of itself: the machine, the load on it, paired timings, peak memory, the GEMM ceiling."""
+"""What every benchmark reports: the machine, the load on it, paired timings, peak memory, the GEMM ceiling."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def processor_name() -> str:
 
 
 class LoadMeter:
-    """How many cores other processes kept busy since the meter was made: near 0 on a machine to oneself."""
+    """How many cores other processes kept busy since the meter was made: near 0 on an idle machine."""
 
     def __init__(self) -> None:
         self._before = _busy_seconds(), time.process_time(), time.perf_counter()
@@ -104,13 +104,13 @@ def alternate(
 
 
 def median_ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
-    """Give the median over rounds of ``slow / fast``: how many times faster the second is."""
+    """Return the median over rounds of ``slow / fast``: how many times faster the second is."""
     return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
 class Measured(Generic[Result]):
-    """What a run gave, and by how many MB the resident memory rose above its level before; nan off Linux."""
+    """The result of a run, and by how many MB the resident memory rose above its level before; nan off Linux."""
 
     result: Result
     peak_megabytes: float

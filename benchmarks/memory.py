@@ -92,7 +92,7 @@ def export_full_size(folder: Path) -> tuple[Path, ModelSizes]:
 def asker(
     reranker: Reranker, sizes: ModelSizes, candidates: int, threads: int, random: np.random.Generator
 ) -> Callable[[int], None]:
-    """Give what re-ranks fresh candidates for a text of so many tokens, each thread a share of them."""
+    """Return a function that re-ranks fresh candidates for a text of so many tokens, a share in each thread."""
     pool = ThreadPoolExecutor(threads)
     share = -(-candidates // threads)
 

@@ -49,7 +49,6 @@ def main() -> None:
     parser.add_argument("--depths", type=int, nargs="+", default=[0, 50, 100])
     parser.add_argument("--confidence", type=float, help="end re-ranking early, as the calibration says")
     parser.add_argument("--calibration", type=Path, help="of `qdrant-cir calibrate`, for --confidence")
-    parser.add_argument("--cuda-graphs", action="store_true", help="on a GPU: record and replay the small stages")
     arguments = parser.parse_args()
     effort = read_effort(arguments.confidence, arguments.calibration, None)
     if (arguments.store is None) != (arguments.grow_to is None):
@@ -69,7 +68,6 @@ def main() -> None:
         store=store,
         bundle=arguments.bundle,
         precision=arguments.precision,
-        cuda_graphs=arguments.cuda_graphs,
     ) as retriever:
         for by_id in (False, True):
             base = 0.0

@@ -173,7 +173,7 @@ def export_compressed(model: CirModel, folder: Path) -> Path:
 
 
 def compressed_shape(sizes: ModelSizes) -> tuple[int, int]:
-    """Give rows and dimensions of compressed tokens."""
+    """Return rows and dimensions of compressed tokens."""
     return math.ceil(sizes.token_rows * ROWS_SHARE), int(sizes.image_width * DIMS_SHARE)
 
 

@@ -30,7 +30,7 @@ from qdrant_cir.types import Query, SearchResult
 
 
 class SharedMatrixScorer(CandidateScorer):
-    """All threads inside each matrix, candidates one chunk after the other: what this library did before."""
+    """All threads inside each matrix, candidates one chunk after the other."""
 
     def __init__(self, bundle: Bundle, *, threads: int) -> None:
         super().__init__(bundle, threads=1)
@@ -80,7 +80,7 @@ def main() -> None:
 
 
 def read_queries(catalog: Path, count: int) -> list[Query]:
-    """Give the catalogue's queries, again from the first where there are too few, each with its picture."""
+    """Return the catalogue's queries with their pictures, starting again from the first where there are too few."""
     lines = (catalog / "queries.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(lines[place % len(lines)]) for place in range(count)]
     return [Query(catalog / "images" / f"{row['reference']}.jpg", row["modification_text"]) for row in rows]

@@ -1,7 +1,7 @@
-"""Two ways to rank without a re-ranker, trained on the same frozen features: what its gain is measured against.
+"""Two ways to rank without a re-ranker, trained on the same frozen features, to compare its gain with.
 
     python -m benchmarks.controls --round ROUND --start BUNDLE --out CONTROLS      # trains both
-    python -m benchmarks.quality --out OUT --only controls --controls CONTROLS     # measures them
+    python -m benchmarks.quality --catalog CATALOG --run RUN --out OUT --only controls --controls CONTROLS
 
 ``single_vector`` is one vector of 1,024 numbers per picture and query; ``late_interaction`` sums, over the words of a
 query, the best cosine among a picture's tokens (MaxSim). Both start from the text encoder of the composer that a round

@@ -16,7 +16,7 @@ VECTOR_SIZE, READERS, TOKEN_SIZE = 1024, 8, 64
 
 
 class Control(Protocol):
-    """Compares queries with pictures; what it gives for one is kept and used with any of the other."""
+    """Compares queries with pictures; each side is computed once and compared with any of the other."""
 
     def pictures(self, tokens: Tensor) -> Tensor:
         """Turn frozen tokens float32 [T, N, C] into what is compared."""
@@ -43,18 +43,18 @@ class SingleVector(nn.Module):
         self.query = nn.Linear(sizes.text_width, VECTOR_SIZE)
 
     def pictures(self, tokens: Tensor) -> Tensor:
-        """Give unit vectors float32 [T, D]."""
+        """Return unit vectors float32 [T, D]."""
         attention = (tokens @ self.readers.T).softmax(dim=1)
         read = attention.transpose(1, 2) @ tokens
         joined = torch.cat((tokens[:, :1].to(read.dtype), read), dim=1).flatten(1)
         return functional.normalize(self.picture(joined).float(), dim=-1)
 
     def queries(self, states: Tensor, mask: Tensor) -> Tensor:
-        """Give unit vectors float32 [B, D], of the first state."""
+        """Return unit vectors float32 [B, D], of the first state."""
         return functional.normalize(self.query(states[:, 0]).float(), dim=-1)
 
     def scores(self, queries: Tensor, pictures: Tensor) -> Tensor:
-        """Give cosines [B, T]."""
+        """Return cosines [B, T]."""
         return queries @ pictures.T
 
 
@@ -67,15 +67,15 @@ class LateInteraction(nn.Module):
         self.query = nn.Linear(sizes.text_width, TOKEN_SIZE)
 
     def pictures(self, tokens: Tensor) -> Tensor:
-        """Give unit vectors float32 [T, N, d]."""
+        """Return unit vectors float32 [T, N, d]."""
         return functional.normalize(self.picture(tokens).float(), dim=-1)
 
     def queries(self, states: Tensor, mask: Tensor) -> Tensor:
-        """Give unit vectors float32 [B, L, d], zeros for padding, which therefore adds nothing to a score."""
+        """Return unit vectors float32 [B, L, d], zeros for padding, which therefore adds nothing to a score."""
         return functional.normalize(self.query(states).float(), dim=-1) * mask[..., None]
 
     def scores(self, queries: Tensor, pictures: Tensor) -> Tensor:
-        """Give the sum over a query's words of the largest cosine among a picture's tokens: [B, T]."""
+        """Return the sum over a query's words of the largest cosine among a picture's tokens: [B, T]."""
         cosines = queries.flatten(0, 1) @ pictures.flatten(0, 1).T
         best = cosines.view(*queries.shape[:2], *pictures.shape[:2]).max(dim=-1).values
         return best.sum(dim=1)
@@ -95,5 +95,5 @@ def build_control(kind: str, sizes: ModelSizes = DRAWN_SMALL, *, seed: int) -> n
 
 
 def head_of(modules: nn.ModuleDict) -> Control:
-    """Give what compares."""
+    """Return the head, which compares."""
     return cast(Control, modules["head"])

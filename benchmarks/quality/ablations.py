@@ -22,12 +22,12 @@ _MEAN_QUERIES = 16
 
 @dataclass(frozen=True, slots=True)
 class Ablation:
-    """One thing taken away.
+    """One replaced input.
 
     Attributes:
         name: of the file that keeps its scores.
-        title: says what, in the table.
-        queries: what the re-ranker is given for each query.
+        title: of its row.
+        queries: input of the re-ranker.
         reranker: that scores them.
     """
 
@@ -69,9 +69,9 @@ def ablation_sections(bench: Bench) -> list[Section]:
             columns=("the re-ranker is given", "R@1", "difference, paired", "R@10", "difference, paired"),
             rows=tuple(rows),
             notes=(
-                f"The first {count} queries; candidates are the whole model's own. The model was not trained again: "
-                "what is taken away is replaced by something that says nothing of this query, so the differences "
-                "say what the trained model uses, not what another one could do without. The mean fusion state is over "
+                f"The first {count} queries; candidates are the whole model's own. The model is not trained again: "
+                "an input is replaced by one that carries nothing of this query, so the differences show what the "
+                "trained model uses, not what another one could do without. The mean fusion state is over "
                 "all of these queries' words, at every place of the text; the blank picture stands for the reference "
                 "in the composer alone. Texts of other queries come from the next query by length of text, cut or "
                 "filled with [SEP] where lengths differ. A stream that is not read keeps its part in the layers, where "

@@ -1,4 +1,4 @@
-"""What compressed tokens cost: fewer rows and dimensions, fitted on the gallery, against the bytes that they take."""
+"""Compressed tokens: recall with fewer rows and dimensions, fitted on the gallery, against their bytes."""
 
 from __future__ import annotations
 

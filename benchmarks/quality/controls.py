@@ -1,4 +1,4 @@
-"""The gain over what needs no re-ranker: one long vector, and late interaction, on the same frozen features."""
+"""The re-ranker against one long vector and late interaction on the same frozen features."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _data(bench: Bench, table: NDArray[np.float64]) -> JsonObject:
 
 
 def _rankings(bench: Bench, folder: Path, kind: str, depth: int) -> dict[str, NDArray[np.float64]]:
-    """Score what a control finds in the whole gallery, and what it makes of stage one's candidates."""
+    """Score a control over the whole gallery, and over stage one's candidates."""
     scores = _scores(bench, folder, kind)
     whole = np.argsort(-scores, axis=1, kind="stable")[:, : bench.order.shape[1]]
     within = np.take_along_axis(scores, bench.order[:, :depth], axis=1)

@@ -1,4 +1,4 @@
-"""What it costs to encode the gallery in int8: recall of both stages, with references encoded exactly and likewise."""
+"""A gallery encoded in int8: recall of both stages, with references encoded exactly and in int8."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def encoding_sections(bench: Bench) -> list[Section]:
 
 
 def _int8_gallery(bench: Bench, count: int) -> tuple[EncodedGallery, Path]:
-    """Encode every picture, and the references of ``count`` queries; also give where this is kept.
+    """Encode every picture, and the references of ``count`` queries; return the folder that keeps them, too.
 
     The bundle's fingerprint does not cover its variants, so what is kept is named after the graph's own digest.
     """
@@ -96,7 +96,7 @@ def _int8_gallery(bench: Bench, count: int) -> tuple[EncodedGallery, Path]:
 
 
 def _with_int8_encoder(bundle: Bundle, folder: Path) -> Bundle:
-    """Copy a bundle and add its encoders in int8, anew in every run: the conversion may have changed."""
+    """Copy a bundle and add its encoders in int8; done in every run, as the conversion may have changed."""
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(bundle.folder, folder)
     for name in _encoders_of(bundle):

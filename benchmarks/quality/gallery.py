@@ -86,7 +86,7 @@ def encode_pictures(bundle: Bundle, encoder: ImageEncoder, pictures: Sequence[Pa
 
 
 def open_array(path: Path, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> np.memmap[tuple[int, ...], np.dtype]:
-    """Open an array on the disk to be gone on with; a new one, of zeros, where there is none of this shape."""
+    """Open an array on disk to continue it; make a new one, of zeros, where there is none of this shape."""
     if path.exists():
         array: np.memmap[tuple[int, ...], np.dtype] = np.load(path, mmap_mode="r+")
         if array.shape == shape and array.dtype == dtype:

@@ -1,4 +1,4 @@
-"""What narrower numbers cost: the re-ranker in int8 and float16, and stored tokens in every codec."""
+"""The re-ranker in int8 and float16, and stored tokens in every type, compared with the bundle as it is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A line on stderr every few seconds: what is being done, how far it is, and how long it will take."""
+"""A line on stderr every few seconds: the task, how far it is, and the seconds left."""
 
 from __future__ import annotations
 

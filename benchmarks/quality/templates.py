@@ -1,4 +1,4 @@
-"""Which modification texts could have been said in training: those that training's templates give.
+"""Which modification texts training's templates can produce.
 
 A text is parsed by training's grammar (lead-in, one or two clauses, tail) after its nouns and values were replaced by
 signs for them. What does not parse was made with a template that training never sees.
