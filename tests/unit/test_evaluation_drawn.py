@@ -107,7 +107,7 @@ def store(tmp_path: Path) -> Iterator[EdgeStore]:
 
 
 def report_of(benchmark: Benchmark, store: EdgeStore, bundle: Bundle, out: Path) -> EvaluationReport:
-    settings = EvaluationSettings(rerank_depth=DEPTH, provider="cpu")
+    settings = EvaluationSettings(rerank_depth=DEPTH, provider="cpu", runs_controls=False)
     return evaluate(benchmark, store=store, bundle=bundle, out=out, settings=settings).report
 
 

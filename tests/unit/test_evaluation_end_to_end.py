@@ -92,7 +92,7 @@ def circo(tmp_path: Path) -> Path:
 
 
 def report_of(benchmark: Benchmark, store: EdgeStore, bundle: Path, out: Path, *, depth: int) -> EvaluationReport:
-    settings = EvaluationSettings(rerank_depth=depth, provider="cpu")
+    settings = EvaluationSettings(rerank_depth=depth, provider="cpu", runs_controls=False)
     return evaluate(benchmark, store=store, bundle=load_bundle(bundle), out=out, settings=settings).report
 
 
@@ -301,7 +301,7 @@ def test_own_queries_run_over_a_folder_and_over_the_collection_it_became(
     assert both(first.rows, "R@1") == (50.0, 50.0)
     assert both(first.rows, "mAP@10") == (66.67, 62.5)
     assert [query.query_id for query in first.parts[0].affected] == ["3"]
-    settings = EvaluationSettings(rerank_depth=50, provider="cpu", collection="own_queries_own")
+    settings = EvaluationSettings(rerank_depth=50, provider="cpu", runs_controls=False, collection="own_queries_own")
     second = evaluate(
         read_custom(queries, gallery=None),
         store=store,

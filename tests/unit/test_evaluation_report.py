@@ -66,6 +66,10 @@ def test_a_second_call_answers_nothing_again_and_reports_the_same(
     assert report["ceiling"]["value"] == 100.0
     assert (report["resamples"], report["seed"]) == (1000, 0)
     assert [step["step"] for step in report["latency"]][-1] == "total"
+    # by the picture alone NAVY, BLUE and the pales come at 1, 2 and 3 to 12, in every part; parts weigh the same
+    image_only = report["controls"][0]["figures"][0]
+    assert image_only["name"] == "R@10"
+    assert image_only["interval"]["value"] == pytest.approx(100 * (1 + 0 + 0.75) / 3)
 
 
 def test_the_catalogue_is_measured_per_kind_of_edit(tiny_bundle: Path, tmp_path: Path) -> None:

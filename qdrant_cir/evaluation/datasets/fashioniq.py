@@ -165,9 +165,11 @@ def _gallery_ids(root: Path, category: str, entries: list[Annotation], split: Fa
 
 
 def _folders(root: Path, images: Path | None, category: str) -> list[Path]:
+    """List the folders that may hold the pictures, only those that exist if any does: each is searched for every id."""
+    folders = [root / "images", root / "images" / category, root / "resized_image", root]
     if images is not None:
-        return [images, images / category]
-    return [root / "images", root / "images" / category, root / "resized_image", root]
+        folders = [images, images / category]
+    return [folder for folder in folders if folder.is_dir()] or folders
 
 
 def _notes(split: FashionIqSplit, empty: int, *, excludes_reference: bool) -> tuple[str, ...]:
