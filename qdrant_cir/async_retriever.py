@@ -60,7 +60,6 @@ class AsyncRetriever:
         provider: ExecutionProvider = "auto",
         threads: int | None = None,
         precision: Precision = "float32",
-        cuda_graphs: bool = False,
     ) -> Self:
         """Load a bundle and open a collection; as :meth:`Retriever.open`, which has the arguments and errors.
 
@@ -72,15 +71,12 @@ class AsyncRetriever:
             provider: where the graphs run.
             threads: for one graph.
             precision: what the re-ranker computes in.
-            cuda_graphs: whether runs on CUDA are recorded and replayed.
         """
         loaded = await asyncio.to_thread(load_bundle, bundle)
         reader = await open_reader(store)
         try:
             collection = await AsyncCollection.open(reader, collection_name, loaded)
-            model = await asyncio.to_thread(
-                QueryModel, loaded, provider=provider, threads=threads, precision=precision, cuda_graphs=cuda_graphs
-            )
+            model = await asyncio.to_thread(QueryModel, loaded, provider=provider, threads=threads, precision=precision)
             retriever = cls(collection, model)
         except BaseException:
             if is_folder(store):

@@ -67,7 +67,6 @@ class Retriever:
         provider: ExecutionProvider = "auto",
         threads: int | None = None,
         precision: Precision = "float32",
-        cuda_graphs: bool = False,
     ) -> Self:
         """Load a bundle and open a collection that was made with it.
 
@@ -80,8 +79,6 @@ class Retriever:
             threads: for one graph; by default as many as this process may use.
             precision: what the re-ranker computes in; others than ``float32`` are faster and close to it, where the
                 bundle holds them (``python -m onnx_export add-precision``). The result says which it was.
-            cuda_graphs: on CUDA, record the runs of the image encoder and the composer once for every length of text
-                and replay them, which saves the launching of kernels; of no effect on the CPU.
 
         Raises:
             BundleError: the bundle is missing or damaged, or has no re-ranker in that precision.
@@ -95,7 +92,7 @@ class Retriever:
         try:
             retriever = cls(
                 Collection.open(opened, collection_name, loaded),
-                QueryModel(loaded, provider=provider, threads=threads, precision=precision, cuda_graphs=cuda_graphs),
+                QueryModel(loaded, provider=provider, threads=threads, precision=precision),
             )
         except BaseException:
             if is_folder(store):

@@ -28,10 +28,9 @@ class Composer:
         *,
         provider: ExecutionProvider = "auto",
         threads: int | None = None,
-        captures: bool = False,
     ) -> Composer:
         """Load graph and tokenizer; the rest as :func:`qdrant_cir.model.sessions.open_graph`."""
-        session = open_graph(bundle, "composer", provider=provider, threads=threads, captures=captures)
+        session = open_graph(bundle, "composer", provider=provider, threads=threads)
         return cls(session, TextTokenizer(bundle))
 
     def compose(self, reference_tokens: Float32, texts: Sequence[str]) -> list[ComposedQuery]:

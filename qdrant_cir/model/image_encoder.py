@@ -32,7 +32,6 @@ class ImageEncoder:
         *,
         provider: ExecutionProvider = "auto",
         threads: int | None = None,
-        captures: bool = False,
         precision: Precision = "float32",
     ) -> ImageEncoder:
         """Load the graph or both of a bundle; arguments and errors as :func:`qdrant_cir.model.sessions.open_graph`."""
@@ -46,7 +45,6 @@ class ImageEncoder:
                 provider=provider,
                 threads=threads,
                 shrinks_arena=True,
-                captures=captures,
                 precision=precision,
             )
             for name in names

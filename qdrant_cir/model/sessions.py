@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from qdrant_cir.errors import BundleError, InputError, MissingExtraError, ProviderError
 from qdrant_cir.model.bundle import Bundle, GraphName, TensorSpec, contract_tensors
-from qdrant_cir.model.captured_runs import NOT_RECORDED, CapturedRuns
 from qdrant_cir.model.cores import available_threads
 from qdrant_cir.types import Precision
 
@@ -41,14 +40,7 @@ _DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
 class Session:
     """One loaded graph. :meth:`run` may be called from several threads at once."""
 
-    def __init__(
-        self,
-        path: Path,
-        session: onnxruntime.InferenceSession,
-        *,
-        shrinks_arena: bool,
-        captures: bool = False,
-    ) -> None:
+    def __init__(self, path: Path, session: onnxruntime.InferenceSession, *, shrinks_arena: bool) -> None:
         """Describe an open onnxruntime session; use :func:`open_session`."""
         import onnxruntime
 
@@ -59,10 +51,6 @@ class Session:
         self.inputs = tuple(_described(tensor) for tensor in session.get_inputs())
         self.outputs = tuple(_described(tensor) for tensor in session.get_outputs())
         self._output_names = [tensor.name for tensor in self.outputs]
-        self._captured = None
-        if captures and self.provider == "cuda":
-            self._options.add_run_config_entry(*NOT_RECORDED)
-            self._captured = CapturedRuns(onnxruntime, session, run_usually=self.run_bound, device=self.provider)
         if shrinks_arena and self.provider == "cpu":
             self._options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
 
@@ -82,8 +70,6 @@ class Session:
         from onnxruntime.capi import onnxruntime_pybind11_state as states
 
         try:
-            if self._captured is not None:
-                return self._captured.run(inputs)
             if self.provider == "cuda":
                 return self.run_bound(inputs)
             values = self._session.run(self._output_names, dict(inputs), self._options)
@@ -118,7 +104,6 @@ def open_session(
     provider: ExecutionProvider = "auto",
     threads: int | None = None,
     shrinks_arena: bool = False,
-    captures: bool = False,
 ) -> Session:
     """Load an ONNX file.
 
@@ -127,8 +112,6 @@ def open_session(
         provider: ``auto`` takes CUDA where it works and the CPU elsewhere, and logs which.
         threads: for one run; by default as many as :func:`available_threads` counts.
         shrinks_arena: give memory back after every run; for graphs whose runs differ much in size.
-        captures: on CUDA, record a run of every shape as a CUDA graph and replay it; for small graphs whose runs have
-            few shapes. Where the graph cannot be recorded, it runs as usual, and the log says so.
 
     Raises:
         MissingExtraError: onnxruntime is not installed.
@@ -157,11 +140,8 @@ def open_session(
             'pip install "qdrant-cir[gpu]", or use provider="cpu".'
         )
     uses_cuda = provider != "cpu" and cuda_is_built_in
-    loaded = _recordable(ort, path, options) if captures and uses_cuda else None
-    captures = loaded is not None
-    if loaded is None:
-        loaded = _loaded(ort, path, options, [_CUDA, _CPU] if uses_cuda else [_CPU])
-    session = Session(path, loaded, shrinks_arena=shrinks_arena, captures=captures)
+    loaded = _loaded(ort, path, options, [_CUDA, _CPU] if uses_cuda else [_CPU])
+    session = Session(path, loaded, shrinks_arena=shrinks_arena)
     if provider == "cuda" and session.provider != "cuda":
         raise ProviderError(
             "CUDA was asked for, but onnxruntime could not start it and offers the CPU only. Check "
@@ -180,7 +160,6 @@ def open_graph(
     provider: ExecutionProvider = "auto",
     threads: int | None = None,
     shrinks_arena: bool = False,
-    captures: bool = False,
     precision: Precision = "float32",
 ) -> Session:
     """Load a graph of a bundle and check what it really takes and gives; arguments as :func:`open_session`.
@@ -193,7 +172,7 @@ def open_graph(
         MissingExtraError, ProviderError, InputError: as :func:`open_session`.
     """
     path = bundle.graph_path(name, precision)
-    session = open_session(path, provider=provider, threads=threads, shrinks_arena=shrinks_arena, captures=captures)
+    session = open_session(path, provider=provider, threads=threads, shrinks_arena=shrinks_arena)
     expected = contract_tensors(name, bundle.manifest.sizes)
     for side, wanted, found in (
         ("inputs", expected.inputs, session.inputs),
@@ -235,20 +214,6 @@ def _is_installed(distribution: str) -> bool:
     except metadata.PackageNotFoundError:
         return False
     return True
-
-
-def _recordable(
-    ort: ModuleType, path: Path, options: onnxruntime.SessionOptions
-) -> onnxruntime.InferenceSession | None:
-    """Load a graph so that CUDA can record its runs; None where it cannot."""
-    providers = [(_CUDA, {"enable_cuda_graph": "1"}), _CPU]
-    try:
-        session = ort.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
-    # Its errors share no base class below Exception.
-    except Exception as error:
-        logger.warning("%s: its runs cannot be recorded as CUDA graphs (%s)", path.name, _first_line(error))
-        return None
-    return session if _CUDA in session.get_providers() else None
 
 
 def _loaded(

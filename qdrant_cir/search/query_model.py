@@ -74,12 +74,11 @@ class QueryModel:
         provider: ExecutionProvider = "auto",
         threads: int | None = None,
         precision: Precision = "float32",
-        cuda_graphs: bool = False,
     ) -> None:
         """Load the graphs; arguments as of :meth:`qdrant_cir.Retriever.open`, errors as :func:`open_graph`."""
         self.bundle = bundle
-        self._encoder = ImageEncoder.open(bundle, provider=provider, threads=threads, captures=cuda_graphs)
-        self._composer = Composer.open(bundle, provider=provider, threads=threads, captures=cuda_graphs)
+        self._encoder = ImageEncoder.open(bundle, provider=provider, threads=threads)
+        self._composer = Composer.open(bundle, provider=provider, threads=threads)
         self._scorer = CandidateScorer(bundle, provider=provider, threads=threads, precision=precision)
         self._tokenizer = TextTokenizer(bundle)
         self._form = TokenForm(bundle)
