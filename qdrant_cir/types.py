@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
@@ -171,20 +171,4 @@ class Encoder(Protocol):
 
     def encode(self, pixel_values: Float32) -> EncodedImages:
         """Encode float32 [B, 3, H, W] preprocessed pixels."""
-        ...
-
-
-class QueryComposer(Protocol):
-    """Reference tokens plus texts to queries."""
-
-    def compose(self, reference_tokens: Float32, texts: Sequence[str]) -> list[ComposedQuery]:
-        """Compose B queries from float32 [B, N, C] and B texts; the answer does not depend on the batch."""
-        ...
-
-
-class TripletScorer(Protocol):
-    """One query and K candidates to K scores."""
-
-    def score(self, query: ComposedQuery, candidates: StoredTokens) -> Float32:
-        """Give float32 [K] in the candidates' order; higher is better."""
         ...
