@@ -281,8 +281,8 @@ class _Pipeline:
         return _Compared(changed, updated=len(moved), unchanged=len(images) - len(changed) - len(moved))
 
     def _is_current(self, stored: KnownImage, sha256: str) -> bool:
-        """Whether an image need not be encoded again; an exact encoding serves for every precision."""
-        is_same = (stored.sha256, stored.compression) == (sha256, self._form.version)
+        """Whether an image need not be encoded again: made by this bundle, exactly or in this precision."""
+        is_same = (stored.sha256, stored.bundle) == (sha256, self._bundle.fingerprint)
         return is_same and stored.precision in ("float32", self._encoder.precision)
 
     def _encode(self, images: list[PreparedImage], tally: Tally) -> None:
@@ -312,7 +312,7 @@ class _Pipeline:
                     vector=vector,
                     tokens=stored,
                     payload=record.payload,
-                    compression=self._form.version,
+                    bundle=self._bundle.fingerprint,
                     precision=self._encoder.precision,
                 )
             )

@@ -130,7 +130,7 @@ def info(
     as_json: JsonOption = False,
 ) -> None:
     """Show the collections of a store: how many images they hold and which bundle made them."""
-    from qdrant_cir.cli.upkeep import collection_json, describe_collections, token_forms
+    from qdrant_cir.cli.upkeep import collection_json, describe_collections
 
     place = place_of_store(context, path=path, url=url, api_key=api_key)
     rows = describe_collections(place, collection)
@@ -141,8 +141,11 @@ def info(
         )
     elif rows:
         printing.print_table(
-            ("collection", "images", "vector size", "bundle", "tokens"),
-            [(row.name, str(row.images), str(row.vector_size), row.bundle_name, token_forms(row)) for row in rows],
+            ("collection", "images", "vector size", "bundle", "low precision"),
+            [
+                (row.name, str(row.images), str(row.vector_size), row.bundle_name, str(row.encoded_in_low_precision))
+                for row in rows
+            ],
             title=place.label,
         )
     else:

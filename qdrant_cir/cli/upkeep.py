@@ -8,7 +8,7 @@ from qdrant_cir.cli.options import StorePlace
 from qdrant_cir.storage.collection import Collection, CollectionInfo, list_collections
 from qdrant_cir.types import JsonObject
 
-__all__ = ["collection_json", "delete_collection", "delete_images", "describe_collections", "token_forms"]
+__all__ = ["collection_json", "delete_collection", "delete_images", "describe_collections"]
 
 
 def describe_collections(place: StorePlace, name: str | None) -> list[CollectionInfo]:
@@ -32,21 +32,9 @@ def collection_json(info: CollectionInfo) -> JsonObject:
         "bundle": info.bundle_name,
         "fingerprint": info.fingerprint,
         "token_bytes": info.token_bytes,
-        "compressions": {str(version): images for version, images in sorted(info.compressions.items())},
-        "approximate": info.approximate,
+        "encoded_in_low_precision": info.encoded_in_low_precision,
         "fields": list(info.fields),
     }
-
-
-def token_forms(info: CollectionInfo) -> str:
-    """Say in which form the tokens are stored, and of how many images where there are several."""
-    names = {version: f"compressed v{version}" if version else "all" for version in sorted(info.compressions)}
-    forms = list(names.values())
-    if len(names) > 1:
-        forms = [f"{name}: {info.compressions[version]}" for version, name in names.items()]
-    if info.approximate:
-        forms.append(f"approximately encoded: {info.approximate}")
-    return ", ".join(forms)
 
 
 def delete_images(place: StorePlace, name: str, image_ids: Sequence[str]) -> set[str]:

@@ -99,10 +99,11 @@ class Bundle:
         return self.folder / entry.variants[precision].file
 
     @property
-    def gallery_fingerprint(self) -> str:
-        """The fingerprint that a collection remembers: equal ones may share it, for their vectors are the same.
+    def vectors_fingerprint(self) -> str:
+        """The fingerprint that a gallery carries: bundles of equal ones make the same vectors.
 
-        It is that of the bundle without compression. Which form each image's tokens are in stands with the tokens.
+        That of the bundle without compression. Each image carries :attr:`fingerprint`, which covers the form of its
+        tokens as well.
         """
         packed = self.manifest.compression
         if packed is None:

@@ -221,14 +221,10 @@ def _notes_on(scores: RerankScores, *, asked: int) -> list[str]:
     if scores.mode == "budget":
         notes.append(f"Re-ranking ended after {looked_at} of {asked} candidates, for its time was over.")
     problems = scores.problems
-    outdated = sum(problem == "outdated" for problem in problems.values())
-    if outdated:
-        notes.append(
-            f"{outdated} candidates have tokens of another version of the compression than the bundle's; index their "
-            "pictures again with this bundle: `qdrant-cir index`."
-        )
     if problems:
         named = "; ".join(f"{image_id}: {reason}" for image_id, reason in list(problems.items())[:_NAMED])
         more = f"; and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
         notes.append(f"{len(problems)} candidates without valid tokens stand after the re-ranked ({named}{more}).")
+    if "missing" in problems.values():
+        notes.append("Index pictures of missing tokens again with this bundle: `qdrant-cir index`.")
     return notes

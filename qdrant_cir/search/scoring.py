@@ -136,8 +136,8 @@ class CandidateScorer:
         """Score the candidates whose tokens can be read; errors as :meth:`Reranker.score`."""
         problems = {tokens.image_id: str(tokens.problem) for tokens in candidates if tokens.data is None}
         readable = {tokens.image_id: tokens.data for tokens in candidates if tokens.data is not None}
-        for image_id in [image_id for image_id, data in readable.items() if self._form.is_outdated(data)]:
-            problems[image_id] = "outdated"
+        for image_id in [image_id for image_id, data in readable.items() if not self._form.fits(data)]:
+            problems[image_id] = "missing"
             del readable[image_id]
         try:
             stored = self._form.decode(list(readable.values()))

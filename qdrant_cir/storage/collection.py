@@ -20,17 +20,17 @@ from qdrant_cir.storage.points import (
     HitTokens,
     IndexedImage,
     KnownImage,
+    MadeFrom,
     StoredImage,
     TokensProblem,
     batches_by_bytes,
-    compression_of_record,
     gallery_hit,
     gallery_point,
     known_image,
+    made_from,
     pair_tokens,
     point_id_of,
     relabelled_point,
-    sha256_of_record,
     stored_images,
     tokens_point,
 )
@@ -38,9 +38,7 @@ from qdrant_cir.storage.schema import (
     SAMPLE,
     GallerySpec,
     check_pair,
-    compressed_as,
-    compressed_but,
-    encoded_approximately,
+    encoded_in_low_precision,
     field_names,
     gallery_names,
     gallery_specs,
@@ -81,12 +79,11 @@ class CollectionInfo:
         name: of the collection.
         images: how many, exactly.
         vector_size: dimensions of their vectors.
-        fingerprint: of the bundle that made it.
+        fingerprint: of the bundle that made it, without compression.
         bundle_name: of that bundle.
         token_bytes: mean bytes of tokens per image, of a sample; None for an empty collection.
         fields: the user's payload fields, of a sample, sorted.
-        compressions: exact numbers of images by the version of the compression that their tokens are in; 0 for none.
-        approximate: exact number of images whose encoder computed in another precision than float32.
+        encoded_in_low_precision: exact number of images whose encoder did not compute in float32.
     """
 
     name: str
@@ -96,8 +93,7 @@ class CollectionInfo:
     bundle_name: str
     token_bytes: int | None
     fields: tuple[str, ...]
-    compressions: Mapping[int, int]
-    approximate: int
+    encoded_in_low_precision: int
 
 
 def list_collections(store: Store) -> list[str]:
@@ -186,12 +182,11 @@ class Collection:
         Raises:
             InputError: an id, vector or payload cannot be stored; batches before it are written then.
         """
-        fingerprint = self._spec.fingerprint
         for batch in batches_by_bytes(images, limit=BATCH_BYTES):
-            gallery = [gallery_point(image, fingerprint) for image in batch]
+            gallery = [gallery_point(image) for image in batch]
             # checked before the tokens go: a refused point must not leave its old half beside new tokens
             check_points(gallery, name=self._name, size=self._spec.vector_size)
-            self._store.upsert(self._tokens_name, [tokens_point(image, fingerprint) for image in batch])
+            self._store.upsert(self._tokens_name, [tokens_point(image) for image in batch])
             self._store.upsert(self._name, gallery)
 
     def relabel(self, labels: Mapping[str, tuple[str | None, Mapping[str, JsonValue]]]) -> None:
@@ -219,22 +214,21 @@ class Collection:
         return {ids[record.point_id] for record in found}
 
     def known(self, image_ids: Sequence[str]) -> dict[str, KnownImage]:
-        """Give what stands under ids: those images of which both halves are there and of one picture.
+        """Return what stands under ids: images of which both halves are there, of one picture and one bundle.
 
-        Both must name the same version of the compression too. What is missing here needs to be written (again); so
-        an interrupted write heals at the next one.
+        What is missing here needs to be written (again); so an interrupted write heals at the next one.
         """
         ids = [point_id_of(image_id) for image_id in dict.fromkeys(image_ids)]
         if not ids:
             return {}
         gallery = self._store.fetch(self._name, ids, with_vectors=False)
         tokens = self._store.fetch(self._tokens_name, ids, with_vectors=False, fields=(RESERVED,))
-        written = {record.point_id: (sha256_of_record(record), compression_of_record(record)) for record in tokens}
+        written = {record.point_id: made_from(record) for record in tokens}
         images = [known_image(record) for record in gallery]
         return {
             image.image_id: image
             for image in images
-            if written.get(point_id_of(image.image_id)) == (image.sha256, image.compression)
+            if written.get(point_id_of(image.image_id)) == MadeFrom(image.sha256, image.bundle)
         }
 
     def query(self, vector: Float32, *, limit: int, filter: Filter | None) -> list[GalleryHit]:
@@ -300,18 +294,6 @@ class Collection:
         """Count images exactly. Raises InputError for a filter that cannot be evaluated."""
         return self._store.count(self._name, filter)
 
-    def compressions(self) -> dict[int, int]:
-        """Count images by the version of the compression that their tokens are in, 0 for none; exact.
-
-        Looks at every image once per version that there is.
-        """
-        images, counts = self.count(None), dict[int, int]()
-        while sample := self._store.scroll(self._name, filter=compressed_but(counts), limit=1, after=None):
-            version = compression_of_record(sample[0])
-            counts[version] = self.count(compressed_as(version))
-        exact = images - sum(counts.values())
-        return {0: exact, **counts} if exact else counts
-
     def info(self) -> CollectionInfo:
         """Describe the gallery."""
         sample = self._store.scroll(self._name, filter=None, limit=SAMPLE, after=None)
@@ -325,8 +307,7 @@ class Collection:
             bundle_name=self._spec.bundle_name,
             token_bytes=sum(sizes) // len(sizes) if sizes else None,
             fields=field_names(sample),
-            compressions=self.compressions(),
-            approximate=self.count(encoded_approximately()),
+            encoded_in_low_precision=self.count(encoded_in_low_precision()),
         )
 
     def optimize(self) -> None:

@@ -14,24 +14,23 @@ from qdrant_cir.storage.stores.protocol import Hit, Record, StoredPoint
 from qdrant_cir.types import Float32, JsonObject, JsonValue, Precision
 
 __all__ = [
-    "COMPRESSION",
     "PRECISION",
     "RESERVED",
     "GalleryHit",
     "HitTokens",
     "IndexedImage",
     "KnownImage",
+    "MadeFrom",
     "StoredImage",
     "TokensProblem",
     "batches_by_bytes",
-    "compression_of_record",
     "gallery_hit",
     "gallery_point",
     "known_image",
+    "made_from",
     "pair_tokens",
     "point_id_of",
     "relabelled_point",
-    "sha256_of_record",
     "stored_images",
     "tokens_point",
 ]
@@ -39,18 +38,14 @@ __all__ = [
 RESERVED = "_cir"
 """The one payload field that is ours."""
 
-COMPRESSION = f"{RESERVED}.compression"
-"""Where both halves of an image say which version of the compression its tokens are in; absent for none."""
-
 PRECISION = f"{RESERVED}.precision"
-"""Where they say what the image encoder computed in; absent for float32."""
+"""Where both halves of an image say what the image encoder computed in; absent for float32."""
 
 _TOKENS = "tokens"
 _NAMESPACE = UUID("7a1f6a52-31c0-5c0f-9f0e-2b6f8e1d4c37")
 
-TokensProblem: TypeAlias = Literal["missing", "stale", "damaged", "outdated"]
-"""Why an image cannot be re-ranked: no tokens, tokens of another picture, unreadable ones, or such as another fitting
-of the compression wrote."""
+TokensProblem: TypeAlias = Literal["missing", "stale", "damaged"]
+"""Why an image cannot be re-ranked: no tokens in the bundle's form, tokens of another picture, or unreadable ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +59,7 @@ class IndexedImage:
         vector: float32 [D].
         tokens: as the token codec wrote them.
         payload: the user's fields; none is called ``_cir``.
-        compression: version of the compression that the tokens are in; 0 for none.
+        bundle: fingerprint of the bundle that made vector and tokens.
         precision: what the image encoder computed in.
     """
 
@@ -74,7 +69,7 @@ class IndexedImage:
     vector: Float32
     tokens: bytes
     payload: Mapping[str, JsonValue]
-    compression: int = 0
+    bundle: str
     precision: Precision = "float32"
 
 
@@ -97,16 +92,24 @@ class GalleryHit:
 class KnownImage:
     """What stands in the collection under an id.
 
-    ``payload`` holds the user's fields alone; ``compression`` is the version that the tokens are in, 0 for none;
-    ``precision`` is what the image encoder computed in.
+    ``payload`` holds the user's fields alone; ``bundle`` is the fingerprint of the bundle that made it; ``precision``
+    is what the image encoder computed in.
     """
 
     image_id: str
     source: str | None
     sha256: str
     payload: JsonObject
-    compression: int = 0
+    bundle: str
     precision: str = "float32"
+
+
+@dataclass(frozen=True, slots=True)
+class MadeFrom:
+    """What an image was made from: the digest of the picture and the fingerprint of the bundle."""
+
+    sha256: str
+    bundle: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,10 +144,11 @@ def point_id_of(image_id: str) -> UUID:
         raise InputError(f"The image id {image_id!r} is not valid Unicode text.") from error
 
 
-def gallery_point(image: IndexedImage, fingerprint: str) -> StoredPoint:
-    """Give the searchable half of an image. Raises InputError for a payload with a field named ``_cir``."""
-    reserved = _reserved(image, fingerprint)
-    return _labelled_point(image.image_id, reserved, source=image.source, payload=image.payload, vector=image.vector)
+def gallery_point(image: IndexedImage) -> StoredPoint:
+    """Return the searchable half of an image. Raises InputError for a payload with a field named ``_cir``."""
+    return _labelled_point(
+        image.image_id, _reserved(image), source=image.source, payload=image.payload, vector=image.vector
+    )
 
 
 def relabelled_point(
@@ -154,10 +158,10 @@ def relabelled_point(
     return _labelled_point(image_id, _reserved_of(record), source=source, payload=payload, vector=record.vector)
 
 
-def tokens_point(image: IndexedImage, fingerprint: str) -> StoredPoint:
-    """Give the half of an image that is fetched by id alone."""
+def tokens_point(image: IndexedImage) -> StoredPoint:
+    """Return the half of an image that is fetched by id alone."""
     payload: JsonObject = {
-        RESERVED: _reserved(image, fingerprint),
+        RESERVED: _reserved(image),
         _TOKENS: base64.b64encode(image.tokens).decode("ascii"),
     }
     return StoredPoint(point_id_of(image.image_id), None, payload)
@@ -178,19 +182,15 @@ def known_image(record: Record) -> KnownImage:
         source=source if isinstance(source, str) else None,
         sha256=str(reserved["sha256"]),
         payload={key: value for key, value in record.payload.items() if key != RESERVED},
-        compression=_compression_in(reserved),
+        bundle=_bundle_in(reserved),
         precision=str(reserved.get("precision", "float32")),
     )
 
 
-def sha256_of_record(record: Record) -> str:
-    """Give the digest of the picture that either half of an image was made from. Raises CollectionError."""
-    return str(_reserved_of(record)["sha256"])
-
-
-def compression_of_record(record: Record) -> int:
-    """Give the version of the compression that either half of an image names, 0 for none. Raises CollectionError."""
-    return _compression_in(_reserved_of(record))
+def made_from(record: Record) -> MadeFrom:
+    """Return what either half of an image was made from. Raises CollectionError."""
+    reserved = _reserved_of(record)
+    return MadeFrom(str(reserved["sha256"]), _bundle_in(reserved))
 
 
 def pair_tokens(images: Iterable[GalleryHit | KnownImage], records: Sequence[Record]) -> list[HitTokens]:
@@ -232,7 +232,7 @@ def _stored_bytes(image: IndexedImage) -> int:
 def _tokens_of(image: GalleryHit | KnownImage, record: Record | None) -> HitTokens:
     if record is None:
         return HitTokens(image.image_id, None, "missing")
-    if sha256_of_record(record) != image.sha256:
+    if made_from(record).sha256 != image.sha256:
         return HitTokens(image.image_id, None, "stale")
     text = record.payload.get(_TOKENS)
     try:
@@ -242,18 +242,16 @@ def _tokens_of(image: GalleryHit | KnownImage, record: Record | None) -> HitToke
     return HitTokens(image.image_id, data or None, None if data else "damaged")
 
 
-def _reserved(image: IndexedImage, fingerprint: str) -> JsonObject:
-    ours: JsonObject = {"id": image.image_id, "sha256": image.sha256, "bundle": fingerprint}
-    if image.compression:
-        ours["compression"] = image.compression
+def _reserved(image: IndexedImage) -> JsonObject:
+    ours: JsonObject = {"id": image.image_id, "sha256": image.sha256, "bundle": image.bundle}
     if image.precision != "float32":
         ours["precision"] = image.precision
     return ours
 
 
-def _compression_in(reserved: JsonObject) -> int:
-    version = reserved.get("compression", 0)
-    return version if isinstance(version, int) else 0
+def _bundle_in(reserved: JsonObject) -> str:
+    # compressed images once named the bundle that theirs was fitted from, and a number of the fitting beside it
+    return "" if "compression" in reserved else str(reserved.get("bundle"))
 
 
 def _labelled_point(

@@ -13,7 +13,7 @@ from qdrant_cir.errors import (
     InputError,
 )
 from qdrant_cir.model.bundle import Bundle
-from qdrant_cir.storage.points import COMPRESSION, PRECISION, RESERVED
+from qdrant_cir.storage.points import PRECISION, RESERVED
 from qdrant_cir.storage.stores.protocol import CollectionSpec, Record
 from qdrant_cir.types import JsonObject
 
@@ -24,9 +24,7 @@ __all__ = [
     "SAMPLE",
     "GallerySpec",
     "check_pair",
-    "compressed_as",
-    "compressed_but",
-    "encoded_approximately",
+    "encoded_in_low_precision",
     "field_names",
     "gallery_names",
     "gallery_specs",
@@ -45,7 +43,7 @@ SAMPLE = 100
 
 @dataclass(frozen=True, slots=True)
 class GallerySpec:
-    """What a gallery was made for: bundle name and gallery fingerprint, and the size of its vectors."""
+    """What a gallery was made for: bundle name and the fingerprint of its vectors, and the size of its vectors."""
 
     fingerprint: str
     bundle_name: str
@@ -74,7 +72,7 @@ def gallery_specs(bundle: Bundle) -> tuple[CollectionSpec, CollectionSpec]:
         ours: JsonObject = {
             "format_version": FORMAT_VERSION,
             "role": role,
-            "fingerprint": bundle.gallery_fingerprint,
+            "fingerprint": bundle.vectors_fingerprint,
             "bundle_name": bundle.manifest.name,
         }
         return CollectionSpec(vector_size=vector_size, metadata={RESERVED: ours})
@@ -103,7 +101,7 @@ def check_pair(name: str, gallery: CollectionSpec, tokens: CollectionSpec | None
             "images again, which makes it anew."
         )
     companion = _spec_of(tokens_name(name), tokens, role="tokens")
-    wanted = spec.fingerprint if bundle is None else bundle.gallery_fingerprint
+    wanted = spec.fingerprint if bundle is None else bundle.vectors_fingerprint
     for found in (spec, companion):
         if found.fingerprint != wanted:
             expected = "one bundle for both halves" if bundle is None else repr(bundle.manifest.name)
@@ -138,24 +136,9 @@ def having(field: str) -> Filter:
     return Filter(must_not=[IsEmptyCondition(is_empty=PayloadField(key=field))])
 
 
-def encoded_approximately() -> Filter:
-    """Give the filter for images whose encoder computed in another precision than float32."""
+def encoded_in_low_precision() -> Filter:
+    """Return the filter for images whose encoder did not compute in float32."""
     return having(PRECISION)
-
-
-def compressed_as(version: int) -> Filter:
-    """Give the filter for images whose tokens are in one version of the compression, from 1."""
-    from qdrant_client.models import FieldCondition, Filter, MatchValue
-
-    return Filter(must=[FieldCondition(key=COMPRESSION, match=MatchValue(value=version))])
-
-
-def compressed_but(versions: Iterable[int]) -> Filter:
-    """Give the filter for images whose tokens are compressed, in none of these versions."""
-    from qdrant_client.models import FieldCondition, Filter, IsEmptyCondition, MatchValue, PayloadField
-
-    known = [FieldCondition(key=COMPRESSION, match=MatchValue(value=version)) for version in versions]
-    return Filter(must_not=[IsEmptyCondition(is_empty=PayloadField(key=COMPRESSION)), *known])
 
 
 def field_names(records: Iterable[Record]) -> tuple[str, ...]:

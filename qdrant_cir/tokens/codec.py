@@ -20,7 +20,7 @@ from qdrant_cir.model.bundle import ModelSizes, TokenCodec
 from qdrant_cir.tokens.compression import MergedTokens
 from qdrant_cir.types import Float32, StoredTokens
 
-__all__ = ["compression_version", "decode_tokens", "encode_merged_tokens", "encode_tokens", "quantize"]
+__all__ = ["decode_tokens", "encode_merged_tokens", "encode_tokens", "is_in_form", "quantize"]
 
 _HEADER = struct.Struct("<4sBBHIII")
 _MAGIC = b"CIRT"
@@ -93,12 +93,12 @@ def _encoded(tokens: Float32, codec: TokenCodec, *, weights: bytes, version: int
     return _HEADER.pack(_MAGIC, version, _CODES[codec], compression, rows, dims, zlib.crc32(payload)) + payload
 
 
-def compression_version(data: bytes) -> int | None:
-    """Read from its header which compression one image's tokens are in: 0 for none, None where there is no header."""
-    if len(data) < _HEADER.size:
-        return None
-    magic, version, _, compression, *_ = _HEADER.unpack_from(data)
-    return compression if magic == _MAGIC and version in (_EXACT, _COMPRESSED) else None
+def is_in_form(data: bytes, sizes: ModelSizes) -> bool:
+    """Whether one image's tokens have a bundle's type, compression, rows and dims, as their header says."""
+    packed = sizes.compression
+    version, compression = (_EXACT, 0) if packed is None else (_COMPRESSED, packed.version)
+    form = (_MAGIC, version, _CODES[sizes.token_codec], compression, sizes.stored_rows, sizes.stored_dims)
+    return len(data) >= _HEADER.size and _HEADER.unpack_from(data)[: len(form)] == form
 
 
 def decode_tokens(encoded: Sequence[bytes], sizes: ModelSizes) -> StoredTokens:

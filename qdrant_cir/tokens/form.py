@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from qdrant_cir.model.bundle import Bundle
-from qdrant_cir.tokens.codec import compression_version, decode_tokens, encode_merged_tokens, encode_tokens
+from qdrant_cir.tokens.codec import decode_tokens, encode_merged_tokens, encode_tokens, is_in_form
 from qdrant_cir.tokens.compression import MergedTokens, expand_rows, merge_rows, projection_of
 from qdrant_cir.types import Float32, StoredTokens
 
@@ -21,7 +20,6 @@ class TokenForm:
     def __init__(self, bundle: Bundle) -> None:
         """Read the projection of a bundle that compresses. Raises BundleError where it is damaged."""
         self._sizes = bundle.manifest.sizes
-        self._exact = replace(self._sizes, compression=None)
         self._projection = projection_of(bundle)
 
     @property
@@ -37,22 +35,17 @@ class TokenForm:
         reduced = MergedTokens(self._projection.reduce(merged.tokens), merged.weights)
         return encode_merged_tokens(reduced, self._sizes.token_codec, self.version)
 
-    def is_outdated(self, data: bytes) -> bool:
-        """Say whether one image's tokens are of another version of the compression, which this bundle cannot read."""
-        return compression_version(data) not in (None, 0, self.version)
+    def fits(self, data: bytes) -> bool:
+        """Whether one image's tokens are in the bundle's form; others are as good as missing."""
+        return is_in_form(data, self._sizes)
 
     def decode(self, encoded: Sequence[bytes]) -> StoredTokens:
         """Read the tokens of K images into one batch, as the re-ranker takes them.
 
-        Tokens that were stored before the bundle compressed are compressed now, which takes a while: a collection
-        answers as it should before it is indexed again.
-
         Raises:
-            TokensError: bytes are damaged, or of another bundle or another version of the compression.
+            TokensError: bytes are damaged, or in another form.
         """
-        if self._projection is None:
-            return decode_tokens(encoded, self._sizes)
-        return decode_tokens([self._in_own_form(data) for data in encoded], self._sizes)
+        return decode_tokens(encoded, self._sizes)
 
     def restore(self, stored: StoredTokens) -> Float32:
         """Give float32 [K, N, C] of a decoded batch, as near to the encoder's as the form allows.
@@ -63,9 +56,3 @@ class TokenForm:
         if self._projection is None or stored.weights is None:
             return tokens
         return expand_rows(MergedTokens(self._projection.restore(tokens), stored.weights))
-
-    def _in_own_form(self, data: bytes) -> bytes:
-        if compression_version(data) != 0:
-            return data
-        exact = decode_tokens([data], self._exact)
-        return self.encode(exact.values[0].astype(np.float32) * exact.scales[0, :, None])

@@ -227,14 +227,14 @@ def test_images_of_the_int8_encoder_are_marked_and_the_exact_one_replaces_them(t
         with Indexer.open("shop", store=store, bundle=folder, provider="cpu", precision=precision) as indexer:
             indexed = indexer.index(read_folder(pictures)).indexed
         with EdgeStore(store) as opened:
-            return indexed, Collection.open(opened, "shop").info().approximate
+            return indexed, Collection.open(opened, "shop").info().encoded_in_low_precision
 
     shop = ["-c", "shop", "--path", str(store)]
     command = CliRunner(env={"QDRANT_URL": ""})
     told = command.invoke(app, ["index", str(pictures), *shop, "--bundle", str(folder), "--precision", "int8"])
     assert told.exit_code == 0, told.output
-    told = command.invoke(app, ["info", *shop])
-    assert "approximately encoded: 6" in told.output
+    told = command.invoke(app, ["info", *shop, "--json"])
+    assert json.loads(told.stdout)["collections"][0]["encoded_in_low_precision"] == 6
     found = command.invoke(
         app,
         ["search", "--image", str(pictures / "0.png"), "--text", "in red", *shop, "--bundle", str(folder), "--json"],

@@ -1,4 +1,4 @@
-"""Compressed tokens from end to end: written by the indexer, read by both stages, told apart by version.
+"""Compressed tokens from end to end: written by the indexer, read by both stages, told from those of another form.
 
 The compressed tiny model stores three rows of two dimensions: red and green of a colour, blue is lost. A picture of one
 colour has five equal tokens, so that merging loses nothing.
@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qdrant_cir.cli.upkeep import token_forms
 from qdrant_cir.errors import BundleError, CollectionMismatchError, TokensError
 from qdrant_cir.indexer import Indexer
 from qdrant_cir.indexing.report import IndexReport
@@ -33,6 +32,7 @@ from qdrant_cir.retriever import Retriever
 from qdrant_cir.search.query_model import QueryModel
 from qdrant_cir.storage.collection import Collection
 from qdrant_cir.storage.stores import EdgeStore
+from qdrant_cir.storage.stores.protocol import StoredPoint
 from qdrant_cir.tokens.compression import TokenProjection, write_projection
 from qdrant_cir.tokens.form import TokenForm
 from qdrant_cir.types import GalleryImage, Query, SearchResult
@@ -123,8 +123,6 @@ def test_search_reads_what_the_indexer_compressed(bundle: Bundle, pictures: list
     assert [candidate.image_id for candidate in result.candidates] == ["green", "blue", "red"]
     assert (result.rerank_mode, result.notes) == ("compressed", ())
     assert info.token_bytes == 20 + 3 * (2 + 6)
-    assert info.compressions == {1: 3}
-    assert token_forms(info) == "compressed v1"
 
 
 def test_a_reference_in_the_collection_is_brought_back_to_all_its_tokens(
@@ -138,40 +136,46 @@ def test_a_reference_in_the_collection_is_brought_back_to_all_its_tokens(
     assert green.retrieval_score == pytest.approx(7 / 51**0.5, abs=1e-5)
 
 
-def test_a_collection_of_exact_tokens_is_read_at_once_and_replaced_by_indexing_again(
+def test_tokens_in_another_form_count_as_missing_until_indexing_encodes_them_again(
     bundle: Bundle, tiny_bundle: Path, pictures: list[Path], tmp_path: Path
 ) -> None:
-    exact = load_bundle(tiny_bundle)
-    assert bundle.gallery_fingerprint == exact.fingerprint == exact.gallery_fingerprint != bundle.fingerprint
+    exact, second = load_bundle(tiny_bundle), compressed(tiny_bundle, tmp_path / "second", version=2)
     with EdgeStore(tmp_path / "store") as store:
-        index(store, exact, pictures)
-        assert scores(search(store, bundle, pictures[0])) == pytest.approx(EXPECTED, abs=1e-5)
-        assert index(store, bundle, pictures[:2]).indexed == 2
-        info = Collection.open(store, "colours").info()
-        assert info.compressions == {0: 1, 1: 2}
-        assert token_forms(info) == "all: 1, compressed v1: 2"
-        assert scores(search(store, bundle, pictures[0])) == pytest.approx(EXPECTED, abs=1e-5)
-        assert index(store, bundle, pictures).unchanged == 2
+        for earlier, now in ((None, exact), (exact, bundle), (bundle, second), (second, exact)):
+            if earlier is not None:
+                unread = search(store, now, pictures[0])
+                assert (unread.rerank_mode, unread.scored) == ("none", 0)
+                assert unread.notes[0].startswith("3 candidates without valid tokens stand after the re-ranked")
+                assert "`qdrant-cir index`" in unread.notes[1]
+                with pytest.raises(TokensError, match=r"the bundle reads tokens that are .*`qdrant-cir index`"):
+                    search(store, now, GalleryImage("green"))
+            assert index(store, now, pictures[:1]).indexed == 1
+            assert search(store, now, pictures[0]).scored == 1
+            assert index(store, now, pictures).indexed == 2
+            assert index(store, now, pictures).unchanged == 3
+            result = search(store, now, pictures[0])
+            assert (result.scored, result.notes) == (3, ())
 
 
-def test_tokens_of_an_earlier_fitting_are_named_and_replaced_by_indexing_again(
+def test_a_compressed_image_of_an_earlier_release_is_searched_as_it_is_and_encoded_again_by_indexing(
     bundle: Bundle, tiny_bundle: Path, pictures: list[Path], tmp_path: Path
 ) -> None:
-    second = compressed(tiny_bundle, tmp_path / "second", version=2)
+    def written_before(store: EdgeStore, name: str) -> None:
+        points = store.scroll(name, filter=None, limit=10, after=None)
+        records = store.fetch(name, [point.point_id for point in points], with_vectors=name == "colours")
+        for record in records:
+            reserved = record.payload["_cir"]
+            assert isinstance(reserved, dict)
+            reserved |= {"bundle": load_bundle(tiny_bundle).fingerprint, "compression": 1}
+        store.upsert(name, [StoredPoint(record.point_id, record.vector, record.payload) for record in records])
+
     with EdgeStore(tmp_path / "store") as store:
         index(store, bundle, pictures)
-        unread = search(store, second, pictures[0])
-        assert (unread.rerank_mode, unread.scored) == ("none", 0)
-        assert index(store, second, pictures[:1]).indexed == 1
-        result = search(store, second, pictures[0])
-        assert (result.scored, result.candidates[0].image_id) == (1, "red")
-        assert result.notes[0].startswith("2 candidates have tokens of another version of the compression")
-        assert "`qdrant-cir index`" in result.notes[0]
-        with pytest.raises(TokensError, match=r"of version 1 of the compression; the bundle reads .*version 2.*index"):
-            search(store, second, GalleryImage("green"))
-        assert index(store, second, pictures).indexed == 2
-        assert Collection.open(store, "colours").compressions() == {2: 3}
-        assert scores(search(store, second, pictures[0])) == pytest.approx(EXPECTED, abs=1e-5)
+        for name in ("colours", "colours__tokens"):
+            written_before(store, name)
+        assert scores(search(store, bundle, pictures[0])) == pytest.approx(EXPECTED, abs=1e-5)
+        assert index(store, bundle, pictures).indexed == 3
+        assert index(store, bundle, pictures).unchanged == 3
 
 
 def test_another_reranker_makes_another_gallery(

@@ -13,10 +13,10 @@ import pytest
 from qdrant_cir.errors import TokensError
 from qdrant_cir.model.bundle import CompressionSizes, ModelSizes, TokenCodec
 from qdrant_cir.tokens.codec import (
-    compression_version,
     decode_tokens,
     encode_merged_tokens,
     encode_tokens,
+    is_in_form,
     quantize,
 )
 from qdrant_cir.tokens.compression import MergedTokens
@@ -162,7 +162,7 @@ def test_merged_tokens_come_back_with_their_weights(codec: TokenCodec, expected:
     # 20 header, 3 * 2 weights; int8: 3 * 4 scales + 12 values, which is 20 + M * (R + 6); float16: 12 * 2
     data = encode_merged_tokens(merged(), codec, 7)
     assert len(data) == expected
-    assert compression_version(data) == 7
+    assert is_in_form(data, compressed_sizes(codec))
     decoded = decode_tokens([data, data], compressed_sizes(codec))
     stored = quantize(merged().tokens, codec)
     np.testing.assert_array_equal(decoded.values[1], stored.values[0])
@@ -182,8 +182,12 @@ def test_a_flipped_bit_of_merged_tokens_is_noticed_wherever_it_is(place: int) ->
 def test_forms_are_told_apart_and_the_message_names_the_command() -> None:
     exact = encode_tokens(random_tokens(1)[0], "int8")
     compressed = encode_merged_tokens(merged(), "int8", 7)
-    assert compression_version(exact) == 0
-    assert compression_version(b"CIRT") is None
+    assert is_in_form(exact, sizes("int8"))
+    assert not is_in_form(exact, sizes("float16"))
+    assert not is_in_form(exact, compressed_sizes("int8"))
+    assert not is_in_form(compressed, sizes("int8"))
+    assert not is_in_form(compressed, compressed_sizes("int8", version=8))
+    assert not is_in_form(b"CIRT", sizes("int8"))
     with pytest.raises(TokensError, match=r"are not compressed; the bundle reads .* version 7 .*`qdrant-cir index`"):
         decode_tokens([exact], compressed_sizes("int8"))
     with pytest.raises(TokensError, match=r"of version 7 of the compression; the bundle reads .* not compressed"):
