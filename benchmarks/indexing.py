@@ -32,6 +32,7 @@ from benchmarks.machine import LoadMeter, alternate, describe_machine, median_ra
 from qdrant_cir.indexer import Indexer
 from qdrant_cir.indexing.sources import ImageRecord, read_folder
 from qdrant_cir.model.bundle import Bundle, default_bundle_path, load_bundle
+from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.cores import available_threads
 from qdrant_cir.model.image_encoder import ImageEncoder
 from qdrant_cir.model.preprocess import load_image, preprocess
@@ -63,7 +64,7 @@ def main() -> None:
             write_json(arguments.json, describe_machine(available_threads(), packages=("onnxruntime",)), rows)
         return
     bundle = load_bundle(arguments.bundle)
-    encoder = ImageEncoder.open(bundle, provider="cpu")
+    encoder = ImageEncoder.open(bundle, Compute("cpu"))
     records = list(islice(read_folder(arguments.images), arguments.limit))
     start = time.perf_counter()
     pixels = [preprocess(load_image(record.image), bundle.manifest.preprocessing) for record in records]
@@ -113,7 +114,7 @@ def compare_precisions(bundle: Bundle, images: Path) -> list[dict[str, object]]:
     records = list(islice(read_folder(images), INDEXED_BATCHES * batch))
     spec = bundle.manifest.preprocessing
     pixels = np.stack([preprocess(load_image(record.image), spec) for record in records[:batch]])
-    encoders = {name: ImageEncoder.open(bundle, provider="cpu", precision=name) for name in COMPARED}
+    encoders = {name: ImageEncoder.open(bundle, Compute("cpu", precision=name)) for name in COMPARED}
     exact, fast = (encoder.encode(pixels).vectors for encoder in encoders.values())
     load = LoadMeter()
     alone = alternate(

@@ -24,6 +24,7 @@ import numpy as np
 
 from benchmarks.machine import LoadMeter, describe_machine
 from qdrant_cir.model.bundle import ModelSizes, default_bundle_path, load_bundle
+from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.cores import available_threads
 from qdrant_cir.model.reranker import Reranker
 from qdrant_cir.model.sessions import Session, open_graph, open_session
@@ -47,7 +48,7 @@ def main() -> None:
         session, sizes = open_full_size(shrinks_arena=arguments.shrinks_arena)
     else:
         bundle = load_bundle(arguments.bundle)
-        session = open_graph(bundle, "reranker", provider="cpu", threads=1, shrinks_arena=arguments.shrinks_arena)
+        session = open_graph(bundle, "reranker", Compute("cpu", 1), shrinks_arena=arguments.shrinks_arena)
         sizes = bundle.manifest.sizes
     random = np.random.default_rng(0)
     ask = asker(Reranker(session), sizes, arguments.candidates, arguments.threads, random)
@@ -76,7 +77,7 @@ def open_full_size(*, shrinks_arena: bool) -> tuple[Session, ModelSizes]:
     with tempfile.TemporaryDirectory() as folder:
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor:
             path, sizes = executor.submit(export_full_size, Path(folder)).result()
-        return open_session(path, provider="cpu", threads=1, shrinks_arena=shrinks_arena), sizes
+        return open_session(path, Compute("cpu", 1), shrinks_arena=shrinks_arena), sizes
 
 
 def export_full_size(folder: Path) -> tuple[Path, ModelSizes]:

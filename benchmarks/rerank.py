@@ -46,6 +46,7 @@ from onnx_export.export import export_graph, runtime_sizes
 from onnx_export.graphs import RerankerGraph, graph_modules
 from onnx_export.models import BLIP_BASE, DRAWN_SMALL, CirModel, ModelSizes, build_model
 from qdrant_cir.model.bundle import CompressionSizes, TokenCodec
+from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.reranker import DEFAULT_CHUNK, Reranker
 from qdrant_cir.model.sessions import open_session
 from qdrant_cir.search.scoring import SharedReranker
@@ -236,7 +237,7 @@ def chunk_forms(graph: Path, given: Candidates, chunks: list[int], threads: int)
 
 def scoring(graph: Path, given: Candidates, form: str, chunk: int, threads: int) -> Callable[[], Float32]:
     """Open a re-ranker, so that its memory is its own, and bind it to its query and candidates."""
-    session = open_session(graph, provider="cpu", threads=1)
+    session = open_session(graph, Compute("cpu", 1))
     reranker = SharedReranker(Reranker(session, chunk=chunk), threads=threads)
     return lambda: reranker.score(given.query, given.stored[form])
 

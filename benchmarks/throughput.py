@@ -19,6 +19,7 @@ from pathlib import Path
 
 from benchmarks.machine import LoadMeter, describe_machine, median_ratio
 from qdrant_cir.model.bundle import Bundle, default_bundle_path, load_bundle
+from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.cores import available_threads
 from qdrant_cir.model.reranker import Reranker
 from qdrant_cir.retriever import Retriever
@@ -33,15 +34,15 @@ class SharedMatrixScorer(CandidateScorer):
     """All threads inside each matrix, candidates one chunk after the other."""
 
     def __init__(self, bundle: Bundle, *, threads: int) -> None:
-        super().__init__(bundle, threads=1)
-        self._reranker = SharedReranker(Reranker.open(bundle, threads=threads), threads=1)
+        super().__init__(bundle, Compute(threads=1))
+        self._reranker = SharedReranker(Reranker.open(bundle, Compute(threads=threads)), threads=1)
 
 
 class SharedMatrixModel(QueryModel):
     """A model with that scorer."""
 
     def __init__(self, bundle: Bundle, *, threads: int) -> None:
-        super().__init__(bundle, threads=threads)
+        super().__init__(bundle, Compute(threads=threads))
         self._scorer = SharedMatrixScorer(bundle, threads=threads)
 
 
@@ -60,7 +61,7 @@ def main() -> None:
     depth = arguments.rerank_depth
     with EdgeStore(arguments.demo / "store") as store:
         collection = Collection.open(store, "catalog", bundle)
-        now = Retriever(collection, QueryModel(bundle, threads=arguments.threads))
+        now = Retriever(collection, QueryModel(bundle, Compute(threads=arguments.threads)))
         before = Retriever(collection, SharedMatrixModel(bundle, threads=arguments.threads))
         variants: dict[str, Callable[[], list[SearchResult]]] = {
             "search_many": lambda: now.search_many(queries, rerank_depth=depth),

@@ -18,6 +18,7 @@ from onnx_export.errors import VerificationError
 from onnx_export.model_folder import ModelFolder
 from qdrant_cir.model.bundle import Bundle, TensorSpec, contract_tensors
 from qdrant_cir.model.composer import Composer
+from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.image_encoder import ImageEncoder
 from qdrant_cir.model.reranker import Reranker
 from qdrant_cir.model.sessions import open_session
@@ -86,7 +87,7 @@ def verify_bundle(
 def _check_interfaces(bundle: Bundle) -> None:
     for name in bundle.manifest.graphs:
         contract = contract_tensors(name, bundle.manifest.sizes)
-        session = open_session(bundle.graph_path(name), provider="cpu")
+        session = open_session(bundle.graph_path(name), Compute("cpu"))
         for side, expected, found in (
             ("inputs", contract.inputs, session.inputs),
             ("outputs", contract.outputs, session.outputs),
@@ -121,7 +122,7 @@ def _compare_encoder(
     bundle: Bundle, folder: ModelFolder, rng: np.random.Generator, tolerance: float
 ) -> tuple[EncodedImages, tuple[float, float, float]]:
     size = bundle.manifest.preprocessing.size
-    encoder = ImageEncoder.open(bundle, provider="cpu")
+    encoder = ImageEncoder.open(bundle, Compute("cpu"))
     worst = [0.0, 0.0, 0.0]
     for batch in BATCHES:
         pixels = rng.standard_normal((batch, 3, size, size), dtype=np.float32)
@@ -142,7 +143,7 @@ def _compare_encoder(
 def _compare_composer(
     bundle: Bundle, folder: ModelFolder, encoded: EncodedImages, rng: np.random.Generator, tolerance: float
 ) -> tuple[list[ComposedQuery], tuple[float, float]]:
-    composer = Composer.open(bundle, provider="cpu")
+    composer = Composer.open(bundle, Compute("cpu"))
     tokenizer = TextTokenizer(bundle)
     words = sorted(w for w in folder.tokenizer.get_vocab() if w.isalpha())
     texts = [" ".join(rng.choice(words, length)) for length in TEXT_LENGTHS]
@@ -170,7 +171,7 @@ def _compare_reranker(
     counts: Sequence[int],
     tolerance: float,
 ) -> tuple[float, int]:
-    reranker = Reranker.open(bundle, provider="cpu")
+    reranker = Reranker.open(bundle, Compute("cpu"))
     base = encoded.candidate_tokens[np.arange(max(counts)) % len(encoded.candidate_tokens)]
     jitter = np.random.default_rng(1).standard_normal(base.shape, dtype=np.float32) * 0.1
     stored = quantize(base + jitter, bundle.manifest.token_codec)

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from qdrant_cir.model.bundle import load_bundle
-from qdrant_cir.model.sessions import ExecutionProvider
+from qdrant_cir.model.compute import Compute, ExecutionProvider
 from qdrant_cir.retriever import DEFAULT_LIMIT, DEFAULT_RERANK_DEPTH, IN_FLIGHT
 from qdrant_cir.search.effort import EXACT, Effort
 from qdrant_cir.search.query_model import QueryModel, gallery_id
@@ -72,11 +72,12 @@ class AsyncRetriever:
             threads: for one graph.
             precision: what the re-ranker computes in.
         """
+        compute = Compute(provider, threads, precision)
         loaded = await asyncio.to_thread(load_bundle, bundle)
         reader = await open_reader(store)
         try:
             collection = await AsyncCollection.open(reader, collection_name, loaded)
-            model = await asyncio.to_thread(QueryModel, loaded, provider=provider, threads=threads, precision=precision)
+            model = await asyncio.to_thread(QueryModel, loaded, compute)
             retriever = cls(collection, model)
         except BaseException:
             if is_folder(store):

@@ -31,9 +31,9 @@ from qdrant_cir.indexing.preparation import (
 from qdrant_cir.indexing.report import FailedImage, IndexProgress, IndexReport, Outcome, Tally
 from qdrant_cir.indexing.sources import ImageRecord, RejectedRow
 from qdrant_cir.model.bundle import Bundle, load_bundle
+from qdrant_cir.model.compute import Compute, ExecutionProvider
 from qdrant_cir.model.cores import available_threads
 from qdrant_cir.model.image_encoder import ImageEncoder
-from qdrant_cir.model.sessions import ExecutionProvider
 from qdrant_cir.storage.collection import RESERVED, Collection, IndexedImage, KnownImage
 from qdrant_cir.storage.stores import Store, StoreLike, is_folder, open_store
 from qdrant_cir.tokens.form import TokenForm
@@ -107,13 +107,15 @@ class Indexer:
                 with it, and encoded again where the exact encoder indexes them later.
 
         Raises:
+            InputError: an unknown provider or precision, or fewer than one thread.
             BundleError: the bundle is missing or damaged, or has no encoder in that precision.
             CollectionMismatchError: the collection was made with another bundle.
             StoreError: the store cannot be opened or reached.
             ProviderError, MissingExtraError: the encoder cannot run as asked.
         """
+        compute = Compute(provider, threads, precision)
         loaded = load_bundle(bundle)
-        encoder = ImageEncoder.open(loaded, provider=provider, threads=threads, precision=precision)
+        encoder = ImageEncoder.open(loaded, compute)
         opened = open_store(store)
         try:
             indexer = cls(Collection.create(opened, collection_name, loaded), encoder, loaded)

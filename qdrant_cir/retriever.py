@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from qdrant_cir.model.bundle import load_bundle
-from qdrant_cir.model.sessions import ExecutionProvider
+from qdrant_cir.model.compute import Compute, ExecutionProvider
 from qdrant_cir.search.effort import EXACT, Effort
 from qdrant_cir.search.query_model import QueryModel, gallery_id
 from qdrant_cir.search.ranking import FetchedQuery, SearchOptions, StageClock, answer_fetched
@@ -81,18 +81,20 @@ class Retriever:
                 bundle holds them (``python -m onnx_export add-precision``). The result says which it was.
 
         Raises:
+            InputError: an unknown provider or precision, or fewer than one thread.
             BundleError: the bundle is missing or damaged, or has no re-ranker in that precision.
             CollectionNotFoundError: there is no such collection.
             CollectionMismatchError: another bundle made it.
             StoreError: the store cannot be opened or reached.
             ProviderError, MissingExtraError: the graphs cannot run as asked.
         """
+        compute = Compute(provider, threads, precision)
         loaded = load_bundle(bundle)
         opened = open_store(store)
         try:
             retriever = cls(
                 Collection.open(opened, collection_name, loaded),
-                QueryModel(loaded, provider=provider, threads=threads, precision=precision),
+                QueryModel(loaded, compute),
             )
         except BaseException:
             if is_folder(store):

@@ -22,9 +22,10 @@ from qdrant_cir.evaluation.runs.run_file import read_run
 from qdrant_cir.evaluation.runs.scoring import score_answers
 from qdrant_cir.model.bundle import Bundle
 from qdrant_cir.model.composer import Composer
+from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.image_encoder import ImageEncoder
 from qdrant_cir.model.reranker import Reranker
-from qdrant_cir.types import ComposedQuery, Float32, GalleryImage
+from qdrant_cir.types import Composition, Float32, GalleryImage
 
 RERANK_DEPTH = 100
 """Candidates that the tables re-rank; the run holds 200."""
@@ -89,9 +90,9 @@ class Bench:
             np.array([[of[name] for name in names] for of, names in zip(found, ranked, strict=True)], dtype=np.float32)
             for found in (cosines, scores)
         )
-        self.encoder = ImageEncoder.open(bundle, provider="cpu", threads=settings.threads)
-        self.composer = Composer.open(bundle, provider="cpu", threads=settings.threads)
-        self.reranker = Reranker.open(bundle, provider="cpu", threads=settings.threads)
+        self.encoder = ImageEncoder.open(bundle, Compute("cpu", settings.threads))
+        self.composer = Composer.open(bundle, Compute("cpu", settings.threads))
+        self.reranker = Reranker.open(bundle, Compute("cpu", settings.threads))
 
     @property
     def pictures(self) -> list[Path]:
@@ -109,7 +110,7 @@ class Bench:
         return encode_gallery(self.bundle, self.encoder, self.pictures, self.references, self.kept)
 
     @cached_property
-    def composed(self) -> tuple[ComposedQuery, ...]:
+    def composed(self) -> tuple[Composition, ...]:
         """Every query, composed."""
         return compose_all(self.composer, self.gallery.reference_tokens, self.texts)
 

@@ -11,6 +11,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from qdrant_cir.errors import BundleError
 from qdrant_cir.model.bundle import Bundle, TokenCodec
+from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.reranker import Reranker
 from qdrant_cir.model.sessions import Session, open_session
 from qdrant_cir.types import Float32
@@ -34,7 +35,7 @@ def write_changed(bundle: Bundle, change: Change, path: Path, *, threads: int) -
     """Write the changed graph to ``path`` and load it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save_model(change(onnx.load(str(bundle.graph_path("reranker")))), str(path))
-    return open_session(path, provider="cpu", threads=threads)
+    return open_session(path, Compute("cpu", threads))
 
 
 def with_first_states(model: onnx.ModelProto) -> onnx.ModelProto:

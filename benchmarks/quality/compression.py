@@ -17,6 +17,7 @@ from onnx_export.bundle.fitted_codec import fit_codec
 from onnx_export.bundle.precisions import add_precision
 from qdrant_cir.indexing.sources import ImageRecord
 from qdrant_cir.model.bundle import Bundle, load_bundle
+from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.reranker import Reranker
 from qdrant_cir.tokens.codec import encode_tokens
 from qdrant_cir.tokens.form import TokenForm
@@ -52,7 +53,7 @@ class Compressed:
         return Form(
             name=f"{sizes.stored_rows}x{sizes.stored_dims}_{precision}",
             title=title if precision == "float32" else f"{title}, {precision} arithmetic",
-            reranker=Reranker.open(self.bundle, provider="cpu", threads=threads, precision=precision),
+            reranker=Reranker.open(self.bundle, Compute("cpu", threads, precision=precision)),
             candidates=lambda rows: self._decoded(tokens, rows),
         )
 

@@ -22,6 +22,7 @@ from benchmarks.quality.precision import MOST_POINTS
 from benchmarks.quality.sections import Section
 from onnx_export.bundle.precisions import add_precision
 from qdrant_cir.model.bundle import Bundle, GraphName, load_bundle
+from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.image_encoder import ImageEncoder
 from qdrant_cir.types import ComposedQuery, JsonObject
 
@@ -90,7 +91,7 @@ def _int8_gallery(bench: Bench, count: int) -> tuple[EncodedGallery, Path]:
         for _, digest in sorted(bundle.manifest.graphs[name].variants["int8"].files.items())
     ]
     kept = bench.kept / "encoding" / "_".join(digest[:8] for digest in digests)
-    encoder = ImageEncoder.open(bundle, provider="cpu", threads=bench.settings.threads, precision="int8")
+    encoder = ImageEncoder.open(bundle, Compute("cpu", bench.settings.threads, precision="int8"))
     references = bench.references[:count]
     return encode_gallery(bundle, encoder, bench.pictures, references, kept), kept
 

@@ -37,6 +37,7 @@ from qdrant_cir.model.bundle import (
     sorted_digests,
     write_manifest,
 )
+from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.reranker import Reranker
 from qdrant_cir.tokens.compression import TokenProjection, write_projection
 from qdrant_cir.tokens.form import TokenForm
@@ -223,7 +224,7 @@ def _verify(made: Bundle, model: ModelFolder, form: TokenForm, stored: StoredTok
     everything = StoredTokens(restored, np.ones(restored.shape[:2], np.float32))
     with torch.inference_mode():
         expected = torch_scores(model, query, everything).numpy()
-    found = Reranker.open(made, provider="cpu").score(query, stored)
+    found = Reranker.open(made, Compute("cpu")).score(query, stored)
     difference = float(np.abs(expected - found).max())
     if not difference <= _TOLERANCE * max(1.0, float(np.abs(expected).max())):
         raise VerificationError(

@@ -15,6 +15,7 @@ from onnx_export.bundle.integer_arithmetic import with_integer_products
 from onnx_export.errors import ExportError
 from qdrant_cir.drawn.dataset import draw_item, sample_drawn
 from qdrant_cir.model.bundle import Bundle, GraphName, GraphVariant, ModelSizes, load_bundle, sha256_of, write_manifest
+from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.preprocess import preprocess
 from qdrant_cir.model.reranker import Reranker
 from qdrant_cir.model.sessions import open_session
@@ -101,7 +102,7 @@ CONVERSIONS: dict[Precision, Callable[[onnx.ModelProto], onnx.ModelProto]] = {
 
 def _compared(bundle: Bundle, graph: GraphName, made: Path, file: str) -> AddedPrecision:
     sizes = bundle.manifest.sizes
-    exact, fast = (open_session(path, provider="cpu") for path in (bundle.graph_path(graph), made))
+    exact, fast = (open_session(path, Compute("cpu")) for path in (bundle.graph_path(graph), made))
     if graph == "reranker":
         query, stored = _random_triplets(sizes)
         found = [Reranker(session).score(query, stored) for session in (exact, fast)]

@@ -10,7 +10,7 @@ from qdrant_cir.cli.options import StorePlace
 from qdrant_cir.contact_sheet import SheetRow, draw_contact_sheet
 from qdrant_cir.errors import InputError
 from qdrant_cir.model.bundle import default_bundle_path
-from qdrant_cir.model.sessions import ExecutionProvider
+from qdrant_cir.model.compute import ExecutionProvider
 from qdrant_cir.retriever import Retriever
 from qdrant_cir.search.effort import Effort, EffortCalibration
 from qdrant_cir.types import GalleryImage, ImageSource, Precision, Query, SearchResult

@@ -84,13 +84,14 @@ def index(
     """
     from qdrant_cir.indexer import Indexer
     from qdrant_cir.indexing.sources import read_images
+    from qdrant_cir.model.compute import Compute
     from qdrant_cir.model.image_encoder import ImageEncoder
     from qdrant_cir.storage.collection import Collection
 
     place = place_of_store(context, path=path, url=url, api_key=api_key)
     records = read_images(source)
     model = open_bundle(bundle)
-    encoder = ImageEncoder.open(model, provider=provider_named(provider), precision=precision_named(precision))
+    encoder = ImageEncoder.open(model, Compute(provider_named(provider), precision=precision_named(precision)))
     with (
         place.opened(creates=True) as store,
         printing.show_progress(f"indexing into {collection}") as progress,

@@ -18,8 +18,8 @@ from qdrant_cir.drawn.files import write_drawn
 from qdrant_cir.indexer import Indexer
 from qdrant_cir.indexing.sources import read_manifest
 from qdrant_cir.model.bundle import Bundle
+from qdrant_cir.model.compute import Compute, ExecutionProvider
 from qdrant_cir.model.image_encoder import ImageEncoder
-from qdrant_cir.model.sessions import ExecutionProvider
 from qdrant_cir.retriever import Retriever
 from qdrant_cir.storage.collection import Collection
 from qdrant_cir.storage.stores import EdgeStore
@@ -60,7 +60,7 @@ def run_demo(
     with EdgeStore(folder / "store") as store:
         gallery = Collection.create(store, COLLECTION, bundle)
         with printing.show_progress(f"indexing {products} products") as progress:
-            encoder = ImageEncoder.open(bundle, provider=provider)
+            encoder = ImageEncoder.open(bundle, Compute(provider))
             records = read_manifest(folder / "catalog" / "gallery.csv")
             report = Indexer(gallery, encoder, bundle).index(records, progress=progress)
         indexed = time.monotonic()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from qdrant_cir.evaluation.datasets.annotation_files import read_json_lines
-from qdrant_cir.model.sessions import ExecutionProvider
+from qdrant_cir.model.compute import ExecutionProvider
 from qdrant_cir.retriever import Retriever
 from qdrant_cir.storage.stores.protocol import Store
 from qdrant_cir.types import GalleryImage, Query

@@ -14,7 +14,7 @@ from qdrant_cir.errors import CollectionNotFoundError, InputError
 
 if TYPE_CHECKING:
     from qdrant_cir.model.bundle import Bundle
-    from qdrant_cir.model.sessions import ExecutionProvider
+    from qdrant_cir.model.compute import ExecutionProvider
     from qdrant_cir.storage.stores.protocol import Store
     from qdrant_cir.types import Precision
 
@@ -36,8 +36,6 @@ __all__ = [
 ]
 
 DEFAULT_PATH = Path("qdrant_cir_data")
-_PRECISIONS = ("float32", "float16", "int8")
-_PROVIDERS = ("auto", "cpu", "cuda")
 
 CollectionOption: TypeAlias = Annotated[
     str, typer.Option("--collection", "-c", help="Name of the collection.", show_default=False)
@@ -159,16 +157,16 @@ def open_bundle(path: Path | None) -> Bundle:
 
 def provider_named(name: str) -> ExecutionProvider:
     """Read the name of an execution provider. Raises InputError."""
-    if name not in _PROVIDERS:
-        raise InputError(f"There is no provider {name!r}. Give auto, cpu or cuda.")
-    return cast("ExecutionProvider", name)
+    from qdrant_cir.model.compute import Compute
+
+    return Compute(provider=cast("ExecutionProvider", name)).provider
 
 
 def precision_named(name: str) -> Precision:
     """Read the name of a precision. Raises InputError."""
-    if name not in _PRECISIONS:
-        raise InputError(f"There is no precision {name!r}. Give one of {', '.join(_PRECISIONS)}.")
-    return cast("Precision", name)
+    from qdrant_cir.model.compute import Compute
+
+    return Compute(precision=cast("Precision", name)).precision
 
 
 def _is_typed(context: typer.Context, name: str) -> bool:

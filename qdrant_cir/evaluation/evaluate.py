@@ -21,8 +21,8 @@ from qdrant_cir.evaluation.runs.galleries import PartGallery, index_gallery, ope
 from qdrant_cir.evaluation.runs.run_file import RunHeader
 from qdrant_cir.indexing.report import IndexProgress
 from qdrant_cir.model.bundle import Bundle
+from qdrant_cir.model.compute import Compute, ExecutionProvider
 from qdrant_cir.model.image_encoder import ImageEncoder
-from qdrant_cir.model.sessions import ExecutionProvider
 from qdrant_cir.retriever import Retriever
 from qdrant_cir.search.query_model import QueryModel
 from qdrant_cir.storage.collection import Collection
@@ -86,8 +86,8 @@ def evaluate(
     """
     if settings.rerank_depth < 0:
         raise InputError(f"rerank_depth is {settings.rerank_depth}; it must be at least 0")
-    model = QueryModel(bundle, provider=settings.provider, precision=settings.precision)
-    encoder = ImageEncoder.open(bundle, provider=settings.provider)
+    model = QueryModel(bundle, Compute(settings.provider, precision=settings.precision))
+    encoder = ImageEncoder.open(bundle, Compute(settings.provider))
     results = []
     for part in benchmark.parts:
         collection, gallery = _gallery_of(benchmark, part, store, encoder, bundle, settings)

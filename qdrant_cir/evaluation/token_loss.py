@@ -10,6 +10,7 @@ import numpy as np
 from qdrant_cir.errors import BundleError, CirError, InputError
 from qdrant_cir.indexing.sources import ImageRecord, RejectedRow
 from qdrant_cir.model.bundle import Bundle
+from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.image_encoder import ImageEncoder
 from qdrant_cir.model.preprocess import load_image, preprocess
 from qdrant_cir.tokens.form import TokenForm
@@ -82,7 +83,7 @@ def encode_pictures(
         InputError: none could be read.
         ProviderError: the computation failed.
     """
-    encoder, spec = ImageEncoder.open(bundle, provider="cpu"), bundle.manifest.preprocessing
+    encoder, spec = ImageEncoder.open(bundle, Compute("cpu")), bundle.manifest.preprocessing
     skipped: dict[str, str] = {}
     pixels: list[Float32] = []
     tokens: list[Float32] = []

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from qdrant_cir.errors import InputError
 from qdrant_cir.model.bundle import Bundle
-from qdrant_cir.model.sessions import ExecutionProvider, Session, open_graph
+from qdrant_cir.model.compute import Compute
+from qdrant_cir.model.sessions import Session, open_graph
 from qdrant_cir.model.text_tokenizer import TextTokenizer
 from qdrant_cir.types import ComposedQuery, Float32
 
@@ -22,16 +23,9 @@ class Composer:
         self._tokenizer = tokenizer
 
     @classmethod
-    def open(
-        cls,
-        bundle: Bundle,
-        *,
-        provider: ExecutionProvider = "auto",
-        threads: int | None = None,
-    ) -> Composer:
+    def open(cls, bundle: Bundle, compute: Compute) -> Composer:
         """Load graph and tokenizer; the rest as :func:`qdrant_cir.model.sessions.open_graph`."""
-        session = open_graph(bundle, "composer", provider=provider, threads=threads)
-        return cls(session, TextTokenizer(bundle))
+        return cls(open_graph(bundle, "composer", compute), TextTokenizer(bundle))
 
     def compose(self, reference_tokens: Float32, texts: Sequence[str]) -> list[ComposedQuery]:
         """Compose a batch in one run.

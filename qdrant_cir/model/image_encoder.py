@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from qdrant_cir.model.bundle import Bundle, GraphName
-from qdrant_cir.model.sessions import ExecutionProvider, Session, open_graph
+from qdrant_cir.model.compute import Compute
+from qdrant_cir.model.sessions import Session, open_graph
 from qdrant_cir.types import EncodedImages, Float32, Precision
 
 __all__ = ["ImageEncoder"]
@@ -26,30 +27,13 @@ class ImageEncoder:
         self._precision: Precision = precision
 
     @classmethod
-    def open(
-        cls,
-        bundle: Bundle,
-        *,
-        provider: ExecutionProvider = "auto",
-        threads: int | None = None,
-        precision: Precision = "float32",
-    ) -> ImageEncoder:
+    def open(cls, bundle: Bundle, compute: Compute) -> ImageEncoder:
         """Load the graph or both of a bundle; arguments and errors as :func:`qdrant_cir.model.sessions.open_graph`."""
         names: list[GraphName] = ["image_encoder"]
         if bundle.has_candidate_encoder:
             names.append("candidate_encoder")
-        sessions = [
-            open_graph(
-                bundle,
-                name,
-                provider=provider,
-                threads=threads,
-                shrinks_arena=True,
-                precision=precision,
-            )
-            for name in names
-        ]
-        return cls(*sessions, precision=precision)
+        sessions = [open_graph(bundle, name, compute, shrinks_arena=True) for name in names]
+        return cls(*sessions, precision=compute.precision)
 
     @property
     def precision(self) -> Precision:

@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 
 from qdrant_cir.errors import InputError, TokensError
 from qdrant_cir.model.bundle import Bundle
-from qdrant_cir.model.sessions import ExecutionProvider, Session, open_graph
-from qdrant_cir.types import ComposedQuery, Float32, Precision, StoredTokens
+from qdrant_cir.model.compute import Compute
+from qdrant_cir.model.sessions import Session, open_graph
+from qdrant_cir.types import ComposedQuery, Float32, StoredTokens
 
 __all__ = ["DEFAULT_CHUNK", "Reranker"]
 
@@ -33,18 +34,9 @@ class Reranker:
         self._dtype = next(tensor.dtype for tensor in session.inputs if tensor.name == "candidate_tokens")
 
     @classmethod
-    def open(
-        cls,
-        bundle: Bundle,
-        *,
-        provider: ExecutionProvider = "auto",
-        threads: int | None = None,
-        chunk: int = DEFAULT_CHUNK,
-        precision: Precision = "float32",
-    ) -> Reranker:
+    def open(cls, bundle: Bundle, compute: Compute, *, chunk: int = DEFAULT_CHUNK) -> Reranker:
         """Load the graph of a bundle; the rest as :func:`qdrant_cir.model.sessions.open_graph`."""
-        session = open_graph(bundle, "reranker", provider=provider, threads=threads, precision=precision)
-        return cls(session, chunk=chunk)
+        return cls(open_graph(bundle, "reranker", compute), chunk=chunk)
 
     def score(self, query: ComposedQuery, candidates: StoredTokens) -> Float32:
         """Score every candidate against one query.

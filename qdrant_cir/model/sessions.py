@@ -7,24 +7,22 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_cir.errors import BundleError, InputError, MissingExtraError, ProviderError
 from qdrant_cir.model.bundle import Bundle, GraphName, TensorSpec, contract_tensors
+from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.cores import available_threads
-from qdrant_cir.types import Precision
 
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["ExecutionProvider", "Session", "open_graph", "open_session"]
+__all__ = ["Session", "open_graph", "open_session"]
 
 logger = logging.getLogger(__name__)
-
-ExecutionProvider: TypeAlias = Literal["auto", "cpu", "cuda"]
 
 _DTYPES: Mapping[str, str] = {
     "tensor(float)": "float32",
@@ -98,34 +96,24 @@ class Session:
         return dict(zip(self._output_names, binding.copy_outputs_to_cpu(), strict=True))
 
 
-def open_session(
-    path: Path,
-    *,
-    provider: ExecutionProvider = "auto",
-    threads: int | None = None,
-    shrinks_arena: bool = False,
-) -> Session:
+def open_session(path: Path, compute: Compute, *, shrinks_arena: bool = False) -> Session:
     """Load an ONNX file.
 
     Args:
         path: the file, whose checksum the caller has checked.
-        provider: ``auto`` takes CUDA where it works and the CPU elsewhere, and logs which.
-        threads: for one run; by default as many as :func:`available_threads` counts.
+        compute: provider and threads; its precision chose the file.
         shrinks_arena: give memory back after every run; for graphs whose runs differ much in size.
 
     Raises:
         MissingExtraError: onnxruntime is not installed.
         ProviderError: CUDA was asked for and cannot be had, or two onnxruntime distributions are installed.
         BundleError: the file is missing or is no graph that onnxruntime loads.
-        InputError: ``threads`` is below 1.
     """
-    if threads is not None and threads < 1:
-        raise InputError(f"threads is {threads}; it must be at least 1, or None for all that may be used.")
     ort = _onnxruntime()
     if not path.is_file():
         raise BundleError(f"There is no graph {path}. Export the bundle again.")
     options = ort.SessionOptions()
-    options.intra_op_num_threads = available_threads() if threads is None else threads
+    options.intra_op_num_threads = available_threads() if compute.threads is None else compute.threads
     options.inter_op_num_threads = 1
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = 3
@@ -133,46 +121,36 @@ def open_session(
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     cuda_is_built_in = _CUDA in ort.get_available_providers()
-    if provider == "cuda" and not cuda_is_built_in:
+    if compute.provider == "cuda" and not cuda_is_built_in:
         raise ProviderError(
             "CUDA was asked for, but the installed onnxruntime has no CUDA provider (it has "
             f"{', '.join(ort.get_available_providers())}). Uninstall onnxruntime, then "
             'pip install "qdrant-cir[gpu]", or use provider="cpu".'
         )
-    uses_cuda = provider != "cpu" and cuda_is_built_in
+    uses_cuda = compute.provider != "cpu" and cuda_is_built_in
     loaded = _loaded(ort, path, options, [_CUDA, _CPU] if uses_cuda else [_CPU])
     session = Session(path, loaded, shrinks_arena=shrinks_arena)
-    if provider == "cuda" and session.provider != "cuda":
+    if compute.provider == "cuda" and session.provider != "cuda":
         raise ProviderError(
             "CUDA was asked for, but onnxruntime could not start it and offers the CPU only. Check "
             '`nvidia-smi` and that CUDA and cuDNN are installed (pip install "qdrant-cir[gpu]" brings both), '
             'or use provider="cpu".'
         )
-    if provider == "auto":
+    if compute.provider == "auto":
         logger.info("%s runs on %s (provider=auto)", path.name, session.provider)
     return session
 
 
-def open_graph(
-    bundle: Bundle,
-    name: GraphName,
-    *,
-    provider: ExecutionProvider = "auto",
-    threads: int | None = None,
-    shrinks_arena: bool = False,
-    precision: Precision = "float32",
-) -> Session:
+def open_graph(bundle: Bundle, name: GraphName, compute: Compute, *, shrinks_arena: bool = False) -> Session:
     """Load a graph of a bundle and check what it really takes and gives; arguments as :func:`open_session`.
-
-    ``precision`` chooses among the bundle's variants of the graph.
 
     Raises:
         BundleError: the graph's own inputs or outputs differ from the runtime's contract, or the bundle does not
             have it in that precision.
-        MissingExtraError, ProviderError, InputError: as :func:`open_session`.
+        MissingExtraError, ProviderError: as :func:`open_session`.
     """
-    path = bundle.graph_path(name, precision)
-    session = open_session(path, provider=provider, threads=threads, shrinks_arena=shrinks_arena)
+    path = bundle.graph_path(name, compute.precision)
+    session = open_session(path, compute, shrinks_arena=shrinks_arena)
     expected = contract_tensors(name, bundle.manifest.sizes)
     for side, wanted, found in (
         ("inputs", expected.inputs, session.inputs),

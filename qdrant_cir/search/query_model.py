@@ -1,197 +1,265 @@
-"""A query before the store: its picture encoded, its text composed, and the scorer of its candidates."""
+"""A query in the model's terms: its references encoded, its text composed, and the scores of its candidates."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from time import perf_counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import isfinite
 
 import numpy as np
 
 from qdrant_cir.errors import ImageError, InputError, TokensError
-from qdrant_cir.indexing.preparation import hash_image
-from qdrant_cir.indexing.sources import ImageRecord
 from qdrant_cir.model.bundle import Bundle
 from qdrant_cir.model.composer import Composer
+from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.image_encoder import ImageEncoder
-from qdrant_cir.model.preprocess import blank_pixels, load_image, preprocess
-from qdrant_cir.model.sessions import ExecutionProvider
-from qdrant_cir.model.text_tokenizer import TextTokenizer
-from qdrant_cir.search.effort import StopRule
-from qdrant_cir.search.scoring import NO_SCORES, CandidateScorer, CandidateTokens, RerankScores, rerank
-from qdrant_cir.storage.points import StoredImage
+from qdrant_cir.model.preprocess import blank_pixels, hash_source, load_image, preprocess
+from qdrant_cir.search.scoring import CandidateScorer, CandidateScores, Term
+from qdrant_cir.storage.points import HitTokens, StoredImage
 from qdrant_cir.tokens.form import TokenForm
 from qdrant_cir.types import (
-    ComposedQuery,
+    Composition,
     Float32,
     GalleryImage,
     ImageSource,
     Precision,
     Query,
+    Reference,
+    RerankMode,
 )
 
-__all__ = ["QueryModel", "ReadyQuery", "gallery_id"]
+__all__ = ["ComposedQuery", "QueryModel", "gallery_ids", "picture_digests", "references_of"]
 
 
 @dataclass(frozen=True, slots=True)
-class _Reference:
-    """A reference in the encoder's terms: vector float32 [D], tokens float32 [N, C]."""
+class EncodedReference:
+    """A reference in the encoder's terms: vector float32 [D], tokens float32 [N, C]; and its share of the query."""
 
     vector: Float32
     tokens: Float32
+    weight: float
 
 
 @dataclass(frozen=True, slots=True)
-class ReadyQuery:
-    """A query on its way to the store.
+class ComposedQuery:
+    """A query as it is searched and re-ranked.
 
     Attributes:
-        vector: float32 [D], what is searched.
-        composed: what the re-ranker reads; None for an image-only query.
-        excluded_id: image id to leave out of the answer, None for none.
-        excluded_sha256: content to leave out of the answer, None for none.
-        notes: sentences for the result.
-        encode_seconds: reading and encoding the reference.
-        compose_seconds: composing it with the text.
+        vector: float32 [D], unit length: the query vector for Qdrant.
+        using: name of the vector that it is compared with.
+        notes: plain sentences on what of the query was left out or cut.
+        terms: what the re-ranker scores; none for a query without a text.
+        fingerprint: of the bundle that composed it.
     """
 
     vector: Float32
-    composed: ComposedQuery | None
-    excluded_id: str | None
-    excluded_sha256: str | None
+    using: str
     notes: tuple[str, ...]
-    encode_seconds: float
-    compose_seconds: float
+    terms: tuple[Term, ...]
+    fingerprint: str
 
 
 class QueryModel:
     """The graphs of a bundle as a query needs them. Safe to share between threads."""
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        *,
-        provider: ExecutionProvider = "auto",
-        threads: int | None = None,
-        precision: Precision = "float32",
-    ) -> None:
-        """Load the graphs; arguments as of :meth:`qdrant_cir.Retriever.open`, errors as :func:`open_graph`."""
+    def __init__(self, bundle: Bundle, compute: Compute, *, encoder: ImageEncoder | None = None) -> None:
+        """Load the graphs; errors as :func:`open_graph`.
+
+        Args:
+            bundle: the model.
+            compute: of the re-ranker; image encoder and composer are exact.
+            encoder: the bundle's exact image encoder where it is open already.
+        """
         self.bundle = bundle
-        self._encoder = ImageEncoder.open(bundle, provider=provider, threads=threads)
-        self._composer = Composer.open(bundle, provider=provider, threads=threads)
-        self._scorer = CandidateScorer(bundle, provider=provider, threads=threads, precision=precision)
-        self._tokenizer = TextTokenizer(bundle)
+        exact = replace(compute, precision="float32")
+        self._encoder = ImageEncoder.open(bundle, exact) if encoder is None else encoder
+        self._composer = Composer.open(bundle, exact)
+        self._scorer = CandidateScorer(bundle, compute)
         self._form = TokenForm(bundle)
+        self._blank: EncodedReference | None = None
 
     @property
     def precision(self) -> Precision:
         """What the re-ranker computes in."""
         return self._scorer.precision
 
-    def prepare(
-        self,
-        query: Query,
-        references: Mapping[str, StoredImage],
-        *,
-        excludes_reference: bool,
-        started: float,
-        clock: Callable[[], float] = perf_counter,
-    ) -> ReadyQuery:
-        """Encode and compose a query, by itself: its numbers do not depend on what else is asked.
+    @property
+    def full_mode(self) -> RerankMode:
+        """How candidates are scored when all of them are: ``exact`` or ``compressed``."""
+        return self._scorer.full_mode
 
-        Nothing is lost by that on the CPU, where a batch takes as much time per query (``docs/performance.md``).
+    def encode(self, query: Query, stored: Mapping[str | int, StoredImage]) -> list[EncodedReference]:
+        """Encode the references of a query, each by itself: its numbers do not depend on what else is asked.
 
         Args:
             query: checked.
-            references: what is stored of references that are a :class:`GalleryImage`, by id.
-            excludes_reference: note what the reference is, so that it can be left out of the answer.
-            started: what ``clock`` read before the stored references were read, which counts as encoding.
-            clock: returns the seconds that have passed since any fixed moment.
+            stored: what is stored of references that are a :class:`GalleryImage`, by id.
+
+        Returns:
+            One per reference whose weight is above 0; weights add up to 1. Without a reference, a blank picture.
 
         Raises:
-            ImageError: the reference cannot be read.
-            InputError: the text is not valid Unicode, or a gallery image is not in the collection.
+            ImageError: a reference cannot be read.
+            InputError: a gallery image is not in the collection.
             TokensError: the stored tokens of a gallery image cannot be used.
             ProviderError: a computation failed.
         """
-        reference = self._encode(query, references)
-        encoded = clock()
-        text = query.modification_text.strip()
-        composed = self._composer.compose(reference.tokens[None], [text])[0] if text else None
-        return ReadyQuery(
-            vector=reference.vector if composed is None else composed.vector,
-            composed=composed,
-            excluded_id=gallery_id(query) if excludes_reference else None,
-            excluded_sha256=_excluded_sha256(query) if excludes_reference else None,
-            notes=self._notes(query),
-            encode_seconds=encoded - started,
-            compose_seconds=clock() - encoded,
+        has_text = bool(query.modification_text.strip() or query.must_not.strip())
+        return [
+            self._encode(reference, weight, stored, has_text=has_text) for reference, weight in references_of(query)
+        ]
+
+    def compose(self, query: Query, references: Sequence[EncodedReference], *, using: str) -> ComposedQuery:
+        """Compose encoded references with the texts of their query.
+
+        Stage one searches the weighted mean of the composed vectors, less ``must_not_weight`` times the vector of the
+        text that must not be; stage two scores the same sum of terms. ``using`` is the name of the gallery's vector.
+
+        Raises:
+            InputError: a text is not valid Unicode.
+            ProviderError: a computation failed.
+        """
+        text, must_not = query.modification_text.strip(), query.must_not.strip()
+        composed = [self._composer.compose(reference.tokens[None], [text])[0] for reference in references if text]
+        vectors = [c.vector for c in composed] if text else [reference.vector for reference in references]
+        weights = [reference.weight for reference in references]
+        terms = [Term(c, weight) for c, weight in zip(composed, weights, strict=False)]
+        vector = vectors[0] if len(vectors) == 1 else _unit(np.average(vectors, axis=0, weights=weights))
+        if must_not:
+            against = self._composer.compose(self._encode_blank().tokens[None], [must_not])[0]
+            vector = _unit(vector - query.must_not_weight * against.vector)
+            if text:
+                terms += [
+                    Term(
+                        self._composer.compose(reference.tokens[None], [must_not])[0],
+                        -query.must_not_weight * reference.weight,
+                    )
+                    for reference in references
+                ]
+        return ComposedQuery(
+            vector=vector,
+            using=using,
+            notes=self._notes(query, composed),
+            terms=tuple(terms),
+            fingerprint=self.bundle.fingerprint,
         )
 
-    def score(
-        self,
-        query: ReadyQuery,
-        candidates: CandidateTokens,
-        stop: StopRule,
-        *,
-        started: float,
-        clock: Callable[[], float] = perf_counter,
-    ) -> RerankScores:
-        """Score candidates in the order given until a rule says stop; the rest as :func:`rerank`."""
-        if query.composed is None:
-            return NO_SCORES
-        return rerank(self._scorer, query.composed, candidates, stop, started=started, clock=clock)
+    def score(self, query: ComposedQuery, candidates: Sequence[HitTokens]) -> CandidateScores:
+        """Score candidates; errors as :meth:`CandidateScorer.score`."""
+        return self._scorer.score(query.terms, candidates)
 
-    def _encode(self, query: Query, references: Mapping[str, StoredImage]) -> _Reference:
-        """Give a query's reference in the encoder's terms."""
-        picture = self._picture(query, references)
+    def encode_candidate(self, source: ImageSource) -> bytes:
+        """Encode a picture as a candidate, and return its tokens in the form in which the bundle stores them.
+
+        Raises:
+            ImageError: the picture cannot be read.
+            TokensError, ProviderError: as when indexing.
+        """
+        pixels = preprocess(load_image(source), self.bundle.manifest.preprocessing)
+        return self._form.encode(self._encoder.encode(pixels[None]).candidate_tokens[0])
+
+    def _encode(
+        self, reference: Reference | None, weight: float, stored: Mapping[str | int, StoredImage], *, has_text: bool
+    ) -> EncodedReference:
+        if reference is None:
+            return self._encode_blank()
+        picture = self._picture(reference, stored, has_text=has_text)
         if isinstance(picture, StoredImage):
-            return self._stored(query, picture)
-        spec = self.bundle.manifest.preprocessing
-        pixels = blank_pixels(spec) if picture is None else preprocess(load_image(picture), spec)
-        images = self._encoder.encode(pixels[None])
-        return _Reference(images.vectors[0], images.tokens[0])
+            return self._stored(picture, weight, has_text=has_text)
+        images = self._encoder.encode(preprocess(load_image(picture), self.bundle.manifest.preprocessing)[None])
+        return EncodedReference(images.vectors[0], images.tokens[0], weight)
 
-    def _picture(self, query: Query, references: Mapping[str, StoredImage]) -> ImageSource | StoredImage | None:
-        """Give what a query's reference is read from: what is stored, a picture to encode, or None for neither."""
-        if not isinstance(query.reference, GalleryImage):
-            return query.reference
-        image_id = query.reference.image_id
-        if image_id not in references:
+    def _encode_blank(self) -> EncodedReference:
+        """Return the reference of a query that has none, encoded once; two threads that meet here encode the same."""
+        if self._blank is None:
+            images = self._encoder.encode(blank_pixels(self.bundle.manifest.preprocessing)[None])
+            self._blank = EncodedReference(images.vectors[0], images.tokens[0], 1.0)
+        return self._blank
+
+    def _picture(
+        self, reference: Reference, stored: Mapping[str | int, StoredImage], *, has_text: bool
+    ) -> ImageSource | StoredImage:
+        """Return what a reference is read from: what is stored, or a picture to encode."""
+        if not isinstance(reference, GalleryImage):
+            return reference
+        image_id = reference.image_id
+        if image_id not in stored:
             raise InputError(
                 f"The reference {image_id!r} is not in the collection. Give the id of an image that was "
                 "indexed, or the picture itself."
             )
-        stored = references[image_id]
-        if self.bundle.has_candidate_encoder and query.modification_text.strip():
-            return _source_of(stored)
-        return stored
+        if self.bundle.has_candidate_encoder and has_text:
+            return _source_of(stored[image_id])
+        return stored[image_id]
 
-    def _stored(self, query: Query, stored: StoredImage) -> _Reference:
+    def _stored(self, stored: StoredImage, weight: float, *, has_text: bool) -> EncodedReference:
         """Bring a gallery image back into the encoder's terms; its tokens only where there is a text."""
-        image_id = stored.image.image_id
         sizes = self.bundle.manifest.sizes
-        if not query.modification_text.strip():
-            return _Reference(stored.vector, np.zeros((sizes.token_rows, sizes.token_dims), dtype=np.float32))
+        if not has_text:
+            tokens = np.zeros((sizes.token_rows, sizes.token_dims), dtype=np.float32)
+            return EncodedReference(stored.vector, tokens, weight)
         if stored.tokens.data is None:
             raise TokensError(
-                f"The stored tokens of the reference {image_id!r} are {stored.tokens.problem}. Index it "
+                f"The stored tokens of the reference {stored.image.image_id!r} are {stored.tokens.problem}. Index it "
                 "again, or give the picture itself."
             )
         tokens = self._form.restore(self._form.decode([stored.tokens.data]))
-        return _Reference(stored.vector, tokens[0])
+        return EncodedReference(stored.vector, tokens[0], weight)
 
-    def _notes(self, query: Query) -> tuple[str, ...]:
-        text = query.modification_text.strip()
-        if not text:
-            return ("There is no modification text, so the picture itself was searched.",)
+    def _notes(self, query: Query, composed: Sequence[Composition]) -> tuple[str, ...]:
         notes = []
-        if query.reference is None:
+        if not query.modification_text.strip():
+            notes.append("There is no modification text, so the picture itself was searched.")
+            if query.must_not.strip():
+                notes.append("Without a modification text nothing is re-ranked: must_not changed the retrieval alone.")
+        elif query.reference is None:
             notes.append("There is no reference image, so the text was composed with a blank picture.")
-        if self._tokenizer.tokenize([text]).truncated[0]:
+        if composed and composed[0].truncated:
             kept = self.bundle.manifest.tokenizer.max_length
             notes.append(f"The modification text is too long: its first {kept} tokens were read.")
         return tuple(notes)
+
+
+def references_of(query: Query) -> list[tuple[Reference | None, float]]:
+    """Return the references of a query with their weights, which add up to 1; a blank one where there is none.
+
+    Raises:
+        InputError: the query is empty, or a weight is missing, not finite or below 0, or all are 0.
+    """
+    given = query.reference
+    many: list[Reference | None]
+    many = list(given) if isinstance(given, Sequence) and not isinstance(given, str | bytes) else [given]
+    if not many:
+        raise InputError("The list of references is empty. Give a reference image, or None for none.")
+    for reference in many:
+        if reference is None and len(many) > 1:
+            raise InputError("One of the references is None. Leave it out, or give a picture.")
+    if many == [None] and not query.modification_text.strip():
+        raise InputError("The query has neither a reference image nor a modification text. Give at least one.")
+    if not (isfinite(query.must_not_weight) and query.must_not_weight >= 0):
+        raise InputError(f"must_not_weight is {query.must_not_weight}; it must be a number of at least 0.")
+    weights = [1.0] * len(many) if query.weights is None else [float(weight) for weight in query.weights]
+    if len(weights) != len(many):
+        raise InputError(f"There are {len(many)} references and {len(weights)} weights. Give one weight per reference.")
+    total = sum(weights)
+    if not all(isfinite(weight) and weight >= 0 for weight in weights) or not total > 0:
+        raise InputError(f"The weights are {weights}; each must be at least 0, and one of them above 0.")
+    return [(reference, weight / total) for reference, weight in zip(many, weights, strict=True) if weight > 0]
+
+
+def gallery_ids(query: Query) -> list[str | int]:
+    """Return the ids of a query's references that are in the collection, each once."""
+    ids = [reference.image_id for reference, _ in references_of(query) if isinstance(reference, GalleryImage)]
+    return list(dict.fromkeys(ids))
+
+
+def picture_digests(query: Query) -> frozenset[str]:
+    """Return the sha256 of a query's references that are pictures of the caller's. Raises ImageError."""
+    return frozenset(
+        hash_source(reference)
+        for reference, _ in references_of(query)
+        if reference is not None and not isinstance(reference, GalleryImage)
+    )
 
 
 def _source_of(stored: StoredImage) -> str:
@@ -208,7 +276,7 @@ def _source_of(stored: StoredImage) -> str:
     if source is None:
         raise InputError(f"It is not known from which file the reference {image_id!r} was read. {asks}")
     try:
-        found = hash_image(ImageRecord(image_id, source, payload={}, source=None)).sha256
+        found = hash_source(source)
     except ImageError as error:
         raise InputError(f"The reference {image_id!r} cannot be read again: {error}. {asks}") from error
     if found != stored.image.sha256:
@@ -216,12 +284,8 @@ def _source_of(stored: StoredImage) -> str:
     return source
 
 
-def gallery_id(query: Query) -> str | None:
-    """Give the id of a reference that is in the collection, None for another one or none."""
-    return query.reference.image_id if isinstance(query.reference, GalleryImage) else None
-
-
-def _excluded_sha256(query: Query) -> str | None:
-    if query.reference is None or isinstance(query.reference, GalleryImage):
-        return None
-    return hash_image(ImageRecord("reference", query.reference, payload={}, source=None)).sha256
+def _unit(vector: Float32) -> Float32:
+    """Return a vector at unit length, float32 [D]; one without length as it is."""
+    length = float(np.linalg.norm(vector))
+    unit: Float32 = (vector / length if length else vector).astype(np.float32)
+    return unit

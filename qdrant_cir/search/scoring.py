@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from time import perf_counter
 
@@ -12,13 +12,14 @@ import numpy as np
 
 from qdrant_cir.errors import TokensError
 from qdrant_cir.model.bundle import Bundle
+from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.cores import available_threads
 from qdrant_cir.model.reranker import DEFAULT_CHUNK, Reranker
-from qdrant_cir.model.sessions import ExecutionProvider, open_graph
+from qdrant_cir.model.sessions import open_graph
 from qdrant_cir.search.effort import StopRule
 from qdrant_cir.storage.points import HitTokens
 from qdrant_cir.tokens.form import TokenForm
-from qdrant_cir.types import ComposedQuery, Float32, Precision, RerankMode, StoredTokens
+from qdrant_cir.types import ComposedQuery, Float32, RerankMode, StoredTokens
 
 __all__ = [
     "NO_SCORES",
@@ -115,22 +116,15 @@ class SharedReranker:
 class CandidateScorer:
     """The re-ranker of a bundle on as many threads as it may use. Safe to share between threads."""
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        *,
-        provider: ExecutionProvider = "auto",
-        threads: int | None = None,
-        precision: Precision = "float32",
-    ) -> None:
+    def __init__(self, bundle: Bundle, compute: Compute) -> None:
         """Load the graph; the rest as :func:`qdrant_cir.model.sessions.open_graph`."""
-        session = open_graph(bundle, "reranker", provider=provider, threads=1, precision=precision)
-        self.precision = precision
+        session = open_graph(bundle, "reranker", replace(compute, threads=1))
+        self.precision = compute.precision
         self._form = TokenForm(bundle)
         self.full_mode: RerankMode = "compressed" if self._form.version else "exact"
         is_on_gpu = session.provider == "cuda"
         reranker = Reranker(session, chunk=_GPU_CHUNK if is_on_gpu else DEFAULT_CHUNK)
-        self._reranker = SharedReranker(reranker, threads=1 if is_on_gpu else threads or available_threads())
+        self._reranker = SharedReranker(reranker, threads=1 if is_on_gpu else compute.threads or available_threads())
 
     def score(self, query: ComposedQuery, candidates: Sequence[HitTokens]) -> CandidateScores:
         """Score the candidates whose tokens can be read; errors as :meth:`Reranker.score`."""

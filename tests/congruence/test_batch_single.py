@@ -13,6 +13,7 @@ from qdrant_cir.errors import InputError
 from qdrant_cir.indexer import Indexer
 from qdrant_cir.indexing.sources import ImageRecord
 from qdrant_cir.model.bundle import load_bundle
+from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.image_encoder import ImageEncoder
 from qdrant_cir.retriever import Retriever
 from qdrant_cir.storage.collection import Collection
@@ -42,7 +43,7 @@ def retriever(tiny_bundle: Path, pictures: list[Path]) -> Iterator[Retriever]:
     client = QdrantClient(":memory:")
     collection = Collection.create(ServerStore(client), "colors", bundle)
     records = [ImageRecord(path.stem, path, payload={"n": n}, source=None) for n, path in enumerate(pictures)]
-    Indexer(collection, ImageEncoder.open(bundle, provider="cpu"), bundle).index(records)
+    Indexer(collection, ImageEncoder.open(bundle, Compute("cpu")), bundle).index(records)
     with Retriever.open("colors", store=client, bundle=tiny_bundle, provider="cpu") as retriever:
         yield retriever
 

@@ -16,6 +16,7 @@ from qdrant_cir.errors import CirError
 from qdrant_cir.indexer import Indexer
 from qdrant_cir.indexing.sources import ImageRecord
 from qdrant_cir.model.bundle import load_bundle
+from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.image_encoder import ImageEncoder
 from qdrant_cir.retriever import Retriever
 from qdrant_cir.search.effort import EXACT, Effort, EffortCalibration, LeadBound
@@ -60,7 +61,7 @@ def store(
         ImageRecord(path.stem, path, payload={"even": n % 2 == 0}, source=None) for n, path in enumerate(pictures)
     ]
     collection = Collection.create(store, "colors", bundle)
-    Indexer(collection, ImageEncoder.open(bundle, provider="cpu"), bundle).index(records)
+    Indexer(collection, ImageEncoder.open(bundle, Compute("cpu")), bundle).index(records)
     yield store
     store.close()
 

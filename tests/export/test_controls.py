@@ -28,6 +28,7 @@ from onnx_export.training.drawn.family_round import open_round_families, train_r
 from onnx_export.training.drawn.tokenizer import build_tokenizer  # noqa: E402
 from qdrant_cir.errors import InputError  # noqa: E402
 from qdrant_cir.model.bundle import load_bundle  # noqa: E402
+from qdrant_cir.model.compute import Compute  # noqa: E402
 from qdrant_cir.model.image_encoder import ImageEncoder  # noqa: E402
 from qdrant_cir.model.preprocess import preprocess  # noqa: E402
 
@@ -79,7 +80,7 @@ def test_controls_are_measured_on_the_catalogue(evaluated_catalog: Path, tmp_pat
     bundle = load_bundle()
     pictures = np.random.default_rng(0).integers(256, size=(2, 128, 128, 3), dtype=np.uint8)
     pixels = np.stack([preprocess(Image.fromarray(picture), bundle.manifest.preprocessing) for picture in pictures])
-    vectors = ImageEncoder.open(bundle, provider="cpu", threads=1).encode(pixels).vectors
+    vectors = ImageEncoder.open(bundle, Compute("cpu", 1)).encode(pixels).vectors
     np.savez(folder / "features.npz", pictures=pictures, vectors=vectors)
     (folder / "controls.json").write_text(
         '{"command": "python -m benchmarks.controls --round ROUND --steps 7"}', encoding="utf-8"

@@ -19,6 +19,7 @@ from onnx_export.errors import CheckpointError, ExportError, VerificationError  
 from onnx_export.model_folder import load_model_folder  # noqa: E402
 from onnx_export.verify import verify_bundle  # noqa: E402
 from qdrant_cir.model.bundle import Bundle, load_bundle  # noqa: E402
+from qdrant_cir.model.compute import Compute  # noqa: E402
 from qdrant_cir.model.image_encoder import ImageEncoder  # noqa: E402
 from qdrant_cir.model.reranker import Reranker  # noqa: E402
 from qdrant_cir.model.sessions import open_graph  # noqa: E402
@@ -74,7 +75,7 @@ def bundle(written: tuple[Path, str]) -> Bundle:
 def test_the_bundles_encoder_gives_the_originals_tokens_and_embeddings(
     bundle: Bundle, expected: dict[str, Any]
 ) -> None:
-    encoded = ImageEncoder.open(bundle, provider="cpu").encode(expected["pixel_values"].numpy())
+    encoded = ImageEncoder.open(bundle, Compute("cpu")).encode(expected["pixel_values"].numpy())
     assert np.abs(encoded.tokens - expected["image_tokens"].numpy()).max() < TOLERANCE
     assert np.abs(encoded.vectors - expected["image_embedding"].numpy()).max() < TOLERANCE
 
@@ -82,9 +83,9 @@ def test_the_bundles_encoder_gives_the_originals_tokens_and_embeddings(
 def test_the_whole_path_from_pixels_to_scores_gives_the_originals_numbers(
     bundle: Bundle, expected: dict[str, Any]
 ) -> None:
-    tokens = ImageEncoder.open(bundle, provider="cpu").encode(expected["pixel_values"].numpy()).tokens
-    composer = open_graph(bundle, "composer", provider="cpu")
-    reranker = Reranker.open(bundle, provider="cpu")
+    tokens = ImageEncoder.open(bundle, Compute("cpu")).encode(expected["pixel_values"].numpy()).tokens
+    composer = open_graph(bundle, "composer", Compute("cpu"))
+    reranker = Reranker.open(bundle, Compute("cpu"))
     stored = StoredTokens(tokens, np.ones(tokens.shape[:2], np.float32))
     for query in expected["queries"]:
         ids = query["input_ids"].numpy()
@@ -154,7 +155,7 @@ def test_encoders_that_differ_give_a_bundle_with_one_for_each_stage(
     assert result.exit_code == 0, result.output
     assert "2 tensors differ, by up to 2.5e-01, so the bundle holds a second one for candidates" in result.output
     bundle = load_bundle(tmp_path / "bundle")
-    encoded = ImageEncoder.open(bundle, provider="cpu").encode(expected["pixel_values"].numpy())
+    encoded = ImageEncoder.open(bundle, Compute("cpu")).encode(expected["pixel_values"].numpy())
     assert np.abs(encoded.tokens - expected["image_tokens"].numpy()).max() < TOLERANCE
 
     conversion = load_released(golden / "stage1.pt", tuned_pair / "stage2.pt", read_sizes(golden / "config.json"))

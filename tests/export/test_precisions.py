@@ -26,6 +26,7 @@ from qdrant_cir.errors import BundleError
 from qdrant_cir.indexer import Indexer
 from qdrant_cir.indexing.sources import ImageRecord, read_folder
 from qdrant_cir.model.bundle import Bundle, default_bundle_path, load_bundle
+from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.reranker import Reranker
 from qdrant_cir.storage.collection import Collection
 from qdrant_cir.storage.stores import EdgeStore
@@ -55,7 +56,7 @@ def triplets(bundle: Bundle) -> tuple[ComposedQuery, StoredTokens]:
 
 
 def scores(bundle: Bundle, precision: Precision) -> Float32:
-    return Reranker.open(bundle, provider="cpu", precision=precision).score(*triplets(bundle))
+    return Reranker.open(bundle, Compute("cpu", precision=precision)).score(*triplets(bundle))
 
 
 def spread_of_the_head(bundle: Bundle) -> float:
@@ -152,7 +153,7 @@ def test_integer_products_are_exact_where_everything_is_a_whole_number() -> None
 
 def test_a_bundle_without_the_variant_is_refused_with_the_command_that_adds_it() -> None:
     with pytest.raises(BundleError, match="add-precision"):
-        Reranker.open(load_bundle(), provider="cpu", precision="float16")
+        Reranker.open(load_bundle(), Compute("cpu", precision="float16"))
 
 
 def test_integer_products_want_tokens_stored_as_int8(bundle: Bundle) -> None:

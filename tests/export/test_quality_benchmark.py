@@ -23,6 +23,7 @@ from benchmarks.quality.changed_graphs import (
 from benchmarks.quality.templates import uses_unseen_template
 from qdrant_cir.drawn.dataset import sample_training_edit
 from qdrant_cir.model.bundle import load_bundle
+from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.reranker import Reranker
 from qdrant_cir.tokens.codec import quantize
 from qdrant_cir.types import ComposedQuery, StoredTokens
@@ -151,7 +152,7 @@ def test_a_stream_put_to_its_mean_no_longer_tells_candidates_apart(tmp_path: Pat
         bundle, lambda model: without_stream(model, 1, mean), tmp_path / "alone.onnx", threads=1
     ).score(query, candidates)
 
-    exact = Reranker.open(bundle, provider="cpu", threads=1).score(query, candidates)
+    exact = Reranker.open(bundle, Compute("cpu", 1)).score(query, candidates)
     without = _scores_of_head(states["stream_0"], np.repeat(mean[None], 6, axis=0))
     # beside the head's score there is stage one's cosine, which no stream has a part in
     assert np.allclose(alone - without, exact - head, atol=1e-3)
@@ -161,7 +162,7 @@ def test_a_stream_put_to_its_mean_no_longer_tells_candidates_apart(tmp_path: Pat
 def test_float_tokens_give_the_scores_of_the_bundles_own(tmp_path: Path) -> None:
     bundle = load_bundle()
     query, candidates = _some_triplets(count=8)
-    exact = Reranker.open(bundle, provider="cpu", threads=1).score(query, candidates)
+    exact = Reranker.open(bundle, Compute("cpu", 1)).score(query, candidates)
     read = StoredTokens(
         values=(candidates.values * candidates.scales[..., None]).astype(np.float32),
         scales=np.ones_like(candidates.scales),

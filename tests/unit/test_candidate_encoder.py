@@ -14,6 +14,7 @@ from qdrant_cir.errors import BundleError, InputError
 from qdrant_cir.indexer import Indexer
 from qdrant_cir.indexing.sources import ImageRecord
 from qdrant_cir.model.bundle import Bundle, graph_entry, load_bundle, write_manifest
+from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.image_encoder import ImageEncoder
 from qdrant_cir.retriever import Retriever
 from qdrant_cir.search.query_model import QueryModel
@@ -62,7 +63,7 @@ def index(store: EdgeStore, bundle: Bundle, pictures: list[Path], *, with_source
     records = [
         ImageRecord(path.stem, str(path), payload={}, source=str(path) if with_source else None) for path in pictures
     ]
-    report = Indexer(collection, ImageEncoder.open(bundle, provider="cpu"), bundle).index(records)
+    report = Indexer(collection, ImageEncoder.open(bundle, Compute("cpu")), bundle).index(records)
     assert report.indexed == 2
     return collection
 
@@ -82,13 +83,13 @@ def test_a_damaged_second_encoder_is_refused(bundle: Bundle) -> None:
 
 def test_references_and_candidates_are_read_by_their_own_encoders(bundle: Bundle) -> None:
     red = np.tile(np.array([1, -1, -1], np.float32)[None, :, None, None], (1, 1, 16, 16))
-    encoded = ImageEncoder.open(bundle, provider="cpu").encode(red)
+    encoded = ImageEncoder.open(bundle, Compute("cpu")).encode(red)
     np.testing.assert_allclose(encoded.tokens[0], [[1, -1, -1]] * 5, atol=1e-6)
     np.testing.assert_allclose(encoded.candidate_tokens[0], [[-1, 1, 1]] * 5, atol=1e-6)
 
 
 def test_one_encoder_serves_both_where_there_is_no_second(tiny_bundle: Path) -> None:
-    encoded = ImageEncoder.open(load_bundle(tiny_bundle), provider="cpu").encode(np.ones((2, 3, 16, 16), np.float32))
+    encoded = ImageEncoder.open(load_bundle(tiny_bundle), Compute("cpu")).encode(np.ones((2, 3, 16, 16), np.float32))
     assert encoded.candidate_tokens is encoded.tokens
 
 
@@ -104,9 +105,7 @@ def test_a_gallery_image_as_reference_is_encoded_anew_and_gives_what_its_picture
     bundle: Bundle, pictures: list[Path], tmp_path: Path
 ) -> None:
     with EdgeStore(tmp_path / "store") as store:
-        retriever = Retriever(
-            index(store, bundle, pictures, with_source=True), QueryModel(bundle, provider="cpu", threads=1)
-        )
+        retriever = Retriever(index(store, bundle, pictures, with_source=True), QueryModel(bundle, Compute("cpu", 1)))
         by_id, by_picture = retriever.search_many(
             [Query(GalleryImage("red"), "make it blue"), Query(pictures[0], "make it blue")]
         )
@@ -121,7 +120,7 @@ def test_a_gallery_image_whose_picture_is_not_at_hand_is_refused_with_what_to_do
 ) -> None:
     query = Query(GalleryImage("red"), "make it blue")
     with EdgeStore(tmp_path / "store") as store:
-        model = QueryModel(bundle, provider="cpu", threads=1)
+        model = QueryModel(bundle, Compute("cpu", 1))
         retriever = Retriever(index(store, bundle, pictures, with_source=True), model)
         pictures[0].write_bytes(pictures[1].read_bytes())
         with pytest.raises(InputError, match=r"no longer the picture that was indexed as 'red'.*Give the picture"):

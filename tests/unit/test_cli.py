@@ -228,7 +228,7 @@ def test_a_depth_larger_than_the_collection_is_fine(shop: Shop) -> None:
         (("--text", "blue", "--image", "no/such/file.png"), 3, "no/such/file.png"),
         (("--text", "blue", "--image", "a.png", "--image-id", "b.png"), 3, "Give one reference"),
         (("--text", "blue", "--bundle", "no/such/bundle"), 4, "no/such/bundle"),
-        (("--text", "blue", "--provider", "tpu"), 3, "auto, cpu or cuda"),
+        (("--text", "blue", "--provider", "tpu"), 3, "auto, cpu, cuda"),
         (("--text", "blue", "--url", "http://localhost:6333"), 3, "--path"),
     ],
 )

@@ -10,6 +10,7 @@ from pathlib import Path
 from qdrant_cir.indexer import Indexer
 from qdrant_cir.indexing.sources import ImageRecord
 from qdrant_cir.model.bundle import load_bundle
+from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.image_encoder import ImageEncoder
 from qdrant_cir.storage.collection import Collection
 from qdrant_cir.storage.stores.edge import EdgeStore
@@ -26,7 +27,7 @@ def test_a_search_in_the_embedded_store_loads_neither_the_servers_client_nor_dra
     with EdgeStore(tmp_path / "store") as store:
         gallery = Collection.create(store, "colors", bundle)
         record = ImageRecord("red", picture, payload={}, source=None)
-        Indexer(gallery, ImageEncoder.open(bundle, provider="cpu"), bundle).index([record])
+        Indexer(gallery, ImageEncoder.open(bundle, Compute("cpu")), bundle).index([record])
     options = ["--path", str(tmp_path / "store"), "--bundle", str(tiny_bundle), "--image", str(picture), "-t", "blue"]
     finished = subprocess.run(
         [sys.executable, "-c", _SEARCH, "search", "-c", "colors", *options], capture_output=True, text=True, check=True

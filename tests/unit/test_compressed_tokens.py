@@ -27,6 +27,7 @@ from qdrant_cir.model.bundle import (
     sorted_digests,
     write_manifest,
 )
+from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.image_encoder import ImageEncoder
 from qdrant_cir.retriever import Retriever
 from qdrant_cir.search.query_model import QueryModel
@@ -98,11 +99,11 @@ def pictures(tmp_path: Path, write_solid_images: WriteImages) -> list[Path]:
 def index(store: EdgeStore, bundle: Bundle, pictures: list[Path]) -> IndexReport:
     collection = Collection.create(store, "colours", bundle)
     records = [ImageRecord(path.stem, str(path), payload={}, source=str(path)) for path in pictures]
-    return Indexer(collection, ImageEncoder.open(bundle, provider="cpu", threads=1), bundle).index(records)
+    return Indexer(collection, ImageEncoder.open(bundle, Compute("cpu", 1)), bundle).index(records)
 
 
 def search(store: EdgeStore, bundle: Bundle, reference: Path | GalleryImage) -> SearchResult:
-    retriever = Retriever(Collection.open(store, "colours", bundle), QueryModel(bundle, provider="cpu", threads=1))
+    retriever = Retriever(Collection.open(store, "colours", bundle), QueryModel(bundle, Compute("cpu", 1)))
     return retriever.search(Query(reference, "make it green"))
 
 

@@ -16,6 +16,7 @@ from qdrant_cir.errors import InputError
 from qdrant_cir.indexer import Indexer
 from qdrant_cir.indexing.sources import ImageRecord
 from qdrant_cir.model.bundle import load_bundle
+from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.image_encoder import ImageEncoder
 from qdrant_cir.model.manifest import MANIFEST_FILE
 from qdrant_cir.retriever import Retriever
@@ -149,7 +150,7 @@ def retriever(
     bundle, client = load_bundle(tiny_bundle), QdrantClient(":memory:")
     collection = Collection.create(ServerStore(client), "colors", bundle)
     records = [ImageRecord(path.stem, path, payload={}, source=None) for path in pictures]
-    Indexer(collection, ImageEncoder.open(bundle, provider="cpu"), bundle).index(records)
+    Indexer(collection, ImageEncoder.open(bundle, Compute("cpu")), bundle).index(records)
     with Retriever.open("colors", store=client, bundle=tiny_bundle, provider="cpu") as retriever:
         yield retriever
 

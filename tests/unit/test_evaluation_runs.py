@@ -21,6 +21,7 @@ from qdrant_cir.evaluation.runs.rankings import answer_reranked, answer_retrieve
 from qdrant_cir.evaluation.runs.run_file import RunHeader, append_records, open_run, read_run
 from qdrant_cir.indexer import Indexer
 from qdrant_cir.model.bundle import Bundle, load_bundle
+from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.image_encoder import ImageEncoder
 from qdrant_cir.retriever import Retriever
 from qdrant_cir.storage.collection import Collection
@@ -77,7 +78,7 @@ def bundle(tiny_bundle: Path) -> Bundle:
 def retriever(store: EdgeStore, bundle: Bundle, pictures: Mapping[str, Path]) -> Retriever:
     collection = Collection.create(store, "colors", bundle)
     records = [gallery_record(name, path) for name, path in pictures.items()]
-    Indexer(collection, ImageEncoder.open(bundle, provider="cpu"), bundle).index(records)
+    Indexer(collection, ImageEncoder.open(bundle, Compute("cpu")), bundle).index(records)
     return Retriever.open("colors", store=store, bundle=bundle.folder, provider="cpu")
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from qdrant_cir.errors import InputError, TokensError
 from qdrant_cir.model.bundle import Bundle, load_bundle
 from qdrant_cir.model.composer import Composer
+from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.image_encoder import ImageEncoder
 from qdrant_cir.model.preprocess import preprocess
 from qdrant_cir.model.reranker import Reranker
@@ -29,17 +30,17 @@ def bundle(tiny_bundle: Path) -> Bundle:
 
 @pytest.fixture(scope="module")
 def encoder(bundle: Bundle) -> ImageEncoder:
-    return ImageEncoder.open(bundle, provider="cpu", threads=1)
+    return ImageEncoder.open(bundle, Compute("cpu", 1))
 
 
 @pytest.fixture(scope="module")
 def composer(bundle: Bundle) -> Composer:
-    return Composer.open(bundle, provider="cpu", threads=1)
+    return Composer.open(bundle, Compute("cpu", 1))
 
 
 @pytest.fixture(scope="module")
 def reranker(bundle: Bundle) -> Reranker:
-    return Reranker.open(bundle, provider="cpu", threads=1)
+    return Reranker.open(bundle, Compute("cpu", 1))
 
 
 def solid_tokens(*colours: tuple[float, float, float]) -> Float32:
@@ -120,7 +121,7 @@ def test_a_score_is_the_dot_product_with_the_mean_token(reranker: Reranker) -> N
 def test_chunks_change_neither_order_nor_scores(bundle: Bundle, chunk: int, count: int) -> None:
     tokens = np.random.default_rng(count).normal(size=(count, 5, 3)).astype(np.float32)
     stored = quantize(tokens, "int8")
-    scores = Reranker.open(bundle, provider="cpu", threads=1, chunk=chunk).score(QUERY, stored)
+    scores = Reranker.open(bundle, Compute("cpu", 1), chunk=chunk).score(QUERY, stored)
     expected = (stored.values * stored.scales[..., None]).mean(axis=1) @ QUERY.fusion_states[0]
     assert scores.shape == (count,)
     np.testing.assert_allclose(scores, expected, atol=1e-5)
@@ -131,7 +132,7 @@ def test_float_codecs_reach_the_graph_as_they_are(
     build_tiny_bundle: Callable[..., Path], tmp_path: Path, codec: str
 ) -> None:
     bundle = load_bundle(build_tiny_bundle(tmp_path / "bundle", codec=codec))
-    reranker = Reranker.open(bundle, provider="cpu", threads=1)
+    reranker = Reranker.open(bundle, Compute("cpu", 1))
     scores = reranker.score(QUERY, quantize(solid_tokens((1, 0.5, 1)), bundle.manifest.token_codec))
     assert scores.tolist() == [2.25]
 
@@ -143,4 +144,4 @@ def test_tokens_of_another_codec_are_refused_by_name(reranker: Reranker) -> None
 
 def test_a_chunk_below_one_is_refused(bundle: Bundle) -> None:
     with pytest.raises(InputError, match="chunk is 0"):
-        Reranker.open(bundle, provider="cpu", threads=1, chunk=0)
+        Reranker.open(bundle, Compute("cpu", 1), chunk=0)

@@ -19,6 +19,7 @@ from qdrant_cir.errors import IndexingError, InputError
 from qdrant_cir.indexer import Indexer, IndexProgress
 from qdrant_cir.indexing.sources import ImageRecord, RejectedRow, read_folder, read_manifest
 from qdrant_cir.model.bundle import Bundle, load_bundle
+from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.image_encoder import ImageEncoder
 from qdrant_cir.storage.collection import Collection
 from qdrant_cir.storage.stores.edge import EdgeStore
@@ -65,7 +66,7 @@ class Gallery:
 def gallery(tmp_path: Path, tiny_bundle: Path) -> Iterator[Gallery]:
     bundle = load_bundle(tiny_bundle)
     store = EdgeStore(tmp_path / "store")
-    encoder = CountingEncoder(ImageEncoder.open(bundle, provider="cpu", threads=1))
+    encoder = CountingEncoder(ImageEncoder.open(bundle, Compute("cpu", 1)))
     yield Gallery(Collection.create(store, "pictures", bundle), encoder, bundle, store)
     store.close()
 
@@ -97,7 +98,7 @@ def test_what_is_stored_is_what_the_encoder_gives_whatever_the_batches(
     tmp_path: Path, photos: Path, tiny_bundle: Path
 ) -> None:
     bundle = load_bundle(tiny_bundle)
-    encoder = ImageEncoder.open(bundle, provider="cpu", threads=1)
+    encoder = ImageEncoder.open(bundle, Compute("cpu", 1))
     stored: list[dict[str, bytes]] = []
     for batch_size in (7, 64):
         store = EdgeStore(tmp_path / f"store{batch_size}")

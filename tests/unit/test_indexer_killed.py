@@ -12,6 +12,7 @@ from PIL import Image
 from qdrant_cir.indexer import Indexer
 from qdrant_cir.indexing.sources import read_folder
 from qdrant_cir.model.bundle import load_bundle
+from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.image_encoder import ImageEncoder
 from qdrant_cir.storage.collection import Collection
 from qdrant_cir.storage.stores.edge import EdgeStore
@@ -21,6 +22,7 @@ IMAGES = 60
 
 INDEXING = """
 import sys, time
+from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.bundle import load_bundle
 from qdrant_cir.storage.collection import Collection
 from qdrant_cir.model.image_encoder import ImageEncoder
@@ -29,7 +31,7 @@ from qdrant_cir.indexer import Indexer
 from qdrant_cir.storage.stores.edge import EdgeStore
 
 bundle = load_bundle(sys.argv[1])
-encoder = ImageEncoder.open(bundle, provider="cpu", threads=1)
+encoder = ImageEncoder.open(bundle, Compute("cpu", 1))
 
 class SlowEncoder:
     precision = "float32"
@@ -56,7 +58,7 @@ def test_after_a_kill_nothing_is_lost_and_nothing_is_encoded_twice(tmp_path: Pat
     collection = Collection.open(store, "pictures", bundle)
     stored = collection.count(None)
     assert told <= stored < IMAGES
-    encoder = ImageEncoder.open(bundle, provider="cpu", threads=1)
+    encoder = ImageEncoder.open(bundle, Compute("cpu", 1))
     encoded: list[int] = []
 
     class CountingEncoder:

@@ -28,6 +28,7 @@ from qdrant_cir.errors import (
 from qdrant_cir.indexer import Indexer
 from qdrant_cir.indexing.sources import ImageRecord
 from qdrant_cir.model.bundle import load_bundle
+from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.image_encoder import ImageEncoder
 from qdrant_cir.retriever import Retriever
 from qdrant_cir.search.ranking import rank_candidates
@@ -80,7 +81,7 @@ def retriever(client: QdrantClient, tiny_bundle: Path, pictures: Mapping[str, Pa
         ImageRecord(name, path, payload={"price": PRICES[name]}, source=str(path)) for name, path in pictures.items()
     ]
     collection = Collection.create(ServerStore(client), "colors", bundle)
-    report = Indexer(collection, ImageEncoder.open(bundle, provider="cpu"), bundle).index(records)
+    report = Indexer(collection, ImageEncoder.open(bundle, Compute("cpu")), bundle).index(records)
     assert report.indexed == len(COLORS)
     with Retriever.open("colors", store=client, bundle=tiny_bundle, provider="cpu") as retriever:
         yield retriever
@@ -314,7 +315,7 @@ def test_a_path_opens_the_embedded_store_and_closing_releases_it(
     store = EdgeStore(tmp_path / "edge")
     collection = Collection.create(store, "colors", bundle)
     records = [ImageRecord(name, path, payload={}, source=None) for name, path in pictures.items()]
-    Indexer(collection, ImageEncoder.open(bundle, provider="cpu"), bundle).index(records)
+    Indexer(collection, ImageEncoder.open(bundle, Compute("cpu")), bundle).index(records)
     store.close()
     for _ in range(2):
         with Retriever.open("colors", store=tmp_path / "edge", bundle=tiny_bundle) as retriever:

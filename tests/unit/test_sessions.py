@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import re
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from qdrant_cir import AsyncRetriever, Indexer, Retriever
 from qdrant_cir.errors import BundleError, InputError, MissingExtraError, ProviderError
 from qdrant_cir.model.bundle import TensorSpec, load_bundle
+from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.sessions import Session, open_graph, open_session
 
 
 @pytest.fixture(scope="module")
 def encoder(tiny_bundle: Path) -> Session:
-    return open_session(tiny_bundle / "onnx" / "image_encoder.onnx", provider="cpu", threads=1)
+    return open_session(tiny_bundle / "onnx" / "image_encoder.onnx", Compute("cpu", 1))
 
 
 def cuda_is_built_in() -> bool:
@@ -56,7 +61,7 @@ def test_threads_may_share_a_session(encoder: Session) -> None:
 
 def test_arena_shrinkage_changes_no_number(tiny_bundle: Path, encoder: Session) -> None:
     path = tiny_bundle / "onnx" / "image_encoder.onnx"
-    shrinking = open_session(path, provider="cpu", threads=1, shrinks_arena=True)
+    shrinking = open_session(path, Compute("cpu", 1), shrinks_arena=True)
     pixels = np.random.default_rng(3).normal(size=(3, 3, 16, 16)).astype(np.float32)
     for _ in range(2):
         np.testing.assert_array_equal(
@@ -83,17 +88,17 @@ def test_wrong_inputs_are_refused_with_what_was_expected(
 
 def test_a_missing_file_and_one_that_is_no_graph_are_bundle_errors(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="There is no graph"):
-        open_session(tmp_path / "none.onnx", provider="cpu")
+        open_session(tmp_path / "none.onnx", Compute("cpu"))
     (tmp_path / "bad.onnx").write_bytes(b"no protobuf at all")
     with pytest.raises(BundleError, match=r"cannot load .*bad\.onnx"):
-        open_session(tmp_path / "bad.onnx", provider="cpu")
+        open_session(tmp_path / "bad.onnx", Compute("cpu"))
 
 
 def test_cuda_that_is_not_there_is_refused_not_replaced_by_the_cpu(tiny_bundle: Path) -> None:
     if cuda_is_built_in():
         pytest.skip("this onnxruntime has CUDA")
     with pytest.raises(ProviderError, match=r'has no CUDA provider .*pip install "qdrant-cir\[gpu\]"'):
-        open_session(tiny_bundle / "onnx" / "composer.onnx", provider="cuda")
+        open_session(tiny_bundle / "onnx" / "composer.onnx", Compute("cuda"))
 
 
 @pytest.mark.parametrize("entry", ["session.intra_op.allow_spinning", "session.inter_op.allow_spinning"])
@@ -118,13 +123,29 @@ def test_threads_without_work_sleep_for_spinning_ones_take_the_cores_of_other_se
 
 def test_auto_says_what_it_chose(tiny_bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="qdrant_cir.model.sessions"):
-        session = open_session(tiny_bundle / "onnx" / "composer.onnx", threads=1)
+        session = open_session(tiny_bundle / "onnx" / "composer.onnx", Compute(threads=1))
     assert f"composer.onnx runs on {session.provider} (provider=auto)" in caplog.messages
 
 
-def test_fewer_than_one_thread_is_refused(tiny_bundle: Path) -> None:
-    with pytest.raises(InputError, match="threads is 0"):
-        open_session(tiny_bundle / "onnx" / "composer.onnx", threads=0)
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"threads": 0}, "threads is 0; it must be at least 1"),
+        ({"threads": "2"}, "threads is '2'"),
+        ({"provider": "gpu"}, "provider is 'gpu'; give one of auto, cpu, cuda"),
+        ({"provider": ["cuda"]}, "give one of auto, cpu, cuda"),
+        ({"precision": "int4"}, "precision is 'int4'; give one of float32, float16, int8"),
+    ],
+)
+def test_what_cannot_be_computed_with_is_refused_before_anything_is_opened(
+    given: dict[str, Any], expected: str, tmp_path: Path
+) -> None:
+    for opened in (Retriever, Indexer):
+        with pytest.raises(InputError, match=re.escape(expected)):
+            opened.open("shop", store=tmp_path / "store", **given)
+    with pytest.raises(InputError, match=re.escape(expected)):
+        asyncio.run(AsyncRetriever.open("shop", store=tmp_path / "store", **given))
+    assert not (tmp_path / "store").exists()
 
 
 def test_without_onnxruntime_both_install_commands_are_named(
@@ -132,7 +153,7 @@ def test_without_onnxruntime_both_install_commands_are_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(MissingExtraError, match=r"qdrant-cir\[cpu\].*qdrant-cir\[gpu\]"):
-        open_session(tiny_bundle / "onnx" / "composer.onnx")
+        open_session(tiny_bundle / "onnx" / "composer.onnx", Compute())
 
 
 def test_two_onnxruntime_distributions_are_refused(
@@ -144,7 +165,7 @@ def test_two_onnxruntime_distributions_are_refused(
         (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ProviderError, match="Both onnxruntime and onnxruntime-gpu are installed"):
-        open_session(tiny_bundle / "onnx" / "composer.onnx")
+        open_session(tiny_bundle / "onnx" / "composer.onnx", Compute())
 
 
 def test_a_graph_that_is_not_what_its_manifest_says_is_refused(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -154,10 +175,10 @@ def test_a_graph_that_is_not_what_its_manifest_says_is_refused(tiny_bundle: Path
     shutil.copy(tiny_bundle / "onnx" / "image_encoder.onnx", spoiled / "onnx" / "reranker.onnx")
     swapped = type(bundle)(folder=spoiled, manifest=bundle.manifest, fingerprint=bundle.fingerprint)
     with pytest.raises(BundleError, match=r"Expected input_ids int64 .* the graph has pixel_values"):
-        open_graph(swapped, "reranker", provider="cpu", threads=1)
+        open_graph(swapped, "reranker", Compute("cpu", 1))
 
 
 def test_every_graph_of_a_bundle_opens(tiny_bundle: Path) -> None:
     bundle = load_bundle(tiny_bundle)
     for name in bundle.manifest.graphs:
-        assert open_graph(bundle, name, provider="cpu", threads=1).provider == "cpu"
+        assert open_graph(bundle, name, Compute("cpu", 1)).provider == "cpu"

@@ -1,0 +1,42 @@
+"""How graphs are computed: one value that goes from the public edge to every session."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+from qdrant_cir.errors import InputError
+from qdrant_cir.types import Precision
+
+__all__ = ["Compute", "ExecutionProvider"]
+
+ExecutionProvider: TypeAlias = Literal["auto", "cpu", "cuda"]
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """Where graphs run, on how many threads, and in which arithmetic.
+
+    Attributes:
+        provider: ``auto`` takes CUDA where it works and the CPU elsewhere, and logs which.
+        threads: for one run; None for as many as this process may use.
+        precision: which of the bundle's variants of a graph runs.
+
+    Raises:
+        InputError: an unknown provider or precision, or fewer than one thread.
+    """
+
+    provider: ExecutionProvider = "auto"
+    threads: int | None = None
+    precision: Precision = "float32"
+
+    def __post_init__(self) -> None:
+        """Check what a caller gave."""
+        for name, value, known in (
+            ("provider", self.provider, get_args(ExecutionProvider)),
+            ("precision", self.precision, get_args(Precision)),
+        ):
+            if not isinstance(value, str) or value not in known:
+                raise InputError(f"{name} is {value!r}; give one of {', '.join(known)}.")
+        if self.threads is not None and (not isinstance(self.threads, int) or self.threads < 1):
+            raise InputError(f"threads is {self.threads!r}; it must be at least 1, or None for all that may be used.")
