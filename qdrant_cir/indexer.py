@@ -25,6 +25,7 @@ from qdrant_cir.indexing.preparation import (
     HashedImage,
     PreparedImage,
     canonical_json,
+    checked_record,
     decode_image,
     hash_image,
 )
@@ -34,7 +35,7 @@ from qdrant_cir.model.bundle import Bundle, load_bundle
 from qdrant_cir.model.compute import Compute, ExecutionProvider
 from qdrant_cir.model.cores import available_threads
 from qdrant_cir.model.image_encoder import ImageEncoder
-from qdrant_cir.storage.collection import RESERVED, Collection, IndexedImage, KnownImage
+from qdrant_cir.storage.collection import Collection, IndexedImage, KnownImage
 from qdrant_cir.storage.stores import Store, StoreLike, is_folder, open_store
 from qdrant_cir.tokens.form import TokenForm
 from qdrant_cir.types import EncodedImages, Encoder, Precision
@@ -341,20 +342,24 @@ class _Pipeline:
 
 
 def _sorted_out(taken: list[ImageRecord | RejectedRow], seen: set[str]) -> tuple[list[ImageRecord], list[FailedImage]]:
-    """Part records from rows that are none and from ids that the run has seen."""
+    """Part records from rows and records that cannot be indexed, and from ids that the run has seen."""
     fresh: list[ImageRecord] = []
     refused: list[FailedImage] = []
     for record in taken:
         if isinstance(record, RejectedRow):
             refused.append(FailedImage(record.place, record.reason))
-        elif RESERVED in record.payload:
-            reason = f"The payload has a field {RESERVED!r}, which is reserved; rename it."
-            refused.append(FailedImage(record.image_id, reason))
-        elif record.image_id in seen:
-            refused.append(FailedImage(record.image_id, "The id was given before in this run; the first image stands."))
+            continue
+        try:
+            checked = checked_record(record)
+        except InputError as error:
+            refused.append(FailedImage(str(record.image_id), str(error)))
+            continue
+        if checked.image_id in seen:
+            reason = "The id was given before in this run; the first image stands."
+            refused.append(FailedImage(checked.image_id, reason))
         else:
-            seen.add(record.image_id)
-            fresh.append(record)
+            seen.add(checked.image_id)
+            fresh.append(checked)
     return fresh, refused
 
 

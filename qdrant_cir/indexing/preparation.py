@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
-from math import isfinite
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
@@ -14,11 +13,11 @@ from qdrant_cir.errors import ImageError, InputError
 from qdrant_cir.indexing.sources import ImageRecord
 from qdrant_cir.model.manifest import PreprocessingSpec
 from qdrant_cir.model.preprocess import load_image, preprocess
+from qdrant_cir.storage.payloads import plain_object, plain_text
+from qdrant_cir.storage.points import RESERVED
 from qdrant_cir.types import Float32, ImageSource, JsonValue
 
-__all__ = ["HashedImage", "PreparedImage", "canonical_json", "decode_image", "hash_image"]
-
-_INT64 = range(-(2**63), 2**63)
+__all__ = ["HashedImage", "PreparedImage", "canonical_json", "checked_record", "decode_image", "hash_image"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +47,20 @@ class PreparedImage:
     pixels: Float32
 
 
-def hash_image(record: ImageRecord) -> HashedImage:
-    """Check a record's metadata, read its picture and hash it.
-
-    Raises:
-        InputError: the id or the payload cannot be stored.
-        ImageError: the picture cannot be read.
-    """
-    if not record.image_id:
+def checked_record(record: ImageRecord) -> ImageRecord:
+    """Return a record with plain metadata. Raises InputError for an id, source or payload that cannot be stored."""
+    image_id = plain_text(record.image_id, place="image_id")
+    if not image_id:
         raise InputError("the image id is empty")
-    _check_json(record.image_id, field="image_id")
-    _check_json(record.payload, field="payload")
+    payload = plain_object(record.payload, place="payload")
+    if RESERVED in payload:
+        raise InputError(f"The payload has a field {RESERVED!r}, which is reserved; rename it.")
+    source = None if record.source is None else plain_text(record.source, place="source")
+    return replace(record, image_id=image_id, payload=payload, source=source)
+
+
+def hash_image(record: ImageRecord) -> HashedImage:
+    """Read a record's picture and hash it. Raises ImageError where it cannot be read."""
     image = record.image
     if isinstance(image, Image.Image):
         rgb = load_image(image)
@@ -84,29 +86,3 @@ def decode_image(hashed: HashedImage, spec: PreprocessingSpec) -> PreparedImage:
 def canonical_json(value: JsonValue) -> str:
     """Write JSON so that equal texts mean equal values of equal types: ``1``, ``1.0`` and ``true`` differ."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-
-
-def _check_json(value: object, *, field: str) -> None:
-    """Raise InputError for what a payload cannot hold: the store would refuse the whole batch."""
-    if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise InputError(f"{field} {value!r} is not valid Unicode text") from error
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            if not isinstance(key, str):
-                raise InputError(f"{field} has the key {key!r}; keys must be strings")
-            _check_json(key, field=f"a key of {field}")
-            _check_json(item, field=f"{field}.{key}")
-    elif isinstance(value, list):
-        for item in value:
-            _check_json(item, field=field)
-    elif isinstance(value, float):
-        if not isfinite(value):
-            raise InputError(f"{field} is {value}; numbers must be finite")
-    elif isinstance(value, int):
-        if value not in _INT64:
-            raise InputError(f"{field} is {value}; integers must fit 64 bits")
-    elif value is not None:
-        raise InputError(f"{field} is of type {type(value).__name__}; expected what JSON may hold")

@@ -47,7 +47,6 @@ from qdrant_cir.storage.schema import (
     tokens_name,
     unknown_field,
 )
-from qdrant_cir.storage.stores.checks import check_points
 from qdrant_cir.storage.stores.protocol import Store
 from qdrant_cir.types import Float32, JsonValue
 
@@ -184,8 +183,6 @@ class Collection:
         """
         for batch in batches_by_bytes(images, limit=BATCH_BYTES):
             gallery = [gallery_point(image) for image in batch]
-            # checked before the tokens go: a refused point must not leave its old half beside new tokens
-            check_points(gallery, name=self._name, size=self._spec.vector_size)
             self._store.upsert(self._tokens_name, [tokens_point(image) for image in batch])
             self._store.upsert(self._name, gallery)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta, timezone
+from functools import reduce
 from typing import Any
 from uuid import UUID, uuid4, uuid5
 
@@ -397,6 +398,7 @@ def test_a_payload_comes_back_as_it_was_with_the_same_types(store: Store, galler
         (VECTORS[0], {"a": b"bytes"}, "bytes"),
         (VECTORS[0], {"a": (1, 2)}, "tuple"),
         (VECTORS[0], {"a": np.float32(1)}, "float32"),
+        (VECTORS[0], reduce(lambda inner, _: {"a": inner}, range(64), {}), "deeper than 64"),
         (VECTORS[0], {"a": datetime(2025, 1, 1, tzinfo=UTC)}, "datetime"),
         (VECTORS[0], {"a": {1: 2}}, "strings"),
         (VECTORS[0], {1: 2}, "strings"),

@@ -6,8 +6,10 @@ import os
 import struct
 import threading
 import zlib
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from enum import Enum, IntEnum
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +26,7 @@ from qdrant_cir.model.image_encoder import ImageEncoder
 from qdrant_cir.storage.collection import Collection
 from qdrant_cir.storage.stores.edge import EdgeStore
 from qdrant_cir.tokens.codec import decode_tokens
-from qdrant_cir.types import EncodedImages, Float32, ImageSource, JsonObject, Precision
+from qdrant_cir.types import EncodedImages, Float32, ImageSource, JsonObject, JsonValue, Precision
 
 CLASSES = ("dress", "hat", "shoe")
 
@@ -170,6 +172,38 @@ def test_any_json_payload_comes_back_as_it_was_so_that_it_is_not_rewritten(galle
     assert gallery.indexer().index([odd]).unchanged == 1
 
 
+class Size(IntEnum):
+    LARGE = 3
+
+
+class Color(str, Enum):  # noqa: UP042 (its str() is not its value, unlike that of StrEnum)
+    RED = "red"
+
+
+def test_values_of_subclasses_are_stored_as_what_they_stand_for(gallery: Gallery, photos: Path) -> None:
+    given = {"size": Size.LARGE, "color": Color.RED, "price": np.float64(1.5), np.str_("name"): [np.str_("hat")]}
+    odd = ImageRecord(np.str_("odd"), photos / "hat" / "01.png", OrderedDict(given), None)
+    assert gallery.indexer().index([odd]).indexed == 1
+    stored = gallery.payload("odd")
+    assert stored == {"size": 3, "color": "red", "price": 1.5, "name": ["hat"]}
+    assert gallery.indexer().index([odd]).unchanged == 1
+
+
+def nested(depth: int) -> JsonValue:
+    return [] if depth == 1 else [nested(depth - 1)]
+
+
+def test_a_payload_of_64_levels_is_stored_and_a_deeper_or_endless_one_refused(gallery: Gallery, photos: Path) -> None:
+    endless: list[JsonValue] = []
+    endless.append(endless)
+    image = photos / "hat" / "01.png"
+    values = {"deep": nested(63), "deeper": nested(64), "endless": endless}
+    report = gallery.indexer().index([ImageRecord(name, image, {"a": value}, None) for name, value in values.items()])
+    assert gallery.payload("deep") == {"a": nested(63)}
+    assert [failed.image_id for failed in report.failed] == ["deeper", "endless"]
+    assert all("deeper than 64" in failed.reason for failed in report.failed)
+
+
 def test_a_moved_picture_with_its_old_id_gets_its_new_source(gallery: Gallery, photos: Path) -> None:
     (first, *_) = read_folder(photos)
     gallery.indexer().index([first])
@@ -242,6 +276,10 @@ class TestBadInput:
             record("huge", image, count=2**63),
             record("reserved", image, _cir="mine"),
             record("surrogate", image, name="\udcff"),
+            record("numpy", image, price=np.int64(1)),  # type: ignore[arg-type]
+            record("vast", image, count=10**5000),
+            ImageRecord("rows", image, [("price", 1)], None),  # type: ignore[arg-type]
+            ImageRecord(7, image, {}, None),  # type: ignore[arg-type]
             record("", image),
             record("good", image, price=1.5),
             record("good", image, price=2.5),
@@ -251,12 +289,16 @@ class TestBadInput:
         assert report.indexed == 1
         assert [failed.image_id for failed in sorted(report.failed, key=lambda failed: failed.image_id)] == [
             "",
+            "7",
             "good",
             "huge",
             "m.csv line 9",
             "nan",
+            "numpy",
             "reserved",
+            "rows",
             "surrogate",
+            "vast",
         ]
         assert gallery.payload("good") == {"price": 1.5}
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from math import isfinite
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from qdrant_cir.errors import InputError
+from qdrant_cir.storage.payloads import plain_object
 from qdrant_cir.storage.stores.protocol import StoredPoint
 from qdrant_cir.types import Float32
 
-__all__ = ["check_limit", "check_name", "check_points", "check_query_vector"]
+__all__ = ["check_limit", "check_name", "check_query_vector", "checked_points"]
 
 _NAME = re.compile(r'[^\x00-\x1f\x7f<>:"/\\|?*.~][^\x00-\x1f\x7f<>:"/\\|?*]*')
 _LONGEST_NAME = 200
-_INT64 = range(-(2**63), 2**63)
 
 
 def check_name(name: str) -> None:
@@ -46,8 +46,8 @@ def check_query_vector(vector: Float32, *, name: str, size: int | None) -> None:
     _check_vector(vector, size=size, label="The query vector")
 
 
-def check_points(points: Sequence[StoredPoint], *, name: str, size: int | None) -> None:
-    """Refuse a batch of which one point cannot be stored.
+def checked_points(points: Sequence[StoredPoint], *, name: str, size: int | None) -> list[StoredPoint]:
+    """Return a batch with plain payloads; refuse it whole where one point cannot be stored.
 
     Args:
         points: the batch.
@@ -55,9 +55,10 @@ def check_points(points: Sequence[StoredPoint], *, name: str, size: int | None) 
         size: dimensions of its vectors, None where it holds none.
 
     Raises:
-        InputError: a vector has another size or a value that is not finite, or a payload is not JSON with
-            finite numbers and integers of 64 bits.
+        InputError: a vector has another size or a value that is not finite, or a payload holds what
+            :func:`plain_json` refuses.
     """
+    plain = []
     for point in points:
         label = f"The point {point.point_id}"
         if (point.vector is None) != (size is None):
@@ -67,7 +68,9 @@ def check_points(points: Sequence[StoredPoint], *, name: str, size: int | None) 
             )
         if point.vector is not None and size is not None:
             _check_vector(point.vector, size=size, label=label)
-        _check_object(point.payload, label=f"{label} has a payload that cannot be stored:", path="payload")
+        payload = plain_object(dict(point.payload), place=f"{label} cannot be stored: payload")
+        plain.append(replace(point, payload=payload))
+    return plain
 
 
 def _check_vector(vector: Float32, *, size: int, label: str) -> None:
@@ -75,41 +78,3 @@ def _check_vector(vector: Float32, *, size: int, label: str) -> None:
         raise InputError(f"{label} has the shape {vector.shape}; the collection holds vectors of shape ({size},).")
     if not np.isfinite(vector).all():
         raise InputError(f"{label} holds a value that is not finite.")
-
-
-def _check_object(value: Mapping[str, object], *, label: str, path: str) -> None:
-    for key, item in value.items():
-        if not isinstance(key, str):
-            raise InputError(f"{label} {path} has the key {key!r}; keys must be strings.")
-        _check_text(key, label=label, path=f"a key of {path}")
-        _check_json(item, label=label, path=f"{path}.{key}")
-
-
-def _check_text(value: str, *, label: str, path: str) -> None:
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise InputError(f"{label} {path} is {value!r}, which is not valid Unicode text.") from error
-
-
-def _check_json(value: object, *, label: str, path: str) -> None:
-    # exact types: subclasses such as numpy.float64 do not survive every transport
-    kind = type(value)
-    if value is None or kind is bool:
-        return
-    if isinstance(value, str) and kind is str:
-        _check_text(value, label=label, path=path)
-    elif isinstance(value, dict) and kind is dict:
-        _check_object(value, label=label, path=path)
-    elif isinstance(value, list) and kind is list:
-        for place, item in enumerate(value):
-            _check_json(item, label=label, path=f"{path}[{place}]")
-    elif isinstance(value, float) and kind is float:
-        if not isfinite(value):
-            raise InputError(f"{label} {path} is {value}; numbers must be finite.")
-    elif isinstance(value, int) and kind is int:
-        if value not in _INT64:
-            raise InputError(f"{label} {path} is {value}; integers must fit 64 bits.")
-    else:
-        raise InputError(f"{label} {path} is of type {kind.__name__}; expected what JSON may hold.")

@@ -22,7 +22,7 @@ import numpy as np
 import qdrant_edge as edge
 
 from qdrant_cir.errors import CollectionError, CollectionNotFoundError, InputError, StoreError
-from qdrant_cir.storage.stores.checks import check_limit, check_name, check_points, check_query_vector
+from qdrant_cir.storage.stores.checks import check_limit, check_name, check_query_vector, checked_points
 from qdrant_cir.storage.stores.directory_lock import DirectoryLock
 from qdrant_cir.storage.stores.edge_shards import (
     collection_folders,
@@ -152,7 +152,7 @@ class EdgeStore:
         Raises:
             InputError: a vector or payload cannot be stored; nothing of this call is written then.
         """
-        check_points(points, name=name, size=self._collection(name).spec.vector_size)
+        points = checked_points(points, name=name, size=self._collection(name).spec.vector_size)
         if points:
             self._update(name, edge.UpdateOperation.upsert_points([_edge_point(point) for point in points]))
 

@@ -12,7 +12,7 @@ import numpy as np
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
 from qdrant_cir.errors import InputError, StoreError
-from qdrant_cir.storage.stores.checks import check_limit, check_name, check_points, check_query_vector
+from qdrant_cir.storage.stores.checks import check_limit, check_name, check_query_vector, checked_points
 from qdrant_cir.storage.stores.connection import connect, place_of
 from qdrant_cir.storage.stores.filter_fields import check_filter_form
 from qdrant_cir.storage.stores.protocol import VECTOR_NAME, CollectionSpec, Hit, Record, StoredPoint
@@ -116,7 +116,7 @@ class ServerStore:
         Raises:
             InputError: a vector or payload cannot be stored; nothing of this call is written then.
         """
-        check_points(points, name=name, size=self._vector_size(name))
+        points = checked_points(points, name=name, size=self._vector_size(name))
         if points:
             structs = [_point_struct(point) for point in points]
             self._write(name, lambda: self._client.upsert(name, structs, wait=True))
