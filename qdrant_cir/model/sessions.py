@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 import logging
+import os
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
@@ -128,6 +132,8 @@ def open_session(path: Path, compute: Compute, *, shrinks_arena: bool = False) -
             'pip install "qdrant-cir[gpu]", or use provider="cpu".'
         )
     uses_cuda = compute.provider != "cpu" and cuda_is_built_in
+    if uses_cuda and hasattr(ort, "preload_dlls"):
+        _preload_cuda(ort)
     loaded = _loaded(ort, path, options, [_CUDA, _CPU] if uses_cuda else [_CPU])
     session = Session(path, loaded, shrinks_arena=shrinks_arena)
     if compute.provider == "cuda" and session.provider != "cuda":
@@ -175,6 +181,8 @@ def _onnxruntime() -> ModuleType:
             "`pip uninstall onnxruntime onnxruntime-gpu`, then install one of "
             'pip install "qdrant-cir[cpu]" and pip install "qdrant-cir[gpu]".'
         )
+    # Otherwise it keeps an identity of the machine and a database of its use below HOME.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         return importlib.import_module("onnxruntime")
     except ImportError as error:
@@ -182,6 +190,15 @@ def _onnxruntime() -> ModuleType:
             f"onnxruntime cannot be imported ({_first_line(error)}). Install it with "
             'pip install "qdrant-cir[cpu]", or pip install "qdrant-cir[gpu]" on a machine with CUDA.'
         ) from error
+
+
+@cache
+def _preload_cuda(ort: ModuleType) -> None:
+    """Load CUDA and cuDNN as pip installs them, which are on no search path; once, for it prints what it misses."""
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        ort.preload_dlls()
+    for line in said.getvalue().splitlines():
+        logger.info("onnxruntime: %s", line)
 
 
 def _is_installed(distribution: str) -> bool:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 import shutil
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -154,6 +156,22 @@ def test_without_onnxruntime_both_install_commands_are_named(
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(MissingExtraError, match=r"qdrant-cir\[cpu\].*qdrant-cir\[gpu\]"):
         open_session(tiny_bundle / "onnx" / "composer.onnx", Compute())
+
+
+def test_opening_a_graph_leaves_no_file_in_the_home_folder(tiny_bundle: Path, tmp_path: Path) -> None:
+    code = """
+import sys
+from pathlib import Path
+from qdrant_cir.model.compute import Compute
+from qdrant_cir.model.sessions import open_session
+open_session(Path(sys.argv[1]), Compute("cpu", 1))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "HOME": str(tmp_path)}
+    for name in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME"):
+        environment.pop(name, None)
+    graph = tiny_bundle / "onnx" / "composer.onnx"
+    subprocess.run([sys.executable, "-c", code, str(graph)], env=environment, check=True)
+    assert list(tmp_path.rglob("*")) == []
 
 
 def test_two_onnxruntime_distributions_are_refused(
