@@ -131,6 +131,53 @@ def test_another_process_is_refused_and_told_directory_and_pid(tmp_path: Path) -
     assert f"pid {os.getpid()}" in refused.stderr
 
 
+def test_a_process_of_another_container_is_named_by_its_host_although_its_pid_is_ours(tmp_path: Path) -> None:
+    # two containers on one volume: both processes have the pid 1, say
+    code = """
+import os, platform, sys
+platform.node = lambda: "indexer-7f9c"
+real, os.getpid = os.getpid, lambda: int(sys.argv[2])
+from qdrant_cir.storage.stores import EdgeStore
+store = EdgeStore(sys.argv[1])
+print("held", flush=True)
+sys.stdin.read()
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path), str(os.getpid())],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        assert (tmp_path / ".lock").read_text() == f"indexer-7f9c {os.getpid()}\n"
+        with pytest.raises(StoreLockedError, match=f"container indexer-7f9c \\(pid {os.getpid()} there\\)"):
+            EdgeStore(tmp_path)
+        holder.communicate(b"")
+    EdgeStore(tmp_path).close()
+
+
+def test_a_store_that_a_forked_child_holds_open_too_is_free_when_its_own_process_closes_it(tmp_path: Path) -> None:
+    code = """
+import os, sys
+from qdrant_cir.storage.stores import EdgeStore
+store = EdgeStore(sys.argv[1])
+end, begin = os.pipe()
+child = os.fork()
+if child == 0:
+    os.close(begin)
+    os.read(end, 1)
+    os._exit(0)
+store.close()
+print(os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-c",
+    "import sys; from qdrant_cir.storage.stores import EdgeStore; EdgeStore(sys.argv[1]).close()", sys.argv[1]]))
+os.close(begin)
+os.waitpid(child, 0)
+"""
+    assert run(code, str(tmp_path)).stdout == "0\n"
+
+
 def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys; from qdrant_cir.storage.stores import EdgeStore; store = EdgeStore(sys.argv[1]); "

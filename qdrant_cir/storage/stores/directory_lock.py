@@ -1,8 +1,9 @@
-"""One process at a time in a store directory: a lock that the kernel gives back when its holder dies."""
+"""One process at a time in a store directory: a lock that the kernel takes back when its holder dies."""
 
 from __future__ import annotations
 
 import os
+import platform
 from pathlib import Path
 from typing import IO
 
@@ -14,18 +15,22 @@ LOCK_FILE = ".lock"
 
 
 class DirectoryLock:
-    """An exclusive lock on a directory, taken when made and held until released or the process ends."""
+    """An exclusive lock on a directory, taken when made and held until released or the process ends.
+
+    The lock file names its holder, host and process id. A process id alone would not do: in containers that
+    share a volume, two processes have the same one.
+    """
 
     def __init__(self, directory: Path) -> None:
         """Take the lock.
 
         Raises:
-            StoreLockedError: another store object holds it, in this process or another.
-            StoreError: the lock file cannot be written, or the platform has no file locks.
+            StoreLockedError: somebody else holds it.
+            StoreError: the lock file cannot be written, or the file system has no locks.
         """
         path = directory / LOCK_FILE
         try:
-            # not "w": a holder's id must stand until the lock is ours
+            # not "w": a holder's name must stand until the lock is ours
             self._file: IO[str] = path.open("a+", encoding="utf-8")
         except OSError as error:
             raise StoreError(
@@ -33,37 +38,68 @@ class DirectoryLock:
             ) from error
         try:
             _lock(self._file, directory)
+            self._file.truncate(0)
+            self._file.write(f"{_this_host()} {os.getpid()}\n")
+            self._file.flush()
         except BaseException:
             self._file.close()
             raise
-        self._file.truncate(0)
-        self._file.write(f"{os.getpid()}\n")
-        self._file.flush()
+
+    def guards(self, directory: Path) -> bool:
+        """Whether the lock file in a directory is still the one that is locked: folders get removed and made anew."""
+        try:
+            return os.path.samestat(os.fstat(self._file.fileno()), (directory / LOCK_FILE).stat())
+        except OSError:
+            return False
 
     def release(self) -> None:
-        """Give the lock back; repeating it is harmless."""
+        """Give the lock back, also where a forked child still has the file open; repeating it is harmless."""
+        if not self._file.closed:
+            import portalocker
+
+            try:
+                portalocker.unlock(self._file)
+            finally:
+                self._file.close()
+
+    def abandon(self) -> None:
+        """Close a file that came with a fork; the lock stays with the parent."""
         self._file.close()
 
 
 def _lock(file: IO[str], directory: Path) -> None:
+    # looks for writable folders when it is imported, so not before a lock is wanted
+    import portalocker
+
     try:
-        import fcntl
-    except ImportError as error:
-        raise StoreError(
-            "The embedded store needs POSIX file locks, which this platform lacks. Use a Qdrant server."
-        ) from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.seek(0)
-        holder = file.read().strip() or "unknown"
-        whose = "this process" if holder == str(os.getpid()) else "another process"
+        portalocker.lock(file, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
+    except portalocker.exceptions.AlreadyLocked as error:
         raise StoreLockedError(
-            f"The store directory {directory} is held by {whose} (pid {holder}). An embedded store serves "
-            "one process "
-            "at a time: close the other one first, or use a Qdrant server."
+            f"The store directory {directory} is held by {_holder(file)}. An embedded store serves one process at a "
+            "time: close the other one first, or use a Qdrant server."
         ) from error
-    except OSError as error:
+    except (OSError, portalocker.exceptions.LockException) as error:
         raise StoreError(
             f"The store directory {directory} cannot be locked: {error}. Use a local file system, or a Qdrant server."
         ) from error
+
+
+def _holder(file: IO[str]) -> str:
+    """Name the process that holds a lock, as the lock file does."""
+    try:
+        file.seek(0)
+        words = file.read().split()
+    except (OSError, UnicodeDecodeError):  # Windows locks what stands in the file, too
+        words = []
+    if len(words) == 1 and words[0].isdigit():  # written by a version that named no host
+        return f"another process (pid {words[0]})"
+    if len(words) != 2:
+        return "another process"
+    host, pid = words
+    if host != _this_host():
+        return f"a process on the host or in the container {host} (pid {pid} there)"
+    return f"this process (pid {pid})" if pid == str(os.getpid()) else f"another process (pid {pid})"
+
+
+def _this_host() -> str:
+    return "".join((platform.node() or "unknown").split())
