@@ -115,14 +115,6 @@ def test_a_damaged_shard_is_a_store_error_that_names_the_folder(tmp_path: Path) 
         store.count("gallery", None)
 
 
-def test_a_second_store_in_this_process_is_refused_until_the_first_is_closed(tmp_path: Path) -> None:
-    first = EdgeStore(tmp_path)
-    with pytest.raises(StoreLockedError, match=f"this process \\(pid {os.getpid()}\\)"):
-        EdgeStore(tmp_path)
-    first.close()
-    EdgeStore(tmp_path).close()
-
-
 def test_another_process_is_refused_and_told_directory_and_pid(tmp_path: Path) -> None:
     with EdgeStore(tmp_path):
         code = "import sys; from qdrant_cir.storage.stores import EdgeStore; EdgeStore(sys.argv[1])"

@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from qdrant_cir.storage.stores.edge import EdgeStore
-from qdrant_cir.storage.stores.opening import AsyncStoreLike, StoreLike, is_folder, open_reader, open_store
+from qdrant_cir.storage.stores.opening import AsyncStoreLike, StoreLike, is_folder, is_place, open_reader, open_store
 from qdrant_cir.storage.stores.protocol import (
     VECTOR_NAME,
     AsyncReader,
@@ -52,6 +52,7 @@ __all__ = [
     "connect_async",
     "filter_fields",
     "is_folder",
+    "is_place",
     "open_reader",
     "open_store",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from urllib.parse import urlsplit
 
 import grpc  # type: ignore[import-untyped]
@@ -33,12 +34,13 @@ def connect(url: str, api_key: str | None = None, *, grpc_port: int = GRPC_PORT)
 
     Args:
         url: such as ``http://localhost:6333``.
-        api_key: the server's, if it wants one.
+        api_key: the server's, if it wants one; ``QDRANT_API_KEY`` where it is None.
         grpc_port: where the server speaks gRPC.
 
     Raises:
         InputError: ``url`` is no address.
     """
+    api_key = os.environ.get("QDRANT_API_KEY") if api_key is None else api_key
     prefers_grpc = _speaks_grpc(url, api_key, grpc_port)
     _logger.info("talking to %s over %s", url, "gRPC" if prefers_grpc else "REST")
     return _client(url, api_key, grpc_port, prefers_grpc=prefers_grpc, timeout=_TIMEOUT)

@@ -2,18 +2,19 @@
 
 Edge is in beta. What this adapter adds: a lock on the directory, checks before Edge sees anything (its log is
 written before it validates), a flush after every write and every failure, folders that appear and vanish
-whole, and a refusal to work in a forked child. Every call of Edge holds Python's global lock;
-:meth:`EdgeStore.optimize` for seconds.
+whole, a refusal to work in a forked child, and stores that share a directory within one process. Every call
+of Edge holds Python's global lock; :meth:`EdgeStore.optimize` for seconds.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
-from threading import RLock
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 from uuid import UUID
@@ -21,47 +22,42 @@ from uuid import UUID
 import numpy as np
 import qdrant_edge as edge
 
-from qdrant_cir.errors import CollectionError, CollectionNotFoundError, InputError, StoreError
-from qdrant_cir.storage.stores.checks import check_limit, check_name, check_query_vector, checked_points
-from qdrant_cir.storage.stores.directory_lock import DirectoryLock
-from qdrant_cir.storage.stores.edge_shards import (
-    collection_folders,
-    create_folder,
-    drop_folder,
-    open_shard,
-    read_spec,
-    remove_leftovers,
-    translated,
+from qdrant_cir.errors import CollectionError, StoreError
+from qdrant_cir.storage.stores.checks import check_index, check_limit, check_name, check_query_vector, checked_points
+from qdrant_cir.storage.stores.edge_folder import EdgeFolder, join_folder, leave_folder
+from qdrant_cir.storage.stores.edge_shards import create_folder, drop_folder, read_vectors, translated
+from qdrant_cir.storage.stores.grouping import grouped
+from qdrant_cir.storage.stores.places import folder_of
+from qdrant_cir.storage.stores.protocol import (
+    INDEX_KINDS,
+    PLAIN,
+    VECTOR_NAME,
+    CollectionSpec,
+    Hit,
+    HitGroup,
+    ReadOptions,
+    Record,
+    StoredPoint,
+    VectorSpec,
+    behind,
+    hnsw_ef,
 )
-from qdrant_cir.storage.stores.protocol import VECTOR_NAME, CollectionSpec, Hit, Record, StoredPoint
-from qdrant_cir.types import Float32
+from qdrant_cir.types import Float32, JsonValue, PointId
 
 if TYPE_CHECKING:
     from qdrant_client.models import Filter
 
 __all__ = ["EdgeStore"]
 
-_INDEX_KINDS = {
-    "keyword": edge.PayloadSchemaType.Keyword,
-    "integer": edge.PayloadSchemaType.Integer,
-    "float": edge.PayloadSchemaType.Float,
-    "bool": edge.PayloadSchemaType.Bool,
-    "datetime": edge.PayloadSchemaType.Datetime,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class _OpenCollection:
-    shard: edge.EdgeShard
-    spec: CollectionSpec
-
-
-_LEAST_HNSW_EF = 512
-"""Points that a search of the graph keeps in view; Edge's own 128 loses a fifth of the nearest in the hardest data."""
+_INDEX_KINDS = {kind: getattr(edge.PayloadSchemaType, kind.capitalize()) for kind in INDEX_KINDS}
 
 
 class EdgeStore:
-    """A :class:`~qdrant_cir.storage.stores.protocol.Store` in a directory, for all threads of one process."""
+    """A :class:`~qdrant_cir.storage.stores.protocol.Store` in a directory, for all threads of one process.
+
+    Any number of them may be open in one directory of one process. They share what is open, and the last one
+    that is closed gives the directory back.
+    """
 
     def __init__(self, directory: str | PathLike[str]) -> None:
         """Open a store, making the directory where there is none.
@@ -70,26 +66,13 @@ class EdgeStore:
             directory: on a local file system; nothing else should be kept in it.
 
         Raises:
-            StoreLockedError: another process, or another store object of this one, holds the directory.
+            InputError: it is the address of a server, or names no directory.
+            StoreLockedError: another process holds the directory.
             StoreError: the directory cannot be made, written or locked.
         """
-        self._directory = Path(directory).absolute()
+        self._directory = folder_of(directory).absolute()
         self._pid = os.getpid()
-        self._guard = RLock()
-        self._open: dict[str, _OpenCollection] = {}
-        self._closed = False
-        try:
-            self._directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(
-                f"The store directory {self._directory} cannot be made: {error}. Give a directory that you may write."
-            ) from error
-        self._lock = DirectoryLock(self._directory)
-        try:
-            remove_leftovers(self._directory)
-        except StoreError:
-            self._lock.release()
-            raise
+        self._folder: EdgeFolder | None = join_folder(self._directory, self)
 
     def __enter__(self) -> Self:
         return self
@@ -106,22 +89,21 @@ class EdgeStore:
 
     def collection_names(self) -> list[str]:
         """List all collections, sorted."""
-        with self._guard:
-            self._check_usable()
-            return [folder.name for folder in collection_folders(self._directory)]
+        with self._using() as folder:
+            return folder.collection_names()
 
     def describe(self, name: str) -> CollectionSpec | None:
-        """Give what a collection is made of, or None where there is none of that name."""
-        with self._guard:
-            self._check_usable()
-            return self._collection(name).spec if name in self.collection_names() else None
+        """Return what a collection is made of, or None where there is none of that name."""
+        with self._using() as folder:
+            if name not in folder.collection_names():
+                return None
+            return replace(folder.collection(name).spec, vectors=read_vectors(folder.directory / name))
 
     def create(self, name: str, spec: CollectionSpec) -> None:
         """Make an empty collection. Raises CollectionError where one of that name stands."""
         check_name(name)
-        with self._guard:
-            self._check_usable()
-            folder = self._directory / name
+        with self._using() as opened:
+            folder = opened.directory / name
             if folder.exists():
                 raise CollectionError(
                     f"There is already a collection {name!r} in {self._directory}. Drop it first, or use another name."
@@ -130,20 +112,18 @@ class EdgeStore:
 
     def drop(self, name: str) -> None:
         """Remove a collection and all its points; nothing happens where there is none."""
-        with self._guard:
-            self._check_usable()
-            if name not in self.collection_names():
+        with self._using() as folder:
+            if name not in folder.collection_names():
                 return
-            held = self._open.pop(name, None)
+            held = folder.open.pop(name, None)
             if held is not None:
                 with translated(f"close the collection {name!r}"):
                     held.shard.close()
-            drop_folder(self._directory / name)
+            drop_folder(folder.directory / name)
 
     def create_payload_index(self, name: str, field: str, kind: str) -> None:
-        """Index a payload field by a kind: keyword, integer, float, bool or datetime. May be repeated."""
-        if kind not in _INDEX_KINDS:
-            raise InputError(f"{kind!r} is no kind of index; expected one of {', '.join(_INDEX_KINDS)}.")
+        """Index a payload field by a kind; as :meth:`Store.create_payload_index`."""
+        check_index(field, kind)
         self._update(name, edge.UpdateOperation.create_field_index(field, _INDEX_KINDS[kind]))
 
     def upsert(self, name: str, points: Sequence[StoredPoint]) -> None:
@@ -152,65 +132,174 @@ class EdgeStore:
         Raises:
             InputError: a vector or payload cannot be stored; nothing of this call is written then.
         """
-        points = checked_points(points, name=name, size=self._collection(name).spec.vector_size)
+        with self._using() as folder:
+            size = folder.collection(name).spec.vector_size
+        points = checked_points(points, name=name, size=size)
         if points:
             self._update(name, edge.UpdateOperation.upsert_points([_edge_point(point) for point in points]))
 
-    def query(self, name: str, vector: Float32, *, limit: int, filter: Filter | None) -> list[Hit]:
-        """Give the nearest points by cosine, best first; equal scores in any order. Raises InputError."""
+    def resolve(self, name: str) -> str:
+        """Return the name as it is: the embedded store has no aliases."""
+        return name
+
+    def add_vector(self, name: str, vector: str, spec: VectorSpec) -> None:
+        """Add a named vector to a collection that stands; its points do not have it yet. May be repeated."""
+        with self._using() as folder:
+            folder.collection(name)
+            if vector in read_vectors(folder.directory / name):
+                return
+        several = edge.MultiVectorConfig(edge.MultiVectorComparator.MaxSim) if spec.is_multi else None
+        distance = getattr(edge.Distance, spec.distance)
+        self._update(name, edge.UpdateOperation.create_dense_vector(vector, spec.size, distance, several))
+
+    def remove_vector(self, name: str, vector: str) -> None:
+        """Remove a named vector with all its values; nothing happens where there is none."""
+        with self._using() as folder:
+            folder.collection(name)
+            if vector not in read_vectors(folder.directory / name):
+                return
+        self._update(name, edge.UpdateOperation.delete_vector_name(vector))
+
+    def update_vectors(self, name: str, vector: str, values: Mapping[PointId, Float32]) -> list[PointId]:
+        """Write a named vector of points that stand, float32 [D] or [V, D]; nothing else of them changes.
+
+        Returns:
+            The ids of which there is no point.
+        """
+        with self._using():
+            standing = self._standing(name, list(values))
+            points = [
+                edge.PointVectors(point_id, {vector: values[point_id].astype(float).tolist()}) for point_id in standing
+            ]
+            if points:
+                self._update(name, edge.UpdateOperation.update_vectors(points))
+        return [point_id for point_id in values if point_id not in standing]
+
+    def clear_vectors(self, name: str, vector: str, point_ids: Sequence[PointId]) -> None:
+        """Remove the values that points have under a named vector; ids that do not exist are passed over."""
+        with self._using():
+            standing = self._standing(name, point_ids)
+            if standing:
+                self._update(name, edge.UpdateOperation.delete_vectors(list(standing), [vector]))
+
+    def set_payloads(self, name: str, payloads: Mapping[PointId, Mapping[str, JsonValue]]) -> None:
+        """Set top-level payload fields of points, by id; other fields stay, ids that do not exist are passed over."""
+        with self._using():
+            standing = self._standing(name, list(payloads))
+            operations = [
+                edge.UpdateOperation.set_payload([point_id], dict(payloads[point_id])) for point_id in standing
+            ]
+            self._update(name, *operations)
+
+    def delete_payloads(self, name: str, fields: Mapping[PointId, Sequence[str]]) -> None:
+        """Remove top-level payload fields of points, by id; the others stay."""
+        with self._using():
+            standing = self._standing(name, list(fields))
+            operations = [
+                edge.UpdateOperation.delete_payload([point_id], [f'"{key}"' for key in fields[point_id]])
+                for point_id in standing
+            ]
+            self._update(name, *operations)
+
+    def query(
+        self,
+        name: str,
+        vector: Float32,
+        *,
+        limit: int,
+        filter: Filter | None,
+        using: str = VECTOR_NAME,
+        options: ReadOptions = PLAIN,
+    ) -> list[Hit]:
+        """Return the nearest points by cosine, best first; equal scores in any order. Raises InputError."""
         check_limit(limit)
-        with self._guard:
-            held = self._collection(name)
-            check_query_vector(vector, name=name, size=held.spec.vector_size)
+        with self._using() as folder:
+            held = folder.collection(name)
+            check_query_vector(vector, name=name, size=self._size_of(folder, name, using))
+            given = options.params
             request = edge.QueryRequest(
                 limit=limit,
-                query=edge.Query.Nearest(vector.astype(float).tolist(), using=VECTOR_NAME),
+                query=edge.Query.Nearest(vector.astype(float).tolist(), using=using),
                 filter=_edge_filter(filter),
                 with_payload=True,
-                params=edge.SearchParams(hnsw_ef=max(_LEAST_HNSW_EF, 2 * limit)),
+                params=edge.SearchParams(
+                    hnsw_ef=(given.hnsw_ef if given is not None else None) or hnsw_ef(limit),
+                    exact=bool(given is not None and given.exact),
+                ),
             )
             with translated(f"search the collection {name!r}"):
-                return [Hit(_uuid(hit.id), hit.score, hit.payload or {}) for hit in held.shard.query(request)]
+                return [Hit(_point_id(hit.id), hit.score, hit.payload or {}) for hit in held.shard.query(request)]
+
+    def query_groups(
+        self,
+        name: str,
+        vector: Float32,
+        *,
+        group_by: str,
+        limit: int,
+        group_size: int,
+        filter: Filter | None,
+        using: str = VECTOR_NAME,
+        options: ReadOptions = PLAIN,
+    ) -> list[HitGroup]:
+        """Return the best groups by their best hit, made here of plain searches. Raises InputError."""
+        search = partial(self.query, name, vector, using=using, options=options)
+        return grouped(search, group_by=group_by, limit=limit, group_size=group_size, filter=filter)
 
     def fetch(
-        self, name: str, point_ids: Sequence[UUID], *, with_vectors: bool, fields: Sequence[str] | None = None
+        self,
+        name: str,
+        point_ids: Sequence[PointId],
+        *,
+        with_vectors: bool,
+        fields: Sequence[str] | None = None,
+        using: str = VECTOR_NAME,
+        options: ReadOptions = PLAIN,
     ) -> list[Record]:
         """Read points by id: those that exist, in the order asked for."""
-        with self._guard:
-            held = self._collection(name)
+        with self._using() as folder:
+            held = folder.collection(name)
+            vectors = [using] if with_vectors and self._size_of(folder, name, using) is not None else False
             with translated(f"read the collection {name!r}"):
-                found = held.shard.retrieve(
-                    list(dict.fromkeys(point_ids)), True if fields is None else list(fields), with_vectors
-                )
-        records = {record.point_id: record for record in map(_record, found)}
+                found = held.shard.retrieve(list(dict.fromkeys(point_ids)), _payload_of(fields), vectors)
+        records = {record.point_id: record for record in (_record(record, using) for record in found)}
         return [records[point_id] for point_id in point_ids if point_id in records]
 
-    def scroll(self, name: str, *, filter: Filter | None, limit: int, after: UUID | None) -> list[Record]:
-        """Read points in id order without vectors, ``limit`` at a time, those behind ``after``."""
+    def scroll(
+        self,
+        name: str,
+        *,
+        filter: Filter | None,
+        limit: int,
+        after: PointId | None,
+        fields: Sequence[str] | None = None,
+    ) -> list[Record]:
+        """Read points in id order without vectors, ``limit`` at a time, those behind ``after``: integers come first."""
         check_limit(limit)
-        if after is not None and after.int == 2**128 - 1:
+        start = behind(after)
+        if after is not None and start is None:
             return []
-        start = None if after is None else UUID(int=after.int + 1)
         request = edge.ScrollRequest(
-            offset=start, limit=limit, filter=_edge_filter(filter), with_payload=True, with_vector=False
+            offset=start, limit=limit, filter=_edge_filter(filter), with_payload=_payload_of(fields), with_vector=False
         )
-        with self._guard:
-            held = self._collection(name)
+        with self._using() as folder:
+            held = folder.collection(name)
             with translated(f"read the collection {name!r}"):
                 found, _ = held.shard.scroll(request)
         return [_record(record) for record in found]
 
-    def delete(self, name: str, point_ids: Sequence[UUID]) -> None:
+    def delete(self, name: str, point_ids: Sequence[PointId]) -> None:
         """Remove points; ids that do not exist are passed over."""
-        self._collection(name)
+        with self._using() as folder:
+            folder.collection(name)
         if point_ids:
             self._update(name, edge.UpdateOperation.delete_points(list(point_ids)))
 
     def count(self, name: str, filter: Filter | None) -> int:
         """Count points exactly."""
         request = edge.CountRequest(exact=True, filter=_edge_filter(filter))
-        with self._guard:
-            held = self._collection(name)
+        with self._using() as folder:
+            held = folder.collection(name)
             with translated(f"count the collection {name!r}"):
                 return held.shard.count(request)
 
@@ -219,69 +308,68 @@ class EdgeStore:
 
         Holds Python's global lock for seconds: call it after indexing, not while serving.
         """
-        with self._guard:
-            held = self._collection(name)
+        with self._using() as folder:
+            held = folder.collection(name)
             with translated(f"optimize the collection {name!r}"):
                 held.shard.optimize()
                 held.shard.flush()
 
     def close(self) -> None:
-        """Write everything to the disk and give the directory back; repeating it is harmless."""
-        with self._guard:
-            if self._closed or os.getpid() != self._pid:
-                return
-            self._closed = True
-            try:
-                with translated(f"close {self._directory}"):
-                    for held in self._open.values():
-                        held.shard.flush()
-                        held.shard.close()
-            finally:
-                self._open.clear()
-                self._lock.release()
+        """Give the directory back once no other store of this process has it open; repeating it is harmless.
 
-    def _collection(self, name: str) -> _OpenCollection:
-        """Give an open collection, opening it on its first use."""
-        with self._guard:
-            self._check_usable()
-            if name not in self._open:
-                names = self.collection_names()
-                if name not in names:
-                    raise CollectionNotFoundError(
-                        f"There is no collection {name!r} in {self._directory}. "
-                        + (f"There is: {', '.join(names)}." if names else "It holds none.")
-                    )
-                folder = self._directory / name
-                self._open[name] = _OpenCollection(shard=open_shard(folder), spec=read_spec(folder))
-            return self._open[name]
+        Everything is written to the disk then.
+        """
+        if os.getpid() != self._pid:
+            return
+        folder, self._folder = self._folder, None
+        if folder is not None:
+            leave_folder(folder, self)
 
-    def _update(self, name: str, operation: edge.UpdateOperation) -> None:
-        """Apply an operation and flush, even after a refused one: part of it may stand in the log."""
-        with self._guard:
-            shard = self._collection(name).shard
-            with translated(f"write to the collection {name!r}"):
-                try:
-                    shard.update(operation)
-                finally:
-                    shard.flush()
-
-    def _check_usable(self) -> None:
+    @contextmanager
+    def _using(self) -> Iterator[EdgeFolder]:
+        """Hold the folder for one call. Raises StoreError where the store is closed, or came with a fork."""
+        folder = self._folder
         if os.getpid() != self._pid:
             raise StoreError(
                 f"The store in {self._directory} was opened by process {self._pid} before this one (pid "
-                f"{os.getpid()}) "
-                "was forked from it. Open a store in the process that uses it, and start workers with "
-                "'spawn'."
+                f"{os.getpid()}) was forked from it. Open a store in the process that uses it."
             )
-        if self._closed:
-            raise StoreError(f"The store in {self._directory} was closed. Open a new EdgeStore.")
+        if folder is not None:
+            with folder.guard:
+                # looked at again: another thread may have closed the store while this one waited
+                if self._folder is folder:
+                    yield folder
+                    return
+        raise StoreError(f"The store in {self._directory} was closed. Open a new EdgeStore.")
+
+    def _standing(self, name: str, point_ids: Sequence[PointId]) -> dict[PointId, None]:
+        """Return those of some ids that are of a point, in their order: Edge refuses a call that names another."""
+        found = self.fetch(name, point_ids, with_vectors=False, fields=())
+        return dict.fromkeys(record.point_id for record in found)
+
+    def _size_of(self, folder: EdgeFolder, name: str, vector: str) -> int | None:
+        if vector == VECTOR_NAME and folder.collection(name).spec.vector_size is not None:
+            return folder.collection(name).spec.vector_size
+        found = read_vectors(folder.directory / name).get(vector)
+        return None if found is None else found.size
+
+    def _update(self, name: str, *operations: edge.UpdateOperation) -> None:
+        """Apply operations and flush, even after a refused one: part of it may stand in the log."""
+        with self._using() as folder:
+            shard = folder.collection(name).shard
+            with translated(f"write to the collection {name!r}"):
+                try:
+                    for operation in operations:
+                        shard.update(operation)
+                finally:
+                    shard.flush()
 
 
 def _edge_filter(filter: Filter | None) -> edge.Filter | None:
     """Convert a filter; None stays None, and does not wait a second for qdrant-client to load. Raises InputError."""
     if filter is None:
         return None
-    from qdrant_cir.storage.stores.edge_filters import convert_filter
+    from qdrant_cir.storage.stores.filters import convert_filter
 
     return convert_filter(filter)
 
@@ -291,16 +379,20 @@ def _edge_point(point: StoredPoint) -> edge.Point:
     return edge.Point(point.point_id, vector, dict(point.payload))
 
 
-def _record(found: edge.Record) -> Record:
-    vector = found.vector.get(VECTOR_NAME) if isinstance(found.vector, dict) else None
+def _record(found: edge.Record, vector: str = VECTOR_NAME) -> Record:
+    value = found.vector.get(vector) if isinstance(found.vector, dict) else None
     return Record(
-        point_id=_uuid(found.id),
+        point_id=_point_id(found.id),
         payload=found.payload or {},
-        vector=None if vector is None else np.asarray(vector, dtype=np.float32),
+        vector=None if value is None else np.asarray(value, dtype=np.float32),
     )
 
 
-def _uuid(point_id: object) -> UUID:
-    if not isinstance(point_id, UUID):
-        raise StoreError(f"The collection holds the point {point_id!r}, which qdrant-cir did not write: no UUID.")
-    return point_id
+def _payload_of(fields: Sequence[str] | None) -> bool | list[str]:
+    if fields is None:
+        return True
+    return list(fields) if fields else False
+
+
+def _point_id(point_id: object) -> PointId:
+    return point_id if isinstance(point_id, int) else UUID(str(point_id))

@@ -20,6 +20,7 @@ __all__ = [
     "drop_folder",
     "open_shard",
     "read_spec",
+    "release_inherited",
     "remove_leftovers",
     "translated",
 ]
@@ -115,6 +116,28 @@ def open_shard(folder: Path) -> edge.EdgeShard:
     """Open a collection's shard, replaying its log where the last process was killed. Raises StoreError."""
     with translated(f"open {folder}"):
         return edge.EdgeShard.load(str(folder / _SHARD_FOLDER))
+
+
+def release_inherited(folder: Path) -> None:
+    """Give back, in a forked child, the lock on a shard's log that came with the fork.
+
+    Edge locks the log's folder by a file that is open in both processes: the lock would outlive the parent's
+    ``close`` until the child ends, and nobody could open the collection. The number of the file stays taken, by
+    the null device, for Edge believes that it is its own.
+    """
+    try:
+        log = (folder / _SHARD_FOLDER / "wal").stat()
+        numbers = [int(path.name) for path in Path("/dev/fd").iterdir()]
+        null = os.open(os.devnull, os.O_RDONLY)
+    except OSError:  # no such list of open files on this platform
+        return
+    for number in numbers:
+        try:
+            if os.path.samestat(os.fstat(number), log):
+                os.dup2(null, number, inheritable=False)
+        except OSError:  # closed since, like the list itself
+            continue
+    os.close(null)
 
 
 def _config(vector_size: int | None) -> edge.EdgeConfig:

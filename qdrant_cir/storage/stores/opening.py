@@ -1,4 +1,4 @@
-"""From what a caller has, a folder, a client or a store, to a store or an asynchronous reader.
+"""From what a caller has, a place, a client or a store, to a store or an asynchronous reader.
 
 qdrant-client takes a second to load, so it is loaded here only for what is neither a folder nor an embedded
 store; whoever gives a client has loaded it already.
@@ -8,49 +8,65 @@ from __future__ import annotations
 
 import asyncio
 from os import PathLike
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, cast
 
+from qdrant_cir.errors import InputError
 from qdrant_cir.storage.stores.edge import EdgeStore
+from qdrant_cir.storage.stores.places import MEMORY, is_address, is_memory, is_place
 from qdrant_cir.storage.stores.protocol import AsyncReader, Store
 from qdrant_cir.storage.stores.threaded import ThreadedReader
 
 if TYPE_CHECKING:
     from qdrant_client import AsyncQdrantClient, QdrantClient
 
-__all__ = ["AsyncStoreLike", "StoreLike", "is_folder", "open_reader", "open_store"]
+__all__ = ["AsyncStoreLike", "StoreLike", "is_folder", "is_place", "open_reader", "open_store"]
 
 StoreLike: TypeAlias = "Store | QdrantClient | str | PathLike[str]"
-"""An open store, a Qdrant client, or the folder of an embedded store."""
+"""An open store, a Qdrant client, a server's address, the folder of an embedded store, or ``":memory:"``."""
 
 AsyncStoreLike: TypeAlias = "Store | AsyncQdrantClient | str | PathLike[str]"
-"""An open store, an asynchronous Qdrant client, or the folder of an embedded store."""
+"""An open store, an asynchronous Qdrant client, a server's address, an embedded store's folder, or ``":memory:"``."""
+
+is_folder = is_place
 
 
-def is_folder(store: object) -> bool:
-    """Tell whether a store was given as a folder; only then is it the library's to close."""
-    return isinstance(store, str | PathLike)
+def open_store(store: StoreLike, *, api_key: str | None = None) -> Store:
+    """Open the store at a place, wrap a client, or return an open store as it is.
 
+    Stores opened from one folder share it, in this process; ``":memory:"`` is one memory for all.
 
-def open_store(store: StoreLike) -> Store:
-    """Open the embedded store in a folder, wrap a client, or give an open store as it is.
+    Args:
+        store: a place, a client or a store.
+        api_key: of the server at an address; ``QDRANT_API_KEY`` where it is None.
 
     Raises:
+        InputError: it is nothing of the kind, or no address of a server.
         StoreError: the folder cannot be used.
         StoreLockedError: another process holds it.
     """
-    if isinstance(store, str | PathLike):
-        return EdgeStore(store)
     if isinstance(store, EdgeStore):
         return store
+    place = store if isinstance(store, str | PathLike) else None
+    if place is not None and not is_address(place) and not is_memory(place):
+        return EdgeStore(place)
     from qdrant_client import QdrantClient
 
     from qdrant_cir.storage.stores.server import ServerStore
 
-    return ServerStore(store) if isinstance(store, QdrantClient) else store
+    if place is not None:
+        return ServerStore.in_memory() if is_memory(place) else ServerStore.connect(str(place).strip(), api_key)
+    if isinstance(store, QdrantClient):
+        return ServerStore(store)
+    _check_store(store)
+    return cast("Store", store)
 
 
-async def open_reader(store: AsyncStoreLike) -> AsyncReader:
-    """Make an asynchronous reader; calls of a store are made in a thread. Raises as :func:`open_store`."""
+async def open_reader(store: AsyncStoreLike, *, api_key: str | None = None) -> AsyncReader:
+    """Make an asynchronous reader; a store's calls are made in a thread. Arguments and errors as :func:`open_store`."""
+    if isinstance(store, str) and is_address(store):
+        from qdrant_cir.storage.stores.server import AsyncServerReader
+
+        return await asyncio.to_thread(AsyncServerReader.connect, store.strip(), api_key)
     if not isinstance(store, str | PathLike | EdgeStore):
         from qdrant_client import AsyncQdrantClient
 
@@ -59,3 +75,12 @@ async def open_reader(store: AsyncStoreLike) -> AsyncReader:
         if isinstance(store, AsyncQdrantClient):
             return AsyncServerReader(store)
     return ThreadedReader(await asyncio.to_thread(open_store, store))
+
+
+def _check_store(store: object) -> None:
+    if not all(callable(getattr(store, method, None)) for method in ("describe", "query", "fetch", "upsert")):
+        asynchronous = " An asynchronous client is for AsyncRetriever." if "Async" in type(store).__name__ else ""
+        raise InputError(
+            f"{type(store).__name__} is no store.{asynchronous} Give a folder, a server's address, {MEMORY!r}, a "
+            "QdrantClient or an open store."
+        )

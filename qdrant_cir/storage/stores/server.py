@@ -3,70 +3,137 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
-from typing import Self
+from asyncio import AbstractEventLoop
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, Self, TypeVar, cast
 from uuid import UUID
 
 import numpy as np
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
+from qdrant_client.context_headers import headers
+from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
-from qdrant_cir.errors import InputError, StoreError
-from qdrant_cir.storage.stores.checks import check_limit, check_name, check_query_vector, checked_points
+from qdrant_cir.errors import CollectionError, CollectionNotFoundError, InputError, StoreError
+from qdrant_cir.storage.stores.bridge import ClientBridge
+from qdrant_cir.storage.stores.checks import (
+    check_index,
+    check_limit,
+    check_name,
+    check_path,
+    check_query_vector,
+    checked_points,
+)
 from qdrant_cir.storage.stores.connection import connect, place_of
-from qdrant_cir.storage.stores.filter_fields import check_filter_form
-from qdrant_cir.storage.stores.protocol import VECTOR_NAME, CollectionSpec, Hit, Record, StoredPoint
-from qdrant_cir.storage.stores.server_errors import call_with_backoff, translated
-from qdrant_cir.types import Float32
+from qdrant_cir.storage.stores.errors import CLIENT_ERRORS, detail_of, has_answer, is_transient, translated
+from qdrant_cir.storage.stores.filters import check_filter_form
+from qdrant_cir.storage.stores.memory import is_local, shared_memory, turn_of
+from qdrant_cir.storage.stores.protocol import (
+    PLAIN,
+    VECTOR_NAME,
+    CollectionSpec,
+    Hit,
+    HitGroup,
+    ReadOptions,
+    Record,
+    StoredPoint,
+    VectorSpec,
+    behind,
+    hnsw_ef,
+)
+from qdrant_cir.storage.stores.retrying import RETRY_SECONDS, Retries, check_retry_seconds
+from qdrant_cir.types import Float32, JsonValue, PointId
 
-__all__ = ["AsyncServerReader", "ServerStore"]
+__all__ = ["ServerStore"]
 
-_INDEX_KINDS = {
-    "keyword": models.PayloadSchemaType.KEYWORD,
-    "integer": models.PayloadSchemaType.INTEGER,
-    "float": models.PayloadSchemaType.FLOAT,
-    "bool": models.PayloadSchemaType.BOOL,
-    "datetime": models.PayloadSchemaType.DATETIME,
-}
+_OPERATIONS = 500
+"""Payloads that one call changes."""
+
+_Value = TypeVar("_Value")
+
+_UNCOMPRESSED = {"Accept-Encoding": "identity"}
 
 
 class ServerStore:
     """A :class:`~qdrant_cir.storage.stores.protocol.Store` behind a ``QdrantClient``.
 
-    Threads may share it as far as they may share the client: yes for a server, no for ``:memory:``.
+    Threads may share it. Calls of ``:memory:``, which is not made for several threads, take turns. A call that
+    fails in a way that is likely to pass is made again after growing pauses, read or write.
     """
 
-    def __init__(self, client: QdrantClient, *, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self,
+        client: QdrantClient,
+        *,
+        retry_seconds: float = RETRY_SECONDS,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Take a client, which stays open.
 
         Args:
             client: :func:`qdrant_cir.storage.stores.connect` makes a good one.
-            sleep: waits so many seconds before a failed write is tried again.
+            retry_seconds: how long one call is tried again; 0 for never. A server that has never answered is
+                given up after two seconds, for its address is probably wrong.
+            sleep: waits so many seconds.
+            clock: seconds that pass.
+
+        Raises:
+            InputError: ``retry_seconds`` is no number of seconds.
         """
+        check_retry_seconds(retry_seconds)
         self._client = client
-        self._sleep = sleep
         self._owns_client = False
         self._place = place_of(client)
-        self._sizes: dict[str, int | None] = {}
+        self._turn = turn_of(client)
+        self._retries = Retries(self._place, retry_seconds, sleep=sleep, clock=clock)
+        self._reads_over_rest = _may_compress(client)
+        self._sizes: dict[tuple[str, str], int | None] = {}
 
     @classmethod
-    def connect(cls, url: str, api_key: str | None = None) -> Self:
+    def over_async(
+        cls,
+        client: AsyncQdrantClient,
+        loop: AbstractEventLoop,
+        *,
+        retry_seconds: float = RETRY_SECONDS,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> Self:
+        """Make a store over a client that lives on an event loop; other threads than the loop's call the store."""
+        bridge = cast("QdrantClient", ClientBridge(client, loop))
+        return cls(bridge, retry_seconds=retry_seconds, sleep=sleep, clock=clock)
+
+    @classmethod
+    def in_memory(cls) -> Self:
+        """Make a store in the memory of this process: one for all, until the process ends."""
+        return cls(shared_memory())
+
+    @classmethod
+    def connect(
+        cls,
+        url: str,
+        api_key: str | None = None,
+        *,
+        grpc_port: int | None = None,
+        retry_seconds: float = RETRY_SECONDS,
+    ) -> Self:
         """Make a store with a client of its own, closed with it. Raises InputError for no address."""
-        store = cls(connect(url, api_key))
+        check_retry_seconds(retry_seconds)
+        store = cls(connect(url, api_key, grpc_port=grpc_port), retry_seconds=retry_seconds)
         store._owns_client = True
         return store
 
     def collection_names(self) -> list[str]:
         """List all collections, sorted."""
-        with self._translated(None):
-            return _names_of(self._client.get_collections())
+        return _names_of(self._call(None, self._client.get_collections))
 
     def describe(self, name: str) -> CollectionSpec | None:
-        """Give what a collection is made of, or None where there is none of that name."""
-        with self._translated(name):
-            if not self._client.collection_exists(name):
-                return None
-            return _spec_of(self._client.get_collection(name))
+        """Return what a collection is made of, or None where there is none of that name."""
+        if not self._call(name, lambda: self._client.collection_exists(name)):
+            return None
+        return _spec_of(self._call(name, lambda: self._client.get_collection(name)))
 
     def create(self, name: str, spec: CollectionSpec) -> None:
         """Make an empty collection.
@@ -79,185 +146,355 @@ class ServerStore:
         vectors = {}
         if spec.vector_size is not None:
             vectors[VECTOR_NAME] = models.VectorParams(size=spec.vector_size, distance=models.Distance.COSINE)
-        with self._translated(name):
+        attempts = 0
+
+        def make() -> None:
+            nonlocal attempts
+            attempts += 1
             self._client.create_collection(name, vectors_config=vectors, metadata=spec.metadata)
-        self._sizes.pop(name, None)
+
+        try:
+            self._call(name, make)
+        except CollectionError:
+            # an earlier attempt may have made it although its answer was lost
+            if attempts == 1 or self.describe(name) != spec or self.count(name, None):
+                raise
+        self._forget(name)
         made = self.describe(name)
         if made is None or made.metadata != spec.metadata:
             self.drop(name)
             raise StoreError(
-                f"{self._place} does not keep metadata with a collection, as servers do from version 1.16 "
-                "on. Upgrade "
+                f"{self._place} does not keep metadata with a collection, as servers do from version 1.16 on. Upgrade "
                 "it; the new collection was removed again."
             )
 
     def drop(self, name: str) -> None:
         """Remove a collection and all its points; nothing happens where there is none."""
-        self._sizes.pop(name, None)
-        with self._translated(name):
-            self._client.delete_collection(name)
+        self._forget(name)
+        self._call(name, lambda: self._client.delete_collection(name))
 
     def create_payload_index(self, name: str, field: str, kind: str) -> None:
-        """Index a payload field by a kind: keyword, integer, float, bool or datetime. May be repeated."""
-        if kind not in _INDEX_KINDS:
-            raise InputError(f"{kind!r} is no kind of index; expected one of {', '.join(_INDEX_KINDS)}.")
-        with self._translated(name):
-            self._client.get_collection(name)
-            options = self._client.init_options
-            if options.get("location") != ":memory:" and options.get("path") is None:
-                self._client.create_payload_index(name, field, field_schema=_INDEX_KINDS[kind], wait=True)
+        """Index a payload field by a kind; as :meth:`Store.create_payload_index`."""
+        check_index(field, kind)
+        self._call(name, lambda: self._client.get_collection(name))
+        if not is_local(self._client):
+            schema = models.PayloadSchemaType(kind)
+            self._call(name, lambda: self._client.create_payload_index(name, field, field_schema=schema, wait=True))
 
     def upsert(self, name: str, points: Sequence[StoredPoint]) -> None:
         """Write points, replacing those of the same id; visible and durable when it returns.
 
-        A failure that is likely to pass is met with further attempts after growing pauses, for some 8
-        seconds.
-
         Raises:
             InputError: a vector or payload cannot be stored; nothing of this call is written then.
         """
-        points = checked_points(points, name=name, size=self._vector_size(name))
+        points = checked_points(points, name=name, size=self._size_of(name, VECTOR_NAME))
         if points:
             structs = [_point_struct(point) for point in points]
-            self._write(name, lambda: self._client.upsert(name, structs, wait=True))
+            self._call(name, lambda: self._client.upsert(name, structs, wait=True))
 
-    def query(self, name: str, vector: Float32, *, limit: int, filter: models.Filter | None) -> list[Hit]:
-        """Give the nearest points by cosine, best first; equal scores in any order. Raises InputError."""
-        check_limit(limit)
-        check_filter_form(filter)
-        check_query_vector(vector, name=name, size=self._vector_size(name))
-        with self._translated(name):
-            found = self._client.query_points(
-                name, vector.tolist(), using=VECTOR_NAME, limit=limit, query_filter=filter, with_payload=True
+    def resolve(self, name: str) -> str:
+        """Return the name of the collection that an alias stands for; any other name as it is."""
+        found = self._call(None, self._client.get_aliases).aliases
+        return {alias.alias_name: alias.collection_name for alias in found}.get(name, name)
+
+    def add_vector(self, name: str, vector: str, spec: VectorSpec) -> None:
+        """Add a named vector to a collection that stands; its points do not have it yet. May be repeated.
+
+        Raises:
+            InputError: ``:memory:`` cannot add a vector that holds several.
+            StoreError: the server or the client is too old.
+        """
+        create = getattr(self._client, "create_vector_name", None)
+        if create is None:
+            raise StoreError(
+                "This qdrant-client cannot add a vector to a collection. Install qdrant-client 1.18 or newer."
             )
-        return _hits_of(found)
+        if spec.is_multi and is_local(self._client):
+            raise InputError(
+                "A collection in memory cannot get a vector with several values per point afterwards. Declare it when "
+                "the collection is made, or use a server or the embedded store."
+            )
+        several = models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM) if spec.is_multi else None
+        config = models.DenseVectorNameConfig(
+            dense=models.DenseVectorConfig(
+                size=spec.size, distance=models.Distance(spec.distance), multivector_config=several
+            )
+        )
+        if vector not in self._vectors_of(name):
+            self._call(name, lambda: create(name, vector, config))
+
+    def remove_vector(self, name: str, vector: str) -> None:
+        """Remove a named vector with all its values; nothing happens where there is none."""
+        if vector in self._vectors_of(name):
+            self._call(name, lambda: self._client.delete_vector_name(name, vector))
+        self._forget(name)
+
+    def update_vectors(self, name: str, vector: str, values: Mapping[PointId, Float32]) -> list[PointId]:
+        """Write a named vector of points that stand, float32 [D] or [V, D]; nothing else of them changes.
+
+        A server writes the other points of a call that names one which is gone, and refuses the call all the same.
+
+        Returns:
+            The ids of which there is no point.
+        """
+        left, gone = dict(values), list[PointId]()
+        while left:
+            points = [
+                models.PointVectors(id=_client_id(point_id), vector={vector: value.tolist()})
+                for point_id, value in left.items()
+            ]
+            try:
+                self._call(name, partial(self._client.update_vectors, name, points, wait=True))
+            except (CollectionNotFoundError, KeyError, StoreError, InputError):
+                standing = {record.point_id for record in self.fetch(name, list(left), with_vectors=False, fields=())}
+                missing = [point_id for point_id in left if point_id not in standing]
+                if not missing:
+                    raise
+                gone += missing
+                left = {point_id: value for point_id, value in left.items() if point_id in standing}
+            else:
+                break
+        return gone
+
+    def clear_vectors(self, name: str, vector: str, point_ids: Sequence[PointId]) -> None:
+        """Remove the values that points have under a named vector; ids that do not exist are passed over."""
+        ids = [record.point_id for record in self.fetch(name, point_ids, with_vectors=False, fields=())]
+        if ids:
+            selector = models.PointIdsList(points=[_client_id(point_id) for point_id in ids])
+            self._call(name, lambda: self._client.delete_vectors(name, [vector], selector, wait=True))
+
+    def set_payloads(self, name: str, payloads: Mapping[PointId, Mapping[str, JsonValue]]) -> None:
+        """Set top-level payload fields of points, by id; other fields stay."""
+        self._update(
+            name,
+            [
+                models.SetPayloadOperation(
+                    set_payload=models.SetPayload(payload=dict(payload), points=[_client_id(point_id)])
+                )
+                for point_id, payload in payloads.items()
+            ],
+        )
+
+    def delete_payloads(self, name: str, fields: Mapping[PointId, Sequence[str]]) -> None:
+        """Remove top-level payload fields of points, by id; the others stay."""
+        self._update(
+            name,
+            [
+                models.DeletePayloadOperation(
+                    delete_payload=models.DeletePayload(keys=list(keys), points=[_client_id(point_id)])
+                )
+                for point_id, keys in fields.items()
+            ],
+        )
+
+    def _update(self, name: str, operations: Sequence[models.UpdateOperation]) -> None:
+        for start in range(0, len(operations), _OPERATIONS):
+            part = operations[start : start + _OPERATIONS]
+            self._call(name, partial(self._client.batch_update_points, name, part, wait=True))
+
+    def query(
+        self,
+        name: str,
+        vector: Float32,
+        *,
+        limit: int,
+        filter: models.Filter | None,
+        using: str = VECTOR_NAME,
+        options: ReadOptions = PLAIN,
+    ) -> list[Hit]:
+        """Return the nearest points by cosine, best first; equal scores in any order. Raises InputError."""
+        ask = partial(self._client.query_points, name, limit=limit)
+        return _hits_of(self._search(ask, name, vector, limit, filter, using, options).points)
+
+    def query_groups(
+        self,
+        name: str,
+        vector: Float32,
+        *,
+        group_by: str,
+        limit: int,
+        group_size: int,
+        filter: models.Filter | None,
+        using: str = VECTOR_NAME,
+        options: ReadOptions = PLAIN,
+    ) -> list[HitGroup]:
+        """Return the best groups by their best hit, made by the server. Raises InputError."""
+        check_path(group_by, where="The search groups by")
+        ask = partial(self._client.query_points_groups, name, group_by=group_by, limit=limit, group_size=group_size)
+        found = self._search(ask, name, vector, limit * group_size, filter, using, options)
+        return [HitGroup(group.id, tuple(_hits_of(group.hits))) for group in found.groups]
 
     def fetch(
-        self, name: str, point_ids: Sequence[UUID], *, with_vectors: bool, fields: Sequence[str] | None = None
+        self,
+        name: str,
+        point_ids: Sequence[PointId],
+        *,
+        with_vectors: bool,
+        fields: Sequence[str] | None = None,
+        using: str = VECTOR_NAME,
+        options: ReadOptions = PLAIN,
     ) -> list[Record]:
         """Read points by id: those that exist, in the order asked for."""
-        with self._translated(name):
-            found = self._client.retrieve(
-                name,
-                [str(point_id) for point_id in dict.fromkeys(point_ids)],
-                with_payload=True if fields is None else list(fields),
-                with_vectors=with_vectors,
-            )
-        return _in_order(point_ids, _records_of(found))
+        wanted = models.PointRequest(
+            ids=[_client_id(point_id) for point_id in dict.fromkeys(point_ids)],
+            with_payload=_payload_of(fields),
+            with_vector=[using] if with_vectors else False,
+            shard_key=options.shard_key_selector,
+        )
+        found = self._call(name, lambda: self._retrieve(name, wanted, options))
+        return _in_order(point_ids, _records_of(found, using))
 
-    def scroll(self, name: str, *, filter: models.Filter | None, limit: int, after: UUID | None) -> list[Record]:
-        """Read points in id order without vectors, ``limit`` at a time, those behind ``after``."""
+    def scroll(
+        self,
+        name: str,
+        *,
+        filter: models.Filter | None,
+        limit: int,
+        after: PointId | None,
+        fields: Sequence[str] | None = None,
+    ) -> list[Record]:
+        """Read points in id order without vectors, ``limit`` at a time, those behind ``after``: integers come first."""
         check_limit(limit)
         check_filter_form(filter)
-        if after is not None and after.int == 2**128 - 1:
+        start = behind(after)
+        if after is not None and start is None:
             return []
-        with self._translated(name):
-            found, _ = self._client.scroll(
-                name, scroll_filter=filter, limit=limit, offset=_behind(after), with_payload=True
-            )
+        read = partial(
+            self._client.scroll,
+            name,
+            scroll_filter=filter,
+            limit=limit,
+            offset=None if start is None else _client_id(start),
+            with_payload=_payload_of(fields),
+        )
+        found, _ = self._call(name, read)
         return _records_of(found)
 
-    def delete(self, name: str, point_ids: Sequence[UUID]) -> None:
+    def delete(self, name: str, point_ids: Sequence[PointId]) -> None:
         """Remove points; ids that do not exist are passed over."""
         if not point_ids:
-            self._vector_size(name)
+            self._size_of(name, VECTOR_NAME)
             return
-        selector = models.PointIdsList(points=[str(point_id) for point_id in point_ids])
-        self._write(name, lambda: self._client.delete(name, selector, wait=True))
+        selector = models.PointIdsList(points=[_client_id(point_id) for point_id in point_ids])
+        self._call(name, lambda: self._client.delete(name, selector, wait=True))
 
     def count(self, name: str, filter: models.Filter | None) -> int:
         """Count points exactly."""
         check_filter_form(filter)
-        with self._translated(name):
-            return self._client.count(name, filter, exact=True).count
+        return self._call(name, lambda: self._client.count(name, filter, exact=True)).count
 
     def optimize(self, name: str) -> None:
         """Do nothing: a server optimizes by itself. Raises CollectionNotFoundError like every other call."""
-        with self._translated(name):
-            self._client.get_collection(name)
+        self._call(name, lambda: self._client.get_collection(name))
 
     def close(self) -> None:
         """Close the client if the store made it; a client that was given stays open."""
         if self._owns_client:
             self._client.close()
 
-    def _vector_size(self, name: str) -> int | None:
-        if name not in self._sizes:
-            with self._translated(name):
-                self._sizes[name] = _spec_of(self._client.get_collection(name)).vector_size
-        return self._sizes[name]
-
-    def _write(self, name: str, call: Callable[[], object]) -> None:
-        with self._translated(name):
-            call_with_backoff(call, place=self._place, sleep=self._sleep)
-
-    def _translated(self, name: str | None) -> AbstractContextManager[None]:
-        return translated(self._place, name=name)
-
-
-class AsyncServerReader:
-    """An :class:`~qdrant_cir.storage.stores.protocol.AsyncReader` behind a given ``AsyncQdrantClient``."""
-
-    def __init__(self, client: AsyncQdrantClient) -> None:
-        self._client = client
-        self._place = place_of(client)
-        self._sizes: dict[str, int | None] = {}
-
-    async def collection_names(self) -> list[str]:
-        """List all collections, sorted."""
-        with self._translated(None):
-            return _names_of(await self._client.get_collections())
-
-    async def describe(self, name: str) -> CollectionSpec | None:
-        """Give what a collection is made of, or None where there is none of that name."""
-        with self._translated(name):
-            if not await self._client.collection_exists(name):
-                return None
-            return _spec_of(await self._client.get_collection(name))
-
-    async def query(self, name: str, vector: Float32, *, limit: int, filter: models.Filter | None) -> list[Hit]:
-        """Give the nearest points; as :meth:`ServerStore.query`."""
+    def _search(
+        self,
+        ask: Callable[..., Any],
+        name: str,
+        vector: Float32,
+        limit: int,
+        filter: models.Filter | None,
+        using: str,
+        options: ReadOptions,
+    ) -> Any:  # noqa: ANN401 - a QueryResponse or a GroupsResult, as ``ask`` returns it
         check_limit(limit)
         check_filter_form(filter)
-        with self._translated(name):
-            if name not in self._sizes:
-                self._sizes[name] = _spec_of(await self._client.get_collection(name)).vector_size
-            check_query_vector(vector, name=name, size=self._sizes[name])
-            found = await self._client.query_points(
-                name, vector.tolist(), using=VECTOR_NAME, limit=limit, query_filter=filter, with_payload=True
-            )
-        return _hits_of(found)
+        check_query_vector(vector, name=name, size=self._size_of(name, using))
+        search = partial(
+            ask, query=vector.tolist(), using=using, query_filter=filter, with_payload=True, **_given(options)
+        )
+        if options.params is not None:
+            return self._call(name, partial(search, search_params=options.params))
+        return self._call(name, partial(_widely, search, _view(self._client, limit)))
 
-    async def fetch(
-        self, name: str, point_ids: Sequence[UUID], *, with_vectors: bool, fields: Sequence[str] | None = None
-    ) -> list[Record]:
-        """Read points by id; as :meth:`ServerStore.fetch`."""
-        with self._translated(name):
-            found = await self._client.retrieve(
-                name,
-                [str(point_id) for point_id in dict.fromkeys(point_ids)],
-                with_payload=True if fields is None else list(fields),
-                with_vectors=with_vectors,
-            )
-        return _in_order(point_ids, _records_of(found))
+    def _retrieve(self, name: str, wanted: models.PointRequest, options: ReadOptions) -> list[models.Record]:
+        """Read points uncompressed, whatever client was given; tokens cannot be made smaller, only slower."""
+        read = partial(
+            self._client.retrieve,
+            name,
+            wanted.ids,
+            with_payload=wanted.with_payload or False,
+            with_vectors=wanted.with_vector or False,
+            **_given(options),
+        )
+        if self._reads_over_rest:
+            try:
+                with headers(_UNCOMPRESSED):
+                    answer = self._client.http.points_api.get_points(
+                        collection_name=name, point_request=wanted, **_given(replace(options, shard_key_selector=None))
+                    )
+                return answer.result or []
+            except (ResponseHandlingException, UnexpectedResponse) as error:
+                if not _may_go_on_over_grpc(self._client, error):
+                    raise
+            found = read()
+            # gRPC has what REST has not: another port is closed, or another server's
+            self._reads_over_rest = False
+            return found
+        return read()
 
-    async def scroll(self, name: str, *, filter: models.Filter | None, limit: int, after: UUID | None) -> list[Record]:
-        """Read points in id order; as :meth:`ServerStore.scroll`."""
-        check_limit(limit)
-        check_filter_form(filter)
-        if after is not None and after.int == 2**128 - 1:
-            return []
-        with self._translated(name):
-            found, _ = await self._client.scroll(
-                name, scroll_filter=filter, limit=limit, offset=_behind(after), with_payload=True
-            )
-        return _records_of(found)
+    def _forget(self, name: str) -> None:
+        self._sizes = {key: size for key, size in self._sizes.items() if key[0] != name}
 
-    async def close(self) -> None:
-        """Release nothing: the client was given and stays open."""
+    def _vectors_of(self, name: str) -> Mapping[str, VectorSpec]:
+        return _spec_of(self._call(name, lambda: self._client.get_collection(name))).vectors
 
-    def _translated(self, name: str | None) -> AbstractContextManager[None]:
-        return translated(self._place, name=name)
+    def _size_of(self, name: str, vector: str) -> int | None:
+        if (name, vector) not in self._sizes:
+            found = self._vectors_of(name).get(vector)
+            self._sizes[name, vector] = None if found is None else found.size
+        return self._sizes[name, vector]
+
+    def _call(self, name: str | None, call: Callable[[], _Value]) -> _Value:
+        """Make a call of the client about a collection, in turn, again where that may help, in our terms."""
+
+        def in_turn() -> _Value:
+            with self._turn:
+                return call()
+
+        with translated(self._place, name=name):
+            return self._retries.call(in_turn)
+
+
+def _may_compress(client: QdrantClient | AsyncQdrantClient) -> bool:
+    """Whether a server may compress its answers to a client; one of :func:`connect` says no by itself."""
+    if is_local(client):
+        return False
+    options = client.init_options
+    if options.get("prefer_grpc"):
+        return (options.get("grpc_options") or {}).get("grpc.compression_enabled_algorithms_bitset") != 1
+    return (options.get("metadata") or {}).get("Accept-Encoding") != "identity"
+
+
+def _may_go_on_over_grpc(client: QdrantClient | AsyncQdrantClient, error: Exception) -> bool:
+    """Whether gRPC may have what REST could not give: REST has no door, or not this collection or key."""
+    if not client.init_options.get("prefer_grpc"):
+        return False
+    return not has_answer(error) or not is_transient(error)
+
+
+def _view(client: QdrantClient | AsyncQdrantClient, limit: int) -> models.SearchParams | None:
+    """How much of the graph a search is to see; a local client has no graph, and warns of being asked."""
+    return None if is_local(client) else models.SearchParams(hnsw_ef=hnsw_ef(limit))
+
+
+def _widely(search: Callable[..., _Value], view: models.SearchParams | None) -> _Value:
+    """Search with a wide view of the graph, or with the server's own where strict mode forbids it."""
+    try:
+        return search(search_params=view)
+    except CLIENT_ERRORS as error:
+        if view is None or not _forbids_view(error):
+            raise
+    return search(search_params=None)
+
+
+def _forbids_view(error: Exception) -> bool:
+    return not is_transient(error) and "hnsw_ef" in detail_of(error)
 
 
 def _names_of(answer: models.CollectionsResponse) -> list[str]:
@@ -265,45 +502,60 @@ def _names_of(answer: models.CollectionsResponse) -> list[str]:
 
 
 def _spec_of(info: models.CollectionInfo) -> CollectionSpec:
-    vectors = info.config.params.vectors
-    params = vectors.get(VECTOR_NAME) if isinstance(vectors, dict) else None
+    declared = info.config.params.vectors
+    named = declared if isinstance(declared, dict) else {} if declared is None else {"": declared}
+    vectors = {
+        name: VectorSpec(params.size, params.distance.value, params.multivector_config is not None)
+        for name, params in named.items()
+    }
+    ours = vectors.get(VECTOR_NAME)
     return CollectionSpec(
-        vector_size=None if params is None else params.size, metadata=dict(info.config.metadata or {})
+        vector_size=None if ours is None else ours.size, metadata=dict(info.config.metadata or {}), vectors=vectors
     )
 
 
 def _point_struct(point: StoredPoint) -> models.PointStruct:
     vector = {} if point.vector is None else {VECTOR_NAME: point.vector.tolist()}
-    return models.PointStruct(id=str(point.point_id), vector=vector, payload=dict(point.payload))
+    return models.PointStruct(id=_client_id(point.point_id), vector=vector, payload=dict(point.payload))
 
 
-def _hits_of(answer: models.QueryResponse) -> list[Hit]:
-    return [Hit(_uuid(point.id), float(point.score), point.payload or {}) for point in answer.points]
+def _hits_of(points: Iterable[models.ScoredPoint]) -> list[Hit]:
+    return [Hit(_point_id(point.id), float(point.score), point.payload or {}) for point in points]
 
 
-def _records_of(found: Iterable[models.Record]) -> list[Record]:
+def _records_of(found: Iterable[models.Record], vector: str = VECTOR_NAME) -> list[Record]:
     records = []
     for point in found:
-        vector = point.vector.get(VECTOR_NAME) if isinstance(point.vector, dict) else None
-        array = None if vector is None else np.asarray(vector, dtype=np.float32)
-        records.append(Record(_uuid(point.id), point.payload or {}, array))
+        value = point.vector.get(vector) if isinstance(point.vector, dict) else None
+        array = None if value is None else np.asarray(value, dtype=np.float32)
+        records.append(Record(_point_id(point.id), point.payload or {}, array))
     return records
 
 
-def _in_order(point_ids: Sequence[UUID], records: Iterable[Record]) -> list[Record]:
+def _in_order(point_ids: Sequence[PointId], records: Iterable[Record]) -> list[Record]:
     found = {record.point_id: record for record in records}
     return [found[point_id] for point_id in point_ids if point_id in found]
 
 
-def _behind(after: UUID | None) -> str | None:
-    """Give the id to start at: Qdrant's offset is the first point to return."""
-    return None if after is None else str(UUID(int=after.int + 1))
+def _payload_of(fields: Sequence[str] | None) -> bool | list[str]:
+    if fields is None:
+        return True
+    return list(fields) if fields else False
 
 
-def _uuid(point_id: models.ExtendedPointId) -> UUID:
-    try:
-        return UUID(str(point_id))
-    except ValueError as error:
-        raise StoreError(
-            f"The collection holds the point {point_id!r}, which qdrant-cir did not write: no UUID."
-        ) from error
+def _given(options: ReadOptions) -> dict[str, Any]:
+    """Return what of the options the caller gave, as the client's arguments."""
+    given = {
+        "consistency": options.consistency,
+        "timeout": options.timeout,
+        "shard_key_selector": options.shard_key_selector,
+    }
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def _client_id(point_id: PointId) -> int | str:
+    return point_id if isinstance(point_id, int) else str(point_id)
+
+
+def _point_id(point_id: models.ExtendedPointId) -> PointId:
+    return point_id if isinstance(point_id, int) else UUID(str(point_id))

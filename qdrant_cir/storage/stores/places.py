@@ -1,0 +1,59 @@
+"""What a store given as a text means: a server's address, the process's memory, or a folder."""
+
+from __future__ import annotations
+
+import os
+import re
+from os import PathLike
+from pathlib import Path
+
+from qdrant_cir.errors import InputError
+
+__all__ = ["MEMORY", "folder_of", "is_address", "is_memory", "is_place"]
+
+MEMORY = ":memory:"
+"""The memory of this process, as for a Qdrant client: one for all that open it, until the process ends."""
+
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:/", re.IGNORECASE)
+_HOST_AND_PORT = re.compile(r"(?:[\w.-]+|\[[0-9a-f:]+\]):\d+(?:/.*)?", re.IGNORECASE)
+
+
+def is_place(store: object) -> bool:
+    """Whether a store was given by its place; only then is what is opened the library's to close."""
+    return isinstance(store, str | PathLike)
+
+
+def is_memory(place: str | PathLike[str]) -> bool:
+    """Whether a place is the memory of this process."""
+    return os.fspath(place) == MEMORY
+
+
+def is_address(place: str | PathLike[str]) -> bool:
+    """Whether a place is the address of a server."""
+    return isinstance(place, str) and place.strip().lower().startswith(("http://", "https://"))
+
+
+def folder_of(place: str | PathLike[str]) -> Path:
+    """Read a place as a folder.
+
+    Raises:
+        InputError: it is no folder's name, but the address of a server or the word for the memory. A folder of
+            that name would be made, and the server stay empty, without a word.
+    """
+    given = os.fspath(place)
+    if not isinstance(given, str) or not given.strip() or "\0" in given:
+        raise InputError(
+            f"{given!r} is no place of a store. Give a folder, or an address such as http://localhost:6333."
+        )
+    if given == MEMORY:
+        raise InputError(f"{MEMORY!r} is no folder. To index and search in memory, give store={MEMORY!r}.")
+    if _SCHEME.match(given) or _HOST_AND_PORT.fullmatch(given):
+        raise InputError(
+            f"{_without_password(given)!r} is the address of a server, not a folder. A server's address begins with "
+            "http:// or https:// and is given as a text, such as http://localhost:6333, on the command line as --url."
+        )
+    return Path(given)
+
+
+def _without_password(address: str) -> str:
+    return re.sub(r"(?<=/)[^/@]*@", "***@", address)
