@@ -94,8 +94,8 @@ class StorePlace:
 
     @property
     def label(self) -> str:
-        """Name the place for messages."""
-        return str(self.path if self.url is None else self.url)
+        """Name the place for messages, without a password."""
+        return str(self.path) if self.url is None else _shown(self.url)
 
     @contextmanager
     def opened(self, *, creates: bool) -> Iterator[Store]:
@@ -139,7 +139,7 @@ def place_of_store(context: typer.Context, *, path: Path | None, url: str | None
         path_is_typed = _is_typed(context, "path")
         if path_is_typed == _is_typed(context, "url"):
             raise InputError(
-                f"Both a folder ({path}) and a server ({url}) were given. Give one of --path "
+                f"Both a folder ({path}) and a server ({_shown(url)}) were given. Give one of --path "
                 "(QDRANT_CIR_PATH) and --url (QDRANT_URL)."
             )
         path, url = (path, None) if path_is_typed else (None, url)
@@ -167,6 +167,12 @@ def precision_named(name: str) -> Precision:
     from qdrant_cir.model.compute import Compute
 
     return Compute(precision=cast("Precision", name)).precision
+
+
+def _shown(url: str) -> str:
+    from qdrant_cir.storage.stores.places import shown_address
+
+    return shown_address(url)
 
 
 def _is_typed(context: typer.Context, name: str) -> bool:

@@ -7,6 +7,7 @@ store; whoever gives a client has loaded it already.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, TypeAlias, cast
 
@@ -14,6 +15,7 @@ from qdrant_cir.errors import InputError
 from qdrant_cir.storage.stores.edge import EdgeStore
 from qdrant_cir.storage.stores.places import MEMORY, is_address, is_memory, is_place
 from qdrant_cir.storage.stores.protocol import AsyncReader, Store
+from qdrant_cir.storage.stores.retrying import RETRY_SECONDS
 from qdrant_cir.storage.stores.threaded import ThreadedReader
 
 if TYPE_CHECKING:
@@ -30,7 +32,13 @@ AsyncStoreLike: TypeAlias = "Store | AsyncQdrantClient | str | PathLike[str]"
 is_folder = is_place
 
 
-def open_store(store: StoreLike, *, api_key: str | None = None) -> Store:
+def open_store(
+    store: StoreLike,
+    *,
+    api_key: str | None = None,
+    grpc_port: int | None = None,
+    retry_seconds: float = RETRY_SECONDS,
+) -> Store:
     """Open the store at a place, wrap a client, or return an open store as it is.
 
     Stores opened from one folder share it, in this process; ``":memory:"`` is one memory for all.
@@ -38,6 +46,8 @@ def open_store(store: StoreLike, *, api_key: str | None = None) -> Store:
     Args:
         store: a place, a client or a store.
         api_key: of the server at an address; ``QDRANT_API_KEY`` where it is None.
+        grpc_port: where that server speaks gRPC; see :func:`~qdrant_cir.storage.stores.connection.connect`.
+        retry_seconds: how long one call of a server is tried again.
 
     Raises:
         InputError: it is nothing of the kind, or no address of a server.
@@ -54,27 +64,36 @@ def open_store(store: StoreLike, *, api_key: str | None = None) -> Store:
     from qdrant_cir.storage.stores.server import ServerStore
 
     if place is not None:
-        return ServerStore.in_memory() if is_memory(place) else ServerStore.connect(str(place).strip(), api_key)
+        if is_memory(place):
+            return ServerStore.in_memory()
+        return ServerStore.connect(str(place), api_key, grpc_port=grpc_port, retry_seconds=retry_seconds)
     if isinstance(store, QdrantClient):
-        return ServerStore(store)
+        return ServerStore(store, retry_seconds=retry_seconds)
     _check_store(store)
     return cast("Store", store)
 
 
-async def open_reader(store: AsyncStoreLike, *, api_key: str | None = None) -> AsyncReader:
+async def open_reader(
+    store: AsyncStoreLike,
+    *,
+    api_key: str | None = None,
+    grpc_port: int | None = None,
+    retry_seconds: float = RETRY_SECONDS,
+) -> AsyncReader:
     """Make an asynchronous reader; a store's calls are made in a thread. Arguments and errors as :func:`open_store`."""
     if isinstance(store, str) and is_address(store):
         from qdrant_cir.storage.stores.server import AsyncServerReader
 
-        return await asyncio.to_thread(AsyncServerReader.connect, store.strip(), api_key)
+        connect = partial(AsyncServerReader.connect, grpc_port=grpc_port, retry_seconds=retry_seconds)
+        return await asyncio.to_thread(connect, store, api_key)
     if not isinstance(store, str | PathLike | EdgeStore):
         from qdrant_client import AsyncQdrantClient
 
         from qdrant_cir.storage.stores.server import AsyncServerReader
 
         if isinstance(store, AsyncQdrantClient):
-            return AsyncServerReader(store)
-    return ThreadedReader(await asyncio.to_thread(open_store, store))
+            return AsyncServerReader(store, retry_seconds=retry_seconds)
+    return ThreadedReader(await asyncio.to_thread(partial(open_store, retry_seconds=retry_seconds), store))
 
 
 def _check_store(store: object) -> None:

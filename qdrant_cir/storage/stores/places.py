@@ -9,7 +9,7 @@ from pathlib import Path
 
 from qdrant_cir.errors import InputError
 
-__all__ = ["MEMORY", "folder_of", "is_address", "is_memory", "is_place"]
+__all__ = ["MEMORY", "folder_of", "is_address", "is_memory", "is_place", "shown_address"]
 
 MEMORY = ":memory:"
 """The memory of this process, as for a Qdrant client: one for all that open it, until the process ends."""
@@ -49,11 +49,12 @@ def folder_of(place: str | PathLike[str]) -> Path:
         raise InputError(f"{MEMORY!r} is no folder. To index and search in memory, give store={MEMORY!r}.")
     if _SCHEME.match(given) or _HOST_AND_PORT.fullmatch(given):
         raise InputError(
-            f"{_without_password(given)!r} is the address of a server, not a folder. A server's address begins with "
+            f"{shown_address(given)!r} is the address of a server, not a folder. A server's address begins with "
             "http:// or https:// and is given as a text, such as http://localhost:6333, on the command line as --url."
         )
     return Path(given)
 
 
-def _without_password(address: str) -> str:
-    return re.sub(r"(?<=/)[^/@]*@", "***@", address)
+def shown_address(address: str) -> str:
+    """Write an address without user, password and what stands behind a question mark, for messages."""
+    return re.sub(r"^([a-z][a-z0-9+.-]*:/+|)[^/]*@", r"\1", address.partition("?")[0], flags=re.IGNORECASE)

@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import json
-import logging
-import time
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 
 import grpc  # type: ignore[import-untyped]
+import httpx
 from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
 
 from qdrant_cir.errors import CirError, CollectionError, CollectionNotFoundError, InputError, StoreError
 
-__all__ = ["call_with_backoff", "translated"]
+__all__ = ["CLIENT_ERRORS", "detail_of", "has_answer", "is_transient", "retry_after", "translated"]
 
-_logger = logging.getLogger(__name__)
-
-_PAUSES = (0.5, 1.0, 2.0, 4.0)
-"""Seconds to wait before each further attempt at a write."""
-
-_LONGEST_PAUSE = 30.0
+CLIENT_ERRORS = (
+    ApiException,
+    QdrantException,
+    grpc.RpcError,
+    grpc.aio.UsageError,
+    httpx.HTTPError,
+    httpx.InvalidURL,
+    OSError,
+    RuntimeError,
+    ValueError,
+)
+"""What the client raises, of its own and of the libraries below it, over REST, gRPC and in memory."""
 
 _TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 _TRANSIENT_CODES = frozenset(
@@ -56,52 +64,67 @@ def translated(place: str, *, name: str | None) -> Iterator[None]:
         yield
     except CirError:
         raise
-    except (ApiException, QdrantException, grpc.RpcError, OSError, RuntimeError, ValueError) as error:
+    except CLIENT_ERRORS as error:
         raise _translate(error, place=place, name=name) from error
 
 
-def call_with_backoff(call: Callable[[], object], *, place: str, sleep: Callable[[float], None] = time.sleep) -> None:
-    """Make a call that may be repeated, again after growing pauses while the failure is likely to pass.
-
-    Args:
-        call: is made up to five times.
-        place: the server, for the log.
-        sleep: waits so many seconds.
-
-    Raises:
-        Exception: what the client raised, of the last of five attempts or at once where waiting does not
-            help.
-    """
-    for pause in _PAUSES:
-        try:
-            call()
-        except (ApiException, QdrantException, grpc.RpcError) as error:
-            if not _is_transient(error):
-                raise
-            asked = error.retry_after_s if isinstance(error, ResourceExhaustedResponse) else 0.0
-            wait = min(max(pause, asked), _LONGEST_PAUSE)
-            _logger.warning("%s failed (%s); trying again in %.1f s", place, _detail_of(error), wait)
-            sleep(wait)
-        else:
-            return
-    call()
-
-
-def _is_transient(error: Exception) -> bool:
+def is_transient(error: Exception) -> bool:
+    """Whether a failure is likely to pass, so that the call may be made again."""
     if isinstance(error, UnexpectedResponse):
         return error.status_code in _TRANSIENT_STATUS
     if isinstance(error, ResponseHandlingException):
-        # anything but an answer that cannot be read: no connection, or none in time
-        return not isinstance(error.source, ValueError)
+        # no connection, one that broke, or no answer in time; an answer that cannot be read stays so
+        lasting = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
+        return isinstance(error.source, httpx.TransportError | OSError) and not isinstance(error.source, lasting)
     if isinstance(error, grpc.RpcError):
         return _code_of(error) in _TRANSIENT_CODES
-    return isinstance(error, ResourceExhaustedResponse)
+    return isinstance(error, ResourceExhaustedResponse) or _unread_date(error) is not None
+
+
+def has_answer(error: Exception) -> bool:
+    """Whether a failure shows that a server is there."""
+    if isinstance(error, grpc.RpcError):
+        return _code_of(error) not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+    if isinstance(error, ResponseHandlingException):
+        return not isinstance(error.source, httpx.ConnectError | httpx.ConnectTimeout)
+    return isinstance(error, UnexpectedResponse | QdrantException)
+
+
+def retry_after(error: Exception) -> float:
+    """Return the seconds that a server asks to wait, by ``Retry-After`` as a number or a date; 0 for none."""
+    if isinstance(error, ResourceExhaustedResponse):
+        return float(error.retry_after_s)
+    asked = error.headers.get("Retry-After") if isinstance(error, UnexpectedResponse) else _unread_date(error)
+    if not asked:
+        return 0.0
+    try:
+        if asked.strip().isdigit():
+            return float(asked)
+        moment = parsedate_to_datetime(asked)
+    except (ValueError, OverflowError):
+        return 0.0
+    zoned = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    return max(0.0, (zoned - datetime.now(UTC)).total_seconds())
+
+
+def _unread_date(error: Exception) -> str | None:
+    """Find the date in the client's complaint that ``Retry-After`` of a 429 is no number."""
+    if type(error) is not QdrantException:
+        return None
+    found = re.fullmatch(r"Retry-After header value is not a valid integer: (.*)", str(error))
+    return None if found is None else found[1]
 
 
 def _translate(error: Exception, *, place: str, name: str | None) -> CirError:
     status = _status_of(error)
-    detail = _detail_of(error)
+    detail = detail_of(error)
     subject = "" if name is None else f" about the collection {name!r}"
+    if isinstance(error, UnexpectedResponse) and not _is_of_qdrant(error):
+        # a proxy's page is not the user's mistake, and says nothing of collections
+        return StoreError(
+            f"{place} answered a call{subject} with status {status} and with what no Qdrant server says: {detail}. "
+            "Check the address, and what stands before the server."
+        )
     if status == HTTPStatus.NOT_FOUND and name is not None:
         return CollectionNotFoundError(f"There is no collection {name!r} in {place}. Index images into it first.")
     if status == HTTPStatus.CONFLICT:
@@ -120,29 +143,43 @@ def _translate(error: Exception, *, place: str, name: str | None) -> CirError:
 
 
 def _status_of(error: Exception) -> int | None:
-    """Give the HTTP status that an error stands for, None where nothing answered."""
+    """Return the HTTP status that an error stands for, None where nothing answered."""
     if isinstance(error, UnexpectedResponse):
         if b"already exists" in error.content:
             return HTTPStatus.CONFLICT
         return error.status_code
-    if isinstance(error, ResourceExhaustedResponse):
+    if isinstance(error, ResourceExhaustedResponse) or _unread_date(error) is not None:
         return HTTPStatus.TOO_MANY_REQUESTS
     if isinstance(error, grpc.RpcError):
         code = _code_of(error)
         if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
             return None
-        if "already exists" in _detail_of(error):
+        if "already exists" in detail_of(error):
             return HTTPStatus.CONFLICT
         return _HTTP_STATUS_OF.get(code, HTTPStatus.INTERNAL_SERVER_ERROR)
     if isinstance(error, ResponseHandlingException) and isinstance(error.source, ValueError):
         return HTTPStatus.BAD_GATEWAY
-    if isinstance(error, ValueError):
+    if isinstance(error, ValueError) and not _says_closed(error):
         return _status_in_memory(str(error))
     return None
 
 
+def _says_closed(error: ValueError) -> bool:
+    """Whether gRPC was called after the client was closed."""
+    return "closed channel" in str(error)
+
+
+def _is_of_qdrant(error: UnexpectedResponse) -> bool:
+    if error.status_code not in (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY):
+        return True
+    try:
+        return "status" in json.loads(error.content)
+    except (ValueError, TypeError):
+        return False
+
+
 def _status_in_memory(message: str) -> int:
-    """Give the status of what the client's local mode says; it raises nothing but ValueError."""
+    """Return the status of what the client's local mode says; it raises nothing but ValueError."""
     if message.startswith("Collection ") and message.endswith("not found"):
         return HTTPStatus.NOT_FOUND
     return HTTPStatus.CONFLICT if message.endswith("already exists") else HTTPStatus.BAD_REQUEST
@@ -153,7 +190,8 @@ def _code_of(error: grpc.RpcError) -> grpc.StatusCode:
     return code if isinstance(code, grpc.StatusCode) else grpc.StatusCode.UNKNOWN
 
 
-def _detail_of(error: Exception) -> str:
+def detail_of(error: Exception) -> str:
+    """Return what a failure says of itself, in one line."""
     if isinstance(error, UnexpectedResponse):
         try:
             return str(json.loads(error.content)["status"]["error"])

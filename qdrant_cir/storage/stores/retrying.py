@@ -1,0 +1,173 @@
+"""Calls of a server that are made again after growing pauses, while a failure is likely to pass."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TypeVar
+
+from qdrant_cir.errors import InputError
+
+__all__ = [
+    "RETRY_SECONDS",
+    "Retries",
+    "call_with_backoff",
+    "call_with_backoff_async",
+    "check_retry_seconds",
+    "retrying_within",
+]
+
+_logger = logging.getLogger(__name__)
+
+RETRY_SECONDS = 60.0
+"""Seconds that a call may be tried again."""
+
+_FIRST_PAUSE = 0.5
+_LONGEST_PAUSE = 15.0
+_FIRST_CONTACT = 2.0
+"""Seconds for a server that has never answered: its address is more likely to be wrong than the server to start."""
+
+_Value = TypeVar("_Value")
+_limit: ContextVar[float | None] = ContextVar("qdrant_cir_retry_limit", default=None)
+
+
+def check_retry_seconds(seconds: float) -> None:
+    """Refuse what is no number of seconds. Raises InputError."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < float("inf"):
+        raise InputError(f"retry_seconds is {seconds!r}; it must be a number of seconds, 0 for no second attempt.")
+
+
+@contextmanager
+def retrying_within(seconds: float) -> Iterator[None]:
+    """Try calls within the block again for at most so many seconds, for reads that something can stand in for.
+
+    A smaller limit that holds already stays. It holds for threads and tasks that take the context with them,
+    such as ``asyncio.to_thread``.
+    """
+    held = _limit.get()
+    token = _limit.set(seconds if held is None else min(held, seconds))
+    try:
+        yield
+    finally:
+        _limit.reset(token)
+
+
+@dataclass(slots=True)
+class Retries:
+    """How the calls of one store are tried again, and whether its server has answered any of them yet.
+
+    Attributes:
+        place: the server, for the log.
+        seconds: from the first attempt at a call to the last.
+        sleep: waits so many seconds.
+        clock: seconds that pass.
+        has_answered: whether the server is known to be there.
+    """
+
+    place: str
+    seconds: float = RETRY_SECONDS
+    sleep: Callable[[float], None] = time.sleep
+    sleep_async: Callable[[float], Awaitable[None]] = asyncio.sleep
+    clock: Callable[[], float] = time.monotonic
+    has_answered: bool = False
+
+    def call(self, call: Callable[[], _Value]) -> _Value:
+        """Make a call that may be repeated. Raises what the client raised at last."""
+        budget = _Budget(self)
+        while True:
+            try:
+                value = call()
+            except Exception as error:
+                pause = budget.pause_after(error)
+            else:
+                self.has_answered = True
+                return value
+            self.sleep(pause)
+
+    async def call_async(self, call: Callable[[], Awaitable[_Value]]) -> _Value:
+        """Await a call that may be repeated; as :meth:`call`."""
+        budget = _Budget(self)
+        while True:
+            try:
+                value = await call()
+            except Exception as error:
+                pause = budget.pause_after(error)
+            else:
+                self.has_answered = True
+                return value
+            await self.sleep_async(pause)
+
+
+class _Budget:
+    """What is left of the time for one call."""
+
+    def __init__(self, retries: Retries) -> None:
+        limit = _limit.get()
+        self._retries = retries
+        self._seconds = retries.seconds if limit is None else min(limit, retries.seconds)
+        self._started = retries.clock()
+        self._waited = 0.0
+        self._pause = _FIRST_PAUSE
+
+    def pause_after(self, error: Exception) -> float:
+        """Return how long to wait before the next attempt, or raise the error where none is left."""
+        # loads qdrant-client, which has been loaded where a call of it has failed
+        from qdrant_cir.storage.stores.errors import detail_of, has_answer, is_transient, retry_after
+
+        retries = self._retries
+        retries.has_answered |= has_answer(error)
+        seconds = self._seconds if retries.has_answered else min(self._seconds, _FIRST_CONTACT)
+        # a sleep that a test passes in need not let time go by
+        left = seconds - max(retries.clock() - self._started, self._waited)
+        asked = retry_after(error)
+        if not is_transient(error) or left <= 0 or asked > left:
+            raise error
+        pause = max(min(self._pause, left), asked)
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        self._waited += pause
+        _logger.warning(
+            "%s failed (%s); trying again in %.1f s, for %.0f s at most", retries.place, detail_of(error), pause, left
+        )
+        return pause
+
+
+def call_with_backoff(
+    call: Callable[[], _Value],
+    *,
+    place: str,
+    seconds: float = RETRY_SECONDS,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> _Value:
+    """Make a call that may be repeated, again after growing pauses while the failure is likely to pass.
+
+    A server's ``Retry-After`` is heeded; one that asks for more time than is left is not waited for.
+
+    Args:
+        call: is made once and, as long as it fails so, again.
+        place: the server, for the log.
+        seconds: from the first attempt to the last.
+        sleep: waits so many seconds.
+        clock: seconds that pass.
+
+    Raises:
+        Exception: what the client raised at last, or at once where waiting does not help.
+    """
+    return Retries(place, seconds, sleep=sleep, clock=clock, has_answered=True).call(call)
+
+
+async def call_with_backoff_async(
+    call: Callable[[], Awaitable[_Value]],
+    *,
+    place: str,
+    seconds: float = RETRY_SECONDS,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> _Value:
+    """Await a call that may be repeated; as :func:`call_with_backoff`."""
+    return await Retries(place, seconds, sleep_async=sleep, clock=clock, has_answered=True).call_async(call)
