@@ -30,6 +30,7 @@ Payload = dict[str, Any]
 def payload_of(n: int) -> Payload:
     payload: Payload = {
         "n": n,
+        "sku": str(uuid5(UUID(int=0), f"sku {n}")),
         "price": n * 1.5,
         "color": COLORS[n % 5],
         "sale": n % 3 == 0,
@@ -83,6 +84,7 @@ FILTERS: Mapping[str, Law] = {
     "a bool is no integer": (m.Filter(must=[value("sale", 1)]), lambda p: False),
     "an integer is no bool": (m.Filter(must=[value("größe", True)]), lambda p: False),
     "a float is no integer": (m.Filter(must=[value("price", 3)]), lambda p: False),
+    "uuid": (m.Filter(must=[value("sku", str(uuid5(UUID(int=0), "sku 7")))]), lambda p: p["n"] == 7),
     "nothing has it": (m.Filter(must=[value("color", "mauve")]), lambda p: False),
     "element of a list": (m.Filter(must=[value("tags", "worn")]), lambda p: "worn" in p["tags"]),
     "any string": (
@@ -526,7 +528,18 @@ def test_an_unknown_collection_is_named(store: Store, name: str, call: Callable[
 
 @pytest.mark.parametrize(
     ("key", "kind"),
-    [("color", "keyword"), ("n", "integer"), ("price", "float"), ("sale", "bool"), ("added", "datetime")],
+    [
+        ("color", "keyword"),
+        ("shop.city", "keyword"),
+        ("offers[].price", "integer"),
+        ("n", "integer"),
+        ("price", "float"),
+        ("sale", "bool"),
+        ("added", "datetime"),
+        ("title", "text"),
+        ("sku", "uuid"),
+        ("place", "geo"),
+    ],
 )
 def test_an_index_changes_no_answer(store: Store, gallery: str, key: str, kind: str) -> None:
     store.create_payload_index(gallery, key, kind)
@@ -538,6 +551,12 @@ def test_an_index_changes_no_answer(store: Store, gallery: str, key: str, kind: 
 def test_an_unknown_kind_of_index_is_refused(store: Store, gallery: str) -> None:
     with pytest.raises(InputError, match="keyword, integer"):
         store.create_payload_index(gallery, "n", "magic")
+
+
+@pytest.mark.parametrize("path", ["", "a b", "a..b", "a["])
+def test_an_index_on_a_path_that_cannot_be_read_is_refused(store: Store, gallery: str, path: str) -> None:
+    with pytest.raises(InputError, match="which Qdrant cannot read"):
+        store.create_payload_index(gallery, path, "keyword")
 
 
 def test_optimizing_changes_no_answer(store: Store, gallery: str) -> None:

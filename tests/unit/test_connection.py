@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import warnings
@@ -17,7 +18,7 @@ from qdrant_client.grpc import collections_pb2, collections_service_pb2_grpc
 from qdrant_front import RestFront, rest_front
 
 from qdrant_cir.errors import CirError, InputError, StoreError
-from qdrant_cir.storage.stores import ServerStore, connect, connection, open_store
+from qdrant_cir.storage.stores import AsyncServerReader, ServerStore, connect, connect_async, connection, open_store
 
 
 @pytest.fixture(autouse=True)
@@ -172,6 +173,25 @@ def test_a_key_over_plain_http_is_one_sentence_in_the_log_and_no_warning_of_pyth
     assert [record.getMessage() for record in caplog.records] == [
         f"The API key is sent to {front.url} unencrypted; an address with https:// would hide it."
     ] * 2
+
+
+def test_an_asynchronous_client_has_the_same_settings_and_warns_of_nothing(front: RestFront) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        client = connect_async(front.url, "the key")
+    assert client.init_options == connect(front.url, "the key").init_options | {
+        "grpc_options": client.init_options["grpc_options"]
+    }
+    assert client.init_options["grpc_options"]["grpc.compression_enabled_algorithms_bitset"] == 1
+
+    async def ask() -> list[str]:
+        found = await AsyncServerReader(client).collection_names()
+        await client.close()
+        return found
+
+    assert asyncio.run(ask()) == []
+    assert front.requests[-1].headers["accept-encoding"] == "identity"
+    assert front.requests[-1].headers["api-key"] == "the key"
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,20 @@ import numpy as np
 
 from qdrant_cir.errors import InputError
 from qdrant_cir.storage.payloads import plain_object
-from qdrant_cir.storage.stores.protocol import StoredPoint
+from qdrant_cir.storage.stores.protocol import INDEX_KINDS, StoredPoint
 from qdrant_cir.types import Float32
 
-__all__ = ["check_limit", "check_name", "check_query_vector", "checked_points"]
+__all__ = ["check_index", "check_limit", "check_name", "check_path", "check_query_vector", "checked_points"]
 
 _NAME = re.compile(r'[^\x00-\x1f\x7f<>:"/\\|?*.~][^\x00-\x1f\x7f<>:"/\\|?*]*')
 _LONGEST_NAME = 200
+
+DEEPEST = 64
+"""Levels of objects and lists in a payload or a filter. Edge cannot read its own log again from 123 on."""
+
+_KEY = r'(?:[\w-]+|"[^"]+")'
+_STEP = r"(?:\[\d*\])*"
+_PATH = re.compile(rf"{_KEY}{_STEP}(?:\.{_KEY}{_STEP})*")
 
 
 def check_name(name: str) -> None:
@@ -27,8 +34,7 @@ def check_name(name: str) -> None:
         size = 0
     if not 0 < size <= _LONGEST_NAME or not _NAME.fullmatch(name):
         raise InputError(
-            f"{name!r} cannot name a collection. A name has 1 to {_LONGEST_NAME} bytes, does not begin with "
-            "a dot "
+            f"{name!r} cannot name a collection. A name has 1 to {_LONGEST_NAME} bytes, does not begin with a dot "
             'or a tilde, and holds no control characters and none of < > : " / \\ | ? *'
         )
 
@@ -37,6 +43,22 @@ def check_limit(limit: int) -> None:
     """Refuse a number of results below 1. Raises InputError."""
     if limit < 1:
         raise InputError(f"limit is {limit}; it must be at least 1, the number of points to return.")
+
+
+def check_path(path: str, *, where: str) -> None:
+    """Refuse a payload path that Qdrant cannot read; ``where`` begins the sentence. Raises InputError."""
+    if not isinstance(path, str) or not _PATH.fullmatch(path):
+        raise InputError(
+            f"{where} the field {path!r}, which Qdrant cannot read. Steps are parted by dots, [] means every element "
+            'of a list, and a name with spaces or signs stands in double quotes: "my field".'
+        )
+
+
+def check_index(field: str, kind: str) -> None:
+    """Refuse a payload index that no store can make. Raises InputError."""
+    check_path(field, where="An index was asked for")
+    if kind not in INDEX_KINDS:
+        raise InputError(f"{kind!r} is no kind of index; expected one of {', '.join(INDEX_KINDS)}.")
 
 
 def check_query_vector(vector: Float32, *, name: str, size: int | None) -> None:

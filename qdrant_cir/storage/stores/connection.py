@@ -23,6 +23,7 @@ GRPC_PORT = 6334
 _TIMEOUT = 60
 _PORT_TIMEOUT = 0.3
 _PROBE_TIMEOUT = 3
+_UNCOMPRESSED = {"grpc.compression_enabled_algorithms_bitset": 1}
 _WITHOUT_GRPC = frozenset(
     {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNIMPLEMENTED}
 )
@@ -60,7 +61,8 @@ def connect_async(url: str, api_key: str | None = None, *, grpc_port: int | None
     """Make an asynchronous client with the settings of :func:`connect`. Looking for gRPC blocks the caller."""
     client = connect(url, api_key, grpc_port=grpc_port)
     client.close()
-    return AsyncQdrantClient(**client.init_options)
+    # the client has written its name into the given one, and would warn of finding it there
+    return AsyncQdrantClient(**{**client.init_options, "grpc_options": dict(_UNCOMPRESSED)})
 
 
 def place_of(client: QdrantClient | AsyncQdrantClient) -> str:
@@ -125,7 +127,7 @@ def _client(
             grpc_port=grpc_port or GRPC_PORT,
             prefer_grpc=prefers_grpc,
             timeout=timeout,
-            grpc_options={"grpc.compression_enabled_algorithms_bitset": 1},
+            grpc_options=dict(_UNCOMPRESSED),
             # headers of REST alone: gRPC would refuse this one
             metadata={"Accept-Encoding": "identity"},
             check_compatibility=False,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 
 from qdrant_client import models
 
 from qdrant_cir.errors import InputError
+from qdrant_cir.storage.stores.checks import check_path
 
 __all__ = ["check_filter_form", "conditions_of", "filter_fields"]
 
@@ -22,10 +22,6 @@ FIELD_TESTS = (
     "is_null",
 )
 """What one FieldCondition may test; Qdrant documents one per condition."""
-
-_KEY = r'(?:[\w-]+|"[^"]+")'
-_STEP = r"(?:\[\d*\])*"
-_PATH = re.compile(rf"{_KEY}{_STEP}(?:\.{_KEY}{_STEP})*")
 
 
 def filter_fields(filter: models.Filter) -> list[str]:
@@ -77,12 +73,7 @@ def _paths(filter: models.Filter, prefix: str = "") -> Iterator[str]:
 
 
 def _checked(path: str) -> str:
-    if not _PATH.fullmatch(path):
-        raise InputError(
-            f"The filter names the field {path!r}, which Qdrant cannot read. Steps are parted by dots, [] "
-            "means every "
-            'element of a list, and a name with spaces or signs stands in double quotes: "my field".'
-        )
+    check_path(path, where="The filter names")
     return path
 
 

@@ -8,7 +8,7 @@ from threading import RLock
 from types import TracebackType
 from weakref import WeakKeyDictionary
 
-from qdrant_client import QdrantClient
+from qdrant_client import AsyncQdrantClient, QdrantClient
 
 from qdrant_cir.storage.stores.places import MEMORY
 
@@ -37,7 +37,7 @@ _turns: WeakKeyDictionary[QdrantClient, _Turn] = WeakKeyDictionary()
 _memory: QdrantClient | None = None
 
 
-def is_local(client: QdrantClient) -> bool:
+def is_local(client: QdrantClient | AsyncQdrantClient) -> bool:
     """Whether a client keeps the points itself, in memory or in a folder, and asks no server."""
     options = client.init_options
     return options.get("location") == MEMORY or options.get("path") is not None

@@ -17,10 +17,33 @@ from qdrant_cir.types import Float32, JsonObject, JsonValue
 if TYPE_CHECKING:
     from qdrant_client.models import Filter
 
-__all__ = ["VECTOR_NAME", "AsyncReader", "CollectionSpec", "Hit", "Record", "Store", "StoredPoint"]
+__all__ = [
+    "INDEX_KINDS",
+    "VECTOR_NAME",
+    "AsyncReader",
+    "CollectionSpec",
+    "Hit",
+    "Record",
+    "Store",
+    "StoredPoint",
+    "hnsw_ef",
+]
 
 VECTOR_NAME = "image"
 """The one named vector of a gallery collection; cosine distance."""
+
+INDEX_KINDS = ("keyword", "integer", "float", "bool", "datetime", "text", "uuid", "geo")
+"""Kinds of payload index."""
+
+_LEAST_HNSW_EF = 512
+
+
+def hnsw_ef(limit: int) -> int:
+    """Return how many points a search of the graph keeps in view.
+
+    Qdrant's own 128 loses a fifth of the nearest in the hardest data.
+    """
+    return max(_LEAST_HNSW_EF, 2 * limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +111,18 @@ class Store(Protocol):
         ...
 
     def create_payload_index(self, name: str, field: str, kind: str) -> None:
-        """Index a payload field by a kind: keyword, integer, float, bool or datetime. May be repeated."""
+        """Index a payload field, so that filters on it are fast, and allowed where a server is strict.
+
+        May be repeated. A store in memory needs no index and checks the arguments alone.
+
+        Args:
+            name: of the collection.
+            field: a path such as ``color`` or ``shop.city``.
+            kind: keyword, integer, float, bool, datetime, text, uuid or geo.
+
+        Raises:
+            InputError: the path cannot be read, or there is no such kind.
+        """
         ...
 
     def upsert(self, name: str, points: Sequence[StoredPoint]) -> None:
