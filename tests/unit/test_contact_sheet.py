@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from qdrant_cir.contact_sheet import SheetRow, draw_contact_sheet
 from qdrant_cir.errors import InputError
@@ -35,7 +35,7 @@ def answer(candidates: Sequence[Candidate]) -> SearchResult:
 
 
 def columns_of(sheet: Image.Image, color: Color) -> list[int]:
-    """Give the left edges of the fields that are painted in a colour."""
+    """Return the left edges of the fields that are painted in a colour."""
     pixels = sheet.load()
     assert pixels is not None
     found = [x for x in range(sheet.width) if any(pixels[x, y] == color for y in range(0, sheet.height, 4))]
@@ -103,6 +103,33 @@ def test_any_text_fits(text: str) -> None:
     assert sheet.crop((sheet.width - 20, 0, sheet.width, sheet.height)).getcolors() == [
         (20 * sheet.height, (255, 255, 255))
     ]
+
+
+@pytest.mark.parametrize("text", ["x" * 2_000, "word " * 200_000, "i" * 63 + "W" * 65])
+def test_a_long_text_is_measured_a_few_times_and_cut_as_late_as_possible(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    measured: dict[str, float] = {}
+    written: list[str] = []
+    measure, write = ImageDraw.ImageDraw.textlength, ImageDraw.ImageDraw.text
+
+    def measuring(draw: ImageDraw.ImageDraw, line: str, **options: object) -> float:
+        measured[line] = measure(draw, line, **options)
+        return measured[line]
+
+    def writing(draw: ImageDraw.ImageDraw, place: tuple[float, float], line: str, **options: object) -> None:
+        written.append(line)
+        write(draw, place, line, **options)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "textlength", measuring)
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", writing)
+    width = draw_contact_sheet([SheetRow(None, text, answer([]))]).width
+    assert len(measured) < 25
+    assert sum(map(len, measured)) < 10_000
+    (heading,) = [line for line in written if line.startswith("\u201c")]
+    assert measured[heading.removesuffix("...") + "..."] <= width - 2 * 28
+    longer = [length for line, length in measured.items() if len(line) == len(heading) + 1]
+    assert heading.endswith("\u201d") or min(longer) > width - 2 * 28
 
 
 def test_no_rows_and_no_columns_are_refused() -> None:
