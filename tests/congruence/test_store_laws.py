@@ -244,6 +244,14 @@ FILTERS: Mapping[str, Law] = {
 }
 
 
+def nested(levels: int, kind: type) -> Payload:
+    """A payload of so many levels, itself the first."""
+    value: Any = kind()
+    for _ in range(levels - 2):
+        value = [value] if kind is list else {"deeper": value}
+    return {"deep": value}
+
+
 @pytest.fixture
 def name(store: Store) -> Iterator[str]:
     """The name of a collection that is not there, and will not be afterwards."""
@@ -376,6 +384,8 @@ def test_deleting_removes_what_exists_and_passes_over_the_rest(store: Store, gal
         {"none": None, "true": True, "false": False, "list": [], "object": {}},
         {"large": "x" * 1_000_000},
         {"wide": {f"field {n}": n for n in range(500)}},
+        nested(64, list),
+        nested(64, dict),
     ],
     ids=lambda payload: next(iter(payload), "nothing")[:8],
 )
@@ -406,6 +416,9 @@ def test_a_payload_comes_back_as_it_was_with_the_same_types(store: Store, galler
         (VECTORS[0], {1: 2}, "strings"),
         (VECTORS[0], {"a": "\udcff"}, "Unicode"),
         (VECTORS[0], {"\udcff": 1}, "Unicode"),
+        (VECTORS[0], nested(65, list), "64 levels"),
+        (VECTORS[0], nested(65, dict), "64 levels"),
+        (VECTORS[0], nested(100_000, list), "64 levels"),
     ],
 )
 def test_a_batch_with_a_point_that_cannot_be_stored_is_refused_whole(
@@ -437,6 +450,20 @@ def test_a_condition_with_no_test_or_two_is_refused(store: Store, gallery: str) 
     ):
         with pytest.raises(InputError, match="exactly one test"):
             store.scroll(gallery, filter=m.Filter(must=[condition]), limit=3, after=None)
+
+
+def test_what_is_no_filter_and_what_is_nested_too_deep_is_refused(store: Store, gallery: str) -> None:
+    deep = m.Filter()
+    for _ in range(500):
+        deep = m.Filter(must=[deep])
+    for filter, words in ((deep, "64 levels"), ({"must": []}, "is a dict"), ("color = red", "is a str")):
+        for call in (
+            lambda filter: store.count(gallery, filter),
+            lambda filter: store.query(gallery, VECTORS[0], limit=3, filter=filter),
+            lambda filter: store.scroll(gallery, filter=filter, limit=3, after=None),
+        ):
+            with pytest.raises(InputError, match=words):
+                call(filter)
 
 
 @pytest.mark.parametrize("vector", [VECTORS[0][:3], np.full(DIMS, np.nan, np.float32)])

@@ -217,6 +217,27 @@ def test_a_directory_that_cannot_be_made_is_a_store_error(tmp_path: Path) -> Non
             EdgeStore(path)
 
 
+@pytest.mark.parametrize(
+    "condition",
+    [
+        m.FieldCondition(
+            key="p", geo_polygon=m.GeoPolygon(exterior=m.GeoLineString(points=[m.GeoPoint(lon=0, lat=0)]))
+        ),
+        m.FieldCondition(key="p", match=m.MatchValue(value=2**70)),
+        m.FieldCondition(key="p", match=m.MatchAny(any=[2**70])),
+        m.FieldCondition(key="p", values_count=m.ValuesCount(gt=2**70)),
+        m.HasIdCondition(has_id=[2**70]),
+        m.HasIdCondition(has_id=[-1]),
+    ],
+    ids=lambda condition: str(condition)[:40],
+)
+def test_what_edge_cannot_take_in_a_filter_is_an_input_error(tmp_path: Path, condition: m.Condition) -> None:
+    with EdgeStore(tmp_path) as store:
+        store.create("gallery", SPEC)
+        with pytest.raises(InputError, match="cannot evaluate the filter"):
+            store.count("gallery", m.Filter(must=[condition]))
+
+
 def test_a_condition_that_edge_lacks_is_named(tmp_path: Path) -> None:
     if not hasattr(m, "SliceCondition"):
         pytest.skip("this client has no condition that Edge lacks")
@@ -251,21 +272,41 @@ os.kill(os.getpid(), signal.SIGKILL)
         assert store.count("gallery", None) == 0
 
 
-def test_a_graph_is_built_and_finds_nearly_all_of_what_is_nearest(tmp_path: Path) -> None:
-    # 6,000 vectors of 480 numbers are 11.5 MB, above the size from which Edge builds an HNSW graph
+def test_a_panic_of_the_engine_is_a_store_error_and_a_collection_that_panics_can_be_dropped(tmp_path: Path) -> None:
+    with EdgeStore(tmp_path) as store:
+        store.create("gallery", SPEC)
+        store.upsert("gallery", points(3))
+    (file,) = tmp_path.glob("gallery/shard/segments/*/vector_storage-image/vectors/status.dat")
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with EdgeStore(tmp_path) as store:
+        with pytest.raises(StoreError, match=r"gallery.*index out of bounds.*damaged"):
+            store.count("gallery", None)
+        store.drop("gallery")
+        assert store.collection_names() == []
+
+
+def test_a_graph_is_built_once_and_finds_nearly_all_of_what_is_nearest(tmp_path: Path) -> None:
+    # 1,300 vectors of 2,048 numbers are 10.6 MB, above the size from which Edge builds an HNSW graph
     random = np.random.default_rng(2)
-    vectors = random.normal(size=(6_000, 480)).astype(np.float32)
+    vectors = random.normal(size=(1_300, 2_048)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     ids = [UUID(int=n + 1) for n in range(len(vectors))]
+    graphs = lambda: {path: path.stat().st_mtime_ns for path in tmp_path.glob("gallery/shard/segments/*/**/graph.bin")}  # noqa: E731
     with EdgeStore(tmp_path) as store:
-        store.create("gallery", CollectionSpec(480, {}))
-        for start in range(0, len(ids), 1000):
-            batch = range(start, start + 1000)
-            store.upsert("gallery", [StoredPoint(ids[n], vectors[n], {}) for n in batch])
+        store.create("gallery", CollectionSpec(2_048, {}))
+        store.upsert("gallery", [StoredPoint(ids[n], vectors[n], {}) for n in range(len(ids))])
+        assert graphs() == {}
         store.optimize("gallery")
+        built = graphs()
+        assert len(built) == 1
+        store.optimize("gallery")
+        assert graphs() == built
         found = 0
-        for query in vectors[:20] + 0.05 * random.normal(size=(20, 480)).astype(np.float32):
+        for query in vectors[:20] + 0.02 * random.normal(size=(20, 2_048)).astype(np.float32):
             nearest = {ids[n] for n in np.argsort(-(vectors @ query))[:50]}
             hits = store.query("gallery", query.astype(np.float32), limit=50, filter=None)
             found += len(nearest & {hit.point_id for hit in hits})
+    with EdgeStore(tmp_path) as store:
+        store.optimize("gallery")
+        assert graphs() == built
     assert found >= 0.9 * 20 * 50

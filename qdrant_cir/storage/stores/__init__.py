@@ -23,7 +23,7 @@ from qdrant_cir.storage.stores.threaded import ThreadedReader
 
 if TYPE_CHECKING:
     from qdrant_cir.storage.stores.connection import connect, connect_async
-    from qdrant_cir.storage.stores.filter_fields import filter_fields
+    from qdrant_cir.storage.stores.filters import filter_fields
     from qdrant_cir.storage.stores.server import AsyncServerReader, ServerStore
 
 _HOMES = {
@@ -31,7 +31,7 @@ _HOMES = {
     "ServerStore": "server",
     "connect": "connection",
     "connect_async": "connection",
-    "filter_fields": "filter_fields",
+    "filter_fields": "filters",
 }
 
 __all__ = [

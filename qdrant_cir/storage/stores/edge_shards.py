@@ -35,13 +35,24 @@ _DROPPING = ".dropping"
 
 @contextmanager
 def translated(what: str) -> Iterator[None]:
-    """Turn what Qdrant Edge and the file system raise into StoreError; Edge raises bare ``Exception``."""
+    """Turn what Qdrant Edge and the file system raise into StoreError.
+
+    Edge raises bare ``Exception``, and where it finds itself broken a PanicException, which is none: it would pass
+    every ``except Exception``.
+    """
     try:
         yield
     except StoreError:
         raise
     except Exception as error:
         raise StoreError(f"The embedded store failed to {what}: {error}") from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise StoreError(
+            f"The embedded store failed to {what}: Qdrant Edge stopped with {str(error)!r}. Files of the collection "
+            "are probably damaged: restore them, or drop the collection and index again."
+        ) from error
 
 
 def remove_leftovers(directory: Path) -> None:

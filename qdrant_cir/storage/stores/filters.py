@@ -1,8 +1,8 @@
-"""The filters of qdrant-client in the terms of Qdrant Edge, with the same meaning."""
+"""Filters of qdrant-client: what they ask about, checked once for every store, and their form for Qdrant Edge."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from typing import cast
 from uuid import UUID
@@ -12,9 +12,21 @@ import qdrant_edge as edge
 from qdrant_client import models
 
 from qdrant_cir.errors import InputError
-from qdrant_cir.storage.stores.filter_fields import check_filter_form, conditions_of
+from qdrant_cir.storage.stores.checks import DEEPEST, check_path
 
-__all__ = ["convert_filter"]
+__all__ = ["check_filter_form", "convert_filter", "filter_fields"]
+
+FIELD_TESTS = (
+    "match",
+    "range",
+    "geo_bounding_box",
+    "geo_radius",
+    "geo_polygon",
+    "values_count",
+    "is_empty",
+    "is_null",
+)
+"""What one FieldCondition may test; Qdrant documents one per condition."""
 
 _LATER_MATCHES: Mapping[str, tuple[str, Callable[[str], edge.MatchType]]] = {
     "MatchTextAny": ("text_any", edge.MatchTextAny),
@@ -25,6 +37,30 @@ _LATER_MATCHES: Mapping[str, tuple[str, Callable[[str], edge.MatchType]]] = {
 """Matches that not every supported client has, by the name of their class: attribute and twin."""
 
 
+def filter_fields(filter: models.Filter) -> list[str]:
+    """List the payload paths that a filter names, sorted, each once.
+
+    Those inside a ``nested`` condition have its path before them.
+
+    Raises:
+        InputError: as :func:`check_filter_form`.
+    """
+    if not isinstance(filter, models.Filter):
+        raise InputError(f"The filter is a {type(filter).__name__}; expected a qdrant_client.models.Filter.")
+    return sorted(set(_paths(filter)))
+
+
+def check_filter_form(filter: models.Filter | None) -> None:
+    """Refuse a filter that Qdrant cannot read.
+
+    Raises:
+        InputError: it is no filter, it is nested deeper than 64 levels, a path is malformed, or a condition tests
+            nothing or several things at once.
+    """
+    if filter is not None:
+        filter_fields(filter)
+
+
 def convert_filter(filter: models.Filter) -> edge.Filter:
     """Convert a filter.
 
@@ -32,15 +68,61 @@ def convert_filter(filter: models.Filter) -> edge.Filter:
         InputError: the filter is malformed, or holds a condition that Qdrant Edge cannot evaluate.
     """
     check_filter_form(filter)
-    return _filter(filter)
+    try:
+        return _filter(filter)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InputError(f"The embedded store (Qdrant Edge) cannot evaluate the filter: {error}.") from error
+
+
+def _conditions_of(given: Sequence[models.Condition] | models.Condition | None) -> list[models.Condition]:
+    """Return a clause of a filter as a list: Qdrant also takes one bare condition, or none."""
+    if given is None:
+        return []
+    return list(given) if isinstance(given, Sequence) else [given]
+
+
+def _paths(filter: models.Filter, prefix: str = "", depth: int = 1) -> Iterator[str]:
+    if depth > DEEPEST:
+        raise InputError(f"The filter is nested deeper than {DEEPEST} levels.")
+    clauses = [*map(_conditions_of, (filter.must, filter.should, filter.must_not))]
+    if filter.min_should is not None:
+        clauses.append(_conditions_of(filter.min_should.conditions))
+    for condition in (condition for clause in clauses for condition in clause):
+        if isinstance(condition, models.Filter):
+            yield from _paths(condition, prefix, depth + 1)
+        elif isinstance(condition, models.NestedCondition):
+            array = _checked(condition.nested.key)
+            yield prefix + array
+            yield from _paths(condition.nested.filter, prefix + array.removesuffix("[]") + "[].", depth + 1)
+        elif isinstance(condition, models.FieldCondition):
+            _check_one_test(condition)
+            yield prefix + _checked(condition.key)
+        elif isinstance(condition, models.IsEmptyCondition):
+            yield prefix + _checked(condition.is_empty.key)
+        elif isinstance(condition, models.IsNullCondition):
+            yield prefix + _checked(condition.is_null.key)
+
+
+def _checked(path: str) -> str:
+    check_path(path, where="The filter names")
+    return path
+
+
+def _check_one_test(condition: models.FieldCondition) -> None:
+    tests = [name for name in FIELD_TESTS if getattr(condition, name) is not None]
+    if len(tests) != 1:
+        raise InputError(
+            f"The filter's condition on {condition.key!r} tests {' and '.join(tests) or 'nothing'}; give every "
+            "condition exactly one test, and several conditions where several must hold."
+        )
 
 
 def _filter(filter: models.Filter) -> edge.Filter:
     minimum = filter.min_should
     return edge.Filter(
-        must=[_condition(condition) for condition in conditions_of(filter.must)] or None,
-        should=[_condition(condition) for condition in conditions_of(filter.should)] or None,
-        must_not=[_condition(condition) for condition in conditions_of(filter.must_not)] or None,
+        must=[_condition(condition) for condition in _conditions_of(filter.must)] or None,
+        should=[_condition(condition) for condition in _conditions_of(filter.should)] or None,
+        must_not=[_condition(condition) for condition in _conditions_of(filter.must_not)] or None,
         min_should=None
         if minimum is None
         else edge.MinShould([_condition(condition) for condition in minimum.conditions], minimum.min_count),
