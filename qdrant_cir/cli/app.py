@@ -98,8 +98,6 @@ def index(
     ):
         gallery = Collection.create(store, collection, model)
         report = Indexer(gallery, encoder, model).index(records, progress=progress)
-        if report.indexed:
-            gallery.optimize()
         images = gallery.count(None)
     if as_json:
         printing.print_json(printing.index_report_json(collection, report, images=images))

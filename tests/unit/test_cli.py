@@ -19,6 +19,7 @@ from qdrant_cir.cli import app, printing
 from qdrant_cir.cli.filters import parse_filters
 from qdrant_cir.errors import InputError
 from qdrant_cir.model.bundle import load_bundle
+from qdrant_cir.storage.stores import EdgeStore
 
 COLORS: Mapping[str, tuple[int, int, int]] = {
     "blue": (0, 0, 255),
@@ -92,6 +93,23 @@ def test_index_reports_what_it_did_and_a_second_run_encodes_nothing(empty_shop: 
     assert (first["indexed"], first["unchanged"], first["failed"], first["images"]) == (6, 0, [], 6)
     second = json.loads(empty_shop.index("--json").stdout)
     assert (second["indexed"], second["unchanged"], second["images"]) == (0, 6, 6)
+
+
+def test_index_builds_the_graph_once_and_not_at_all_where_nothing_was_new(
+    empty_shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    optimized: list[str] = []
+    optimize = EdgeStore.optimize
+
+    def counting(store: EdgeStore, name: str) -> None:
+        optimized.append(name)
+        optimize(store, name)
+
+    monkeypatch.setattr(EdgeStore, "optimize", counting)
+    empty_shop.index()
+    assert optimized == ["colors", "colors__tokens"]
+    empty_shop.index()
+    assert optimized == ["colors", "colors__tokens"]
 
 
 def test_index_names_a_bad_image_goes_on_and_ends_well(empty_shop: Shop) -> None:
