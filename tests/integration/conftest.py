@@ -9,7 +9,7 @@ import pytest
 
 from qdrant_cir.storage.stores import ServerStore, connect
 
-IMAGE = "qdrant/qdrant:v1.17.0"
+IMAGE = "qdrant/qdrant:v1.18.3"
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +29,10 @@ def qdrant_url() -> Iterator[str]:
     except Exception as error:  # whatever Docker's client raises where there is no engine
         pytest.skip(f"{reason}Docker cannot start a server ({type(error).__name__}: {error})")
     try:
-        yield f"http://{container.rest_host_address}"
+        # gRPC is on a port that Docker chose, which nobody could guess
+        with pytest.MonkeyPatch.context() as environment:
+            environment.setenv("QDRANT_GRPC_PORT", str(container.get_exposed_port(6334)))
+            yield f"http://{container.rest_host_address}"
     finally:
         container.stop()
 

@@ -1,4 +1,6 @@
-"""Where collections live: a given Qdrant client (server, cloud, in memory), or a directory (Qdrant Edge).
+"""Where collections live: a Qdrant server or cloud, this process's memory, or a folder (Qdrant Edge).
+
+:func:`open_store` opens any of them by its address, ``":memory:"`` or a path; a client that is given is wrapped.
 
 What needs qdrant-client, which takes a second to load, is loaded when it is first used.
 """
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING
 from qdrant_cir.storage.stores.edge import EdgeStore
 from qdrant_cir.storage.stores.opening import AsyncStoreLike, StoreLike, is_folder, is_place, open_reader, open_store
 from qdrant_cir.storage.stores.protocol import (
+    INDEX_KINDS,
     VECTOR_NAME,
     AsyncReader,
     CollectionSpec,
@@ -19,6 +22,7 @@ from qdrant_cir.storage.stores.protocol import (
     Store,
     StoredPoint,
 )
+from qdrant_cir.storage.stores.retrying import RETRY_SECONDS, retrying_within
 from qdrant_cir.storage.stores.threaded import ThreadedReader
 
 if TYPE_CHECKING:
@@ -35,6 +39,8 @@ _HOMES = {
 }
 
 __all__ = [
+    "INDEX_KINDS",
+    "RETRY_SECONDS",
     "VECTOR_NAME",
     "AsyncReader",
     "AsyncServerReader",
@@ -55,6 +61,7 @@ __all__ = [
     "is_place",
     "open_reader",
     "open_store",
+    "retrying_within",
 ]
 
 

@@ -53,7 +53,7 @@ class DirectoryLock:
             return False
 
     def release(self) -> None:
-        """Give the lock back, also where a forked child still has the file open; repeating it is harmless."""
+        """Release the lock, also where a forked child still has the file open; repeating it is harmless."""
         if not self._file.closed:
             import portalocker
 

@@ -116,7 +116,7 @@ def join_folder(directory: Path, holder: object) -> EdgeFolder:
 
 
 def leave_folder(folder: EdgeFolder, holder: object) -> None:
-    """Give up a holder's share of a folder; the last one to go closes it. Raises StoreError."""
+    """End a holder's share of a folder; the last one to go closes it. Raises StoreError."""
     with _turn:
         folder.holders.discard(holder)
         if not folder.holders:

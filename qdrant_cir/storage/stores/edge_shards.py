@@ -117,8 +117,7 @@ def read_spec(folder: Path) -> CollectionSpec:
     if version != FORMAT_VERSION:
         raise StoreError(
             f"{path} has the format version {version!r}; this version of qdrant-cir reads {FORMAT_VERSION}. "
-            "Install "
-            f"the version that wrote it, or remove {folder} and index again."
+            f"Install the version that wrote it, or remove {folder} and index again."
         )
     return CollectionSpec(vector_size=size, metadata=metadata)
 
@@ -130,7 +129,7 @@ def open_shard(folder: Path) -> edge.EdgeShard:
 
 
 def release_inherited(folder: Path) -> None:
-    """Give back, in a forked child, the lock on a shard's log that came with the fork.
+    """Release, in a forked child, the lock on a shard's log that came with the fork.
 
     Edge locks the log's folder by a file that is open in both processes: the lock would outlive the parent's
     ``close`` until the child ends, and nobody could open the collection. The number of the file stays taken, by

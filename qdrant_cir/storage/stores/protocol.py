@@ -99,7 +99,7 @@ class Store(Protocol):
         ...
 
     def describe(self, name: str) -> CollectionSpec | None:
-        """Give what a collection is made of, or None where there is none of that name."""
+        """Return what a collection is made of, or None where there is none of that name."""
         ...
 
     def create(self, name: str, spec: CollectionSpec) -> None:
@@ -134,7 +134,7 @@ class Store(Protocol):
         ...
 
     def query(self, name: str, vector: Float32, *, limit: int, filter: Filter | None) -> list[Hit]:
-        """Give the nearest points by cosine, best first; equal scores in any order.
+        """Return the nearest points by cosine, best first; equal scores in any order.
 
         Raises:
             InputError: the vector has another size or is not finite, ``limit`` is below 1, or the filter

@@ -33,12 +33,12 @@ class ThreadedReader:
             return await asyncio.to_thread(self._store.collection_names)
 
     async def describe(self, name: str) -> CollectionSpec | None:
-        """Give what a collection is made of, or None where there is none of that name."""
+        """Return what a collection is made of, or None where there is none of that name."""
         async with self._turn:
             return await asyncio.to_thread(self._store.describe, name)
 
     async def query(self, name: str, vector: Float32, *, limit: int, filter: Filter | None) -> list[Hit]:
-        """Give the nearest points; as :meth:`Store.query`."""
+        """Return the nearest points; as :meth:`Store.query`."""
         async with self._turn:
             return await asyncio.to_thread(self._store.query, name, vector, limit=limit, filter=filter)
 
