@@ -29,7 +29,7 @@ from qdrant_cir.model.cores import available_threads
 from qdrant_cir.model.reranker import Reranker
 from qdrant_cir.model.sessions import Session, open_graph, open_session
 from qdrant_cir.tokens.codec import quantize
-from qdrant_cir.types import ComposedQuery, StoredTokens
+from qdrant_cir.types import Composition, StoredTokens
 
 LENGTHS = (4, 31)
 
@@ -100,7 +100,7 @@ def asker(
     def ask(length: int) -> None:
         tokens = random.standard_normal((candidates, sizes.token_rows, sizes.token_dims), dtype=np.float32)
         stored = quantize(tokens, sizes.token_codec)
-        query = ComposedQuery(
+        query = Composition(
             vector=np.zeros(sizes.vector_size, dtype=np.float32),
             input_ids=random.integers(1, 100, length),
             fusion_states=random.standard_normal((length, sizes.fusion_dims), dtype=np.float32),

@@ -52,7 +52,7 @@ from qdrant_cir.model.sessions import open_session
 from qdrant_cir.search.scoring import SharedReranker
 from qdrant_cir.tokens.codec import quantize
 from qdrant_cir.tokens.compression import TokenProjection
-from qdrant_cir.types import ComposedQuery, Float32, StoredTokens
+from qdrant_cir.types import Composition, Float32, StoredTokens
 
 SIZES = {"full": BLIP_BASE, "small": DRAWN_SMALL}
 QUICK_CANDIDATES = {"full": [10], "small": [50, 100]}
@@ -105,7 +105,7 @@ class Row:
 class Candidates:
     """One query and K candidates: as the graphs read them, and as plain torch does."""
 
-    query: ComposedQuery
+    query: Composition
     stored: dict[str, StoredTokens]
     tokens: torch.Tensor
 
@@ -190,7 +190,7 @@ def integer_reranker(graph: Path) -> Path:
 def draw_candidates(sizes: ModelSizes, count: int, length: int) -> Candidates:
     """Draw a random query and tokens that int8 holds exactly, so that every form is given the same numbers."""
     rng = np.random.default_rng(0)
-    query = ComposedQuery(
+    query = Composition(
         vector=np.zeros(sizes.vector_size, dtype=np.float32),
         input_ids=rng.integers(5, min(sizes.vocabulary, 30000), length),
         fusion_states=rng.standard_normal((length, sizes.text_width), dtype=np.float32),

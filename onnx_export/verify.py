@@ -24,7 +24,7 @@ from qdrant_cir.model.reranker import Reranker
 from qdrant_cir.model.sessions import open_session
 from qdrant_cir.model.text_tokenizer import TextTokenizer
 from qdrant_cir.tokens.codec import quantize
-from qdrant_cir.types import ComposedQuery, EncodedImages, Float32, StoredTokens
+from qdrant_cir.types import Composition, EncodedImages, Float32, StoredTokens
 
 BATCHES = (1, 3)
 CANDIDATES = (1, 2, 50)
@@ -142,7 +142,7 @@ def _compare_encoder(
 @torch.inference_mode()
 def _compare_composer(
     bundle: Bundle, folder: ModelFolder, encoded: EncodedImages, rng: np.random.Generator, tolerance: float
-) -> tuple[list[ComposedQuery], tuple[float, float]]:
+) -> tuple[list[Composition], tuple[float, float]]:
     composer = Composer.open(bundle, Compute("cpu"))
     tokenizer = TextTokenizer(bundle)
     words = sorted(w for w in folder.tokenizer.get_vocab() if w.isalpha())
@@ -167,7 +167,7 @@ def _compare_reranker(
     bundle: Bundle,
     folder: ModelFolder,
     encoded: EncodedImages,
-    composed: Sequence[ComposedQuery],
+    composed: Sequence[Composition],
     counts: Sequence[int],
     tolerance: float,
 ) -> tuple[float, int]:
@@ -188,7 +188,7 @@ def _compare_reranker(
     return worst, orders
 
 
-def torch_scores(folder: ModelFolder, query: ComposedQuery, candidates: StoredTokens) -> Tensor:
+def torch_scores(folder: ModelFolder, query: Composition, candidates: StoredTokens) -> Tensor:
     """Return scores in the paper's form, a few candidates at a time to bound memory."""
     tokens = torch.from_numpy(candidates.values.astype(np.float32) * candidates.scales[..., None])
     ids = torch.from_numpy(query.input_ids)[None]

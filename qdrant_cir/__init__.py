@@ -10,7 +10,6 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from qdrant_cir.async_retriever import AsyncRetriever
     from qdrant_cir.contact_sheet import SheetRow, draw_contact_sheet
     from qdrant_cir.errors import (
         BundleError,
@@ -28,18 +27,21 @@ if TYPE_CHECKING:
         StoreLockedError,
         TokensError,
     )
+    from qdrant_cir.gallery import AsyncGallery, Gallery, attach, attach_async
     from qdrant_cir.indexer import Indexer
     from qdrant_cir.indexing.report import FailedImage, IndexProgress, IndexReport
     from qdrant_cir.indexing.sources import ImageRecord, read_folder, read_images, read_manifest
     from qdrant_cir.model.bundle import Bundle, default_bundle_path, load_bundle
-    from qdrant_cir.retriever import Retriever
+    from qdrant_cir.retriever import AsyncRetriever, Retriever
     from qdrant_cir.search.effort import Effort, EffortCalibration
+    from qdrant_cir.search.query_model import ComposedQuery
+    from qdrant_cir.storage.collection import CollectionInfo
+    from qdrant_cir.storage.stores.connection import connect, connect_async
     from qdrant_cir.types import Candidate, GalleryImage, Query, SearchResult, Timings
 
 __version__ = "0.1.0"
 
 _MODULES = {
-    "async_retriever": ("AsyncRetriever",),
     "model.bundle": ("Bundle", "default_bundle_path", "load_bundle"),
     "contact_sheet": ("SheetRow", "draw_contact_sheet"),
     "search.effort": ("Effort", "EffortCalibration"),
@@ -61,50 +63,62 @@ _MODULES = {
     ),
     "indexing.sources": ("ImageRecord", "read_folder", "read_images", "read_manifest"),
     "indexing.report": ("FailedImage", "IndexProgress", "IndexReport"),
+    "gallery": ("AsyncGallery", "Gallery", "attach", "attach_async"),
     "indexer": ("Indexer",),
-    "retriever": ("Retriever",),
+    "search.query_model": ("ComposedQuery",),
+    "storage.collection": ("CollectionInfo",),
+    "storage.stores.connection": ("connect", "connect_async"),
+    "retriever": ("AsyncRetriever", "Retriever"),
     "types": ("Candidate", "GalleryImage", "Query", "SearchResult", "Timings"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
+    "Gallery",
+    "AsyncGallery",
+    "attach",
+    "attach_async",
+    "connect",
+    "connect_async",
+    "Retriever",
     "AsyncRetriever",
-    "Bundle",
-    "BundleError",
+    "Indexer",
+    "Query",
+    "GalleryImage",
+    "ComposedQuery",
+    "SearchResult",
     "Candidate",
-    "CirError",
-    "CollectionError",
-    "CollectionMismatchError",
-    "CollectionNotFoundError",
+    "Timings",
     "Effort",
     "EffortCalibration",
-    "EvaluationError",
-    "FailedImage",
-    "GalleryImage",
-    "ImageError",
     "ImageRecord",
-    "IndexProgress",
-    "IndexReport",
-    "Indexer",
-    "IndexingError",
-    "InputError",
-    "MissingExtraError",
-    "ProviderError",
-    "Query",
-    "Retriever",
-    "SearchResult",
-    "SheetRow",
-    "StoreError",
-    "StoreLockedError",
-    "Timings",
-    "TokensError",
-    "__version__",
-    "default_bundle_path",
-    "draw_contact_sheet",
-    "load_bundle",
     "read_folder",
     "read_images",
     "read_manifest",
+    "IndexProgress",
+    "IndexReport",
+    "FailedImage",
+    "CollectionInfo",
+    "Bundle",
+    "default_bundle_path",
+    "load_bundle",
+    "SheetRow",
+    "draw_contact_sheet",
+    "CirError",
+    "InputError",
+    "ImageError",
+    "MissingExtraError",
+    "BundleError",
+    "ProviderError",
+    "CollectionError",
+    "CollectionNotFoundError",
+    "CollectionMismatchError",
+    "StoreError",
+    "StoreLockedError",
+    "TokensError",
+    "IndexingError",
+    "EvaluationError",
+    "__version__",
 ]
 
 

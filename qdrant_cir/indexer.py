@@ -9,18 +9,20 @@ the same command run twice, or again after Ctrl-C or a kill, does only what is l
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from os import PathLike
+from threading import Lock
 from types import TracebackType
 from typing import Self, TypeVar
 
 import numpy as np
 
 from qdrant_cir.errors import IndexingError, InputError, StoreError, TokensError
+from qdrant_cir.indexing.attached import attached_records
 from qdrant_cir.indexing.preparation import (
     HashedImage,
     PreparedImage,
@@ -35,16 +37,18 @@ from qdrant_cir.model.bundle import Bundle, load_bundle
 from qdrant_cir.model.compute import Compute, ExecutionProvider
 from qdrant_cir.model.cores import available_threads
 from qdrant_cir.model.image_encoder import ImageEncoder
-from qdrant_cir.storage.collection import Collection, IndexedImage, KnownImage
+from qdrant_cir.storage.collection import Collection, Label
+from qdrant_cir.storage.points import IndexedImage, KnownImage
 from qdrant_cir.storage.stores import Store, StoreLike, is_folder, open_store
 from qdrant_cir.tokens.form import TokenForm
-from qdrant_cir.types import EncodedImages, Encoder, Precision
+from qdrant_cir.types import EncodedImages, Encoder, ImageSource, PointId, Precision
 
 __all__ = ["FailedImage", "IndexProgress", "IndexReport", "Indexer"]
 
 DEFAULT_BATCH_SIZE = 32
 _BATCHES_AHEAD = 2
 _WRITES_BEHIND = 2
+_VANISHED = "The point is gone: it was deleted while this run wrote. Index again if it came back."
 
 _In = TypeVar("_In", ImageRecord, HashedImage)
 _Out = TypeVar("_Out")
@@ -154,14 +158,38 @@ class Indexer:
         """
         if total is None and isinstance(records, Sized):
             total = len(records)
+        return self._run(records, Tally(total, progress))
+
+    def index_attached(
+        self,
+        open_picture: Callable[[str], ImageSource],
+        *,
+        progress: Callable[[IndexProgress], None] | None = None,
+        verify: bool = False,
+    ) -> IndexReport:
+        """Fill the vector of an attached collection, and the tokens beside it.
+
+        Points whose vector or tokens are missing, or of another picture than the payload names now, are encoded; all
+        others are left alone. Tokens of points that are gone are removed. The errors are those of :meth:`index`.
+
+        Args:
+            open_picture: opens a picture by its value in the payload, in several threads.
+            progress: called in this thread after every batch.
+            verify: read all other pictures too, and encode those whose content changed.
+        """
+        total = self._collection.store.count(self._collection.name, None)
         tally = Tally(total, progress)
+        records = attached_records(self._collection, self._bundle, open_picture, count=tally.add, verify=verify)
+        return self._run(records, tally)
+
+    def _run(self, records: Iterable[ImageRecord | RejectedRow], tally: Tally) -> IndexReport:
         pipeline = _Pipeline(self._collection, self._encoder, self._bundle, self._decode_threads)
         try:
             pipeline.run(records, tally, batch_size=self._batch_size)
         except StoreError as error:
             raise IndexingError(
                 f"The store failed after {tally.indexed} images were indexed by this run "
-                f"({tally.done} of {total or 'all'} are done): {error} Once the store works, run the same "
+                f"({tally.done} of {tally.total or 'all'} are done): {error} Once the store works, run the same "
                 "command again; it goes on from there."
             ) from error
         return tally.report()
@@ -201,6 +229,50 @@ class _Compared:
     unchanged: int
 
 
+class _Views:
+    """Pictures of points that have several, held until all of one point are encoded: they are written together."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._ready: dict[PointId, list[IndexedImage]] = {}
+        self._left: dict[PointId, int] = {}
+
+    def whole(self, images: list[IndexedImage], records: Sequence[ImageRecord]) -> list[IndexedImage]:
+        """Return the images of points that are whole now; ``records`` are all that the batch was made of."""
+        with self._lock:
+            single = {record.point_id for record in records if record.point_id is None or record.views == 1}
+            out = [image for image in images if image.point_id in single or None in single]
+            for image in images:
+                if image not in out:
+                    self._ready.setdefault(image.point_id, []).append(image)
+            return out + self._taken([record for record in records if record.views > 1])
+
+    def failed(self, image_ids: Set[str], records: Sequence[ImageRecord]) -> None:
+        """Expect no more of pictures that cannot be read."""
+        with self._lock:
+            for record in records:
+                if record.views > 1 and record.point_id is not None and record.image_id in image_ids:
+                    self._left[record.point_id] = self._left.get(record.point_id, record.views) - 1
+
+    def rest(self) -> list[IndexedImage]:
+        """Return what is held of points whose last picture could not be read."""
+        with self._lock:
+            rest, self._ready = [image for images in self._ready.values() for image in images], {}
+            return rest
+
+    def _taken(self, records: Sequence[ImageRecord]) -> list[IndexedImage]:
+        whole: list[IndexedImage] = []
+        for record in records:
+            if record.point_id is None:
+                continue
+            left = self._left.get(record.point_id, record.views) - 1
+            self._left[record.point_id] = left
+            if left == 0:
+                whole += self._ready.pop(record.point_id, [])
+                del self._left[record.point_id]
+        return whole
+
+
 class _Pipeline:
     """The threads of one run."""
 
@@ -213,6 +285,7 @@ class _Pipeline:
         self._batches = ThreadPoolExecutor(_BATCHES_AHEAD, thread_name_prefix="cir-batch")
         self._store = ThreadPoolExecutor(1, thread_name_prefix="cir-store")
         self._writes: deque[Future[Outcome]] = deque()
+        self._views = _Views()
 
     def run(self, records: Iterable[ImageRecord | RejectedRow], tally: Tally, *, batch_size: int) -> None:
         """Index the records; after an exception, what was encoded is written and every thread has ended."""
@@ -228,6 +301,13 @@ class _Pipeline:
             if waiting:
                 self._encode(waiting, tally)
             self._settle(tally, behind=0)
+            rest = self._views.rest()
+            if rest:
+                vanished = self._collection.write(rest)
+                failed = tuple(FailedImage(image.image_id, _VANISHED) for image in vanished)
+                tally.add(Outcome(indexed=len(rest) - len(vanished), failed=failed))
+            if self._collection.attachment is not None:
+                tally.add(Outcome(swept=self._collection.sweep()))
             if tally.indexed:
                 self._collection.optimize()
         except BaseException as error:
@@ -259,12 +339,16 @@ class _Pipeline:
         decode = partial(decode_image, spec=self._bundle.manifest.preprocessing)
         decoded = list(self._decoders.map(partial(_attempt, decode), compared.changed))
         failed += [result for result in decoded if isinstance(result, FailedImage)]
+        self._views.failed({failure.image_id for failure in failed}, records)
         images = [result for result in decoded if isinstance(result, PreparedImage)]
         outcome = Outcome(updated=compared.updated, unchanged=compared.unchanged, failed=tuple(failed))
         return _PreparedBatch(images, outcome)
 
     def _compare(self, images: list[HashedImage]) -> _Compared:
-        """Tell what the collection lacks and mend the metadata of what it has, in the store's thread."""
+        """Find what the collection lacks and mend the metadata of what it has, in the store's thread."""
+        if self._collection.attachment is not None:
+            other = [image for image in images if image.record.known_sha256 != image.sha256]
+            return _Compared(other, updated=0, unchanged=len(images) - len(other))
         known = self._collection.known([image.record.image_id for image in images])
         changed: list[HashedImage] = []
         moved: list[HashedImage] = []
@@ -272,14 +356,11 @@ class _Pipeline:
             record, stored = image.record, known.get(image.record.image_id)
             if stored is None or not self._is_current(stored, image.sha256):
                 changed.append(image)
-            elif (stored.source, canonical_json(stored.payload)) != (
-                record.source,
-                canonical_json(record.payload),
-            ):
+            elif not _is_labelled(stored, record):
                 moved.append(image)
         if moved:
             self._collection.relabel(
-                {image.record.image_id: (image.record.source, image.record.payload) for image in moved}
+                {image.record.image_id: Label(image.record.source, image.record.payload) for image in moved}
             )
         return _Compared(changed, updated=len(moved), unchanged=len(images) - len(changed) - len(moved))
 
@@ -310,6 +391,7 @@ class _Pipeline:
             ready.append(
                 IndexedImage(
                     image_id=record.image_id,
+                    point_id=self._point_id(record),
                     source=record.source,
                     sha256=image.sha256,
                     vector=vector,
@@ -319,8 +401,13 @@ class _Pipeline:
                     precision=self._encoder.precision,
                 )
             )
-        self._collection.write(ready)
-        return Outcome(indexed=len(ready), failed=tuple(failed))
+        ready = self._views.whole(ready, [image.record for image in images])
+        vanished = self._collection.write(ready)
+        failed += [FailedImage(image.image_id, _VANISHED) for image in vanished]
+        return Outcome(indexed=len(ready) - len(vanished), failed=tuple(failed))
+
+    def _point_id(self, record: ImageRecord) -> PointId:
+        return self._collection.layout.point_id(record.image_id) if record.point_id is None else record.point_id
 
     def _settle(self, tally: Tally, *, behind: int) -> None:
         """Count the writes that are done, and wait until at most so many are not."""
@@ -339,6 +426,14 @@ class _Pipeline:
         for write in self._writes:
             if not write.cancelled() and write.exception() is None:
                 tally.add(write.result())
+
+
+def _is_labelled(stored: KnownImage, record: ImageRecord) -> bool:
+    """Whether a stored image has its record's source and fields; fields that somebody else set do not count."""
+    ours = {key: value for key, value in stored.payload.items() if key in record.payload or key in stored.written}
+    return (stored.source, canonical_json(ours)) == (record.source, canonical_json(record.payload)) and (
+        set(stored.written) == set(record.payload)
+    )
 
 
 def _sorted_out(taken: list[ImageRecord | RejectedRow], seen: set[str]) -> tuple[list[ImageRecord], list[FailedImage]]:

@@ -1,35 +1,36 @@
-"""The whole path of a query: encode, compose, retrieve, fetch, re-rank, order.
+"""Two drivers of the query path (``search/path.py``): :class:`Retriever` blocks, :class:`AsyncRetriever` awaits.
 
-:class:`Retriever` and :class:`~qdrant_cir.async_retriever.AsyncRetriever` are two shells around the same steps
-(``query_model.py``, ``ranking.py``); what a step computes is written once, and a test compares the two exactly.
+What a query reads and computes is written once, as steps; a driver only runs them, so the answers cannot differ.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+import asyncio
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from os import PathLike
 from time import perf_counter
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
+from qdrant_cir.errors import StoreError
 from qdrant_cir.model.bundle import load_bundle
 from qdrant_cir.model.compute import Compute, ExecutionProvider
 from qdrant_cir.search.effort import EXACT, Effort
-from qdrant_cir.search.query_model import QueryModel, gallery_id
-from qdrant_cir.search.ranking import FetchedQuery, SearchOptions, StageClock, answer_fetched
-from qdrant_cir.search.scoring import CandidateTokens
+from qdrant_cir.search.given_hits import GivenHits
+from qdrant_cir.search.path import RerankOptions, SearchOptions, compose_steps, rerank_steps, search_steps
+from qdrant_cir.search.query_model import ComposedQuery, QueryModel, references_of
 from qdrant_cir.storage.collection import Collection
-from qdrant_cir.storage.stores import StoreLike, is_folder, open_store
-from qdrant_cir.storage.stores.protocol import Store
-from qdrant_cir.types import Precision, Query, SearchResult
+from qdrant_cir.storage.reads import GalleryReads, open_reads
+from qdrant_cir.storage.steps import Stopwatch, TimedSteps, run, run_async, run_side_by_side
+from qdrant_cir.storage.stores import AsyncStoreLike, StoreLike, is_folder, open_reader, open_store
+from qdrant_cir.storage.stores.protocol import AsyncReader, ReadOptions, Store
+from qdrant_cir.types import ImageSource, Precision, Query, SearchResult
 
 if TYPE_CHECKING:
     from qdrant_client import models
 
-__all__ = ["DEFAULT_LIMIT", "DEFAULT_RERANK_DEPTH", "IN_FLIGHT", "Retriever"]
+__all__ = ["DEFAULT_LIMIT", "DEFAULT_RERANK_DEPTH", "IN_FLIGHT", "AsyncRetriever", "Retriever"]
 
 DEFAULT_LIMIT = 10
 """Results that a search returns."""
@@ -37,8 +38,13 @@ DEFAULT_LIMIT = 10
 DEFAULT_RERANK_DEPTH = 50
 """Candidates that are re-ranked; the paper takes 50 on CIRR and 100 on FashionIQ."""
 
+DEFAULT_GROUP_SIZE = 10
+"""Members of a group that are re-ranked at most."""
+
 IN_FLIGHT = 2
-"""Queries of :meth:`Retriever.search_many` that are re-ranked at a time, while the next one is fetched."""
+"""Queries that compute at the same time; another one may be reading meanwhile."""
+
+T = TypeVar("T")
 
 
 class Retriever:
@@ -50,7 +56,10 @@ class Retriever:
     def __init__(self, collection: Collection, model: QueryModel, *, clock: Callable[[], float] = perf_counter) -> None:
         """Join a collection and the model of its bundle; :meth:`open` does both from names.
 
-        ``clock`` measures the timings and the time budgets: it returns the seconds since any fixed moment.
+        Args:
+            collection: opened with the model's bundle.
+            model: the graphs.
+            clock: returns seconds, by which timings and time budgets go.
         """
         self.collection = collection
         self._model = model
@@ -78,7 +87,7 @@ class Retriever:
             provider: where the graphs run; ``auto`` takes CUDA where it works.
             threads: for one graph; by default as many as this process may use.
             precision: what the re-ranker computes in; others than ``float32`` are faster and close to it, where the
-                bundle holds them (``python -m onnx_export add-precision``). The result says which it was.
+                bundle holds them (``python -m onnx_export add-precision``). The result names it.
 
         Raises:
             InputError: an unknown provider or precision, or fewer than one thread.
@@ -92,10 +101,7 @@ class Retriever:
         loaded = load_bundle(bundle)
         opened = open_store(store)
         try:
-            retriever = cls(
-                Collection.open(opened, collection_name, loaded),
-                QueryModel(loaded, compute),
-            )
+            retriever = cls(Collection.open(opened, collection_name, loaded), QueryModel(loaded, compute))
         except BaseException:
             if is_folder(store):
                 opened.close()
@@ -113,11 +119,17 @@ class Retriever:
         filter: models.Filter | None = None,
         exclude_reference: bool = False,
         effort: Effort = EXACT,
+        group_by: str | None = None,
+        group_size: int = DEFAULT_GROUP_SIZE,
+        params: models.SearchParams | None = None,
+        consistency: models.ReadConsistency | None = None,
+        timeout: int | None = None,
+        shard_key_selector: models.ShardKeySelector | None = None,
     ) -> SearchResult:
         """Answer one query.
 
         Args:
-            query: a reference, a text, or both; :class:`Query` says what each means.
+            query: a reference, a text, or both; :class:`Query` has what each means.
             limit: results to return, at least 1; fewer come back where there are fewer.
             rerank_depth: how many of stage one's best are re-ranked; 0 is stage one alone. May be larger than
                 the collection.
@@ -125,6 +137,13 @@ class Retriever:
             exclude_reference: leave the reference itself out: a gallery image by its id, a picture by its
                 content. Every exact copy of the picture's file counts as the reference.
             effort: re-rank all of those candidates, which is the default, or end early: see :class:`Effort`.
+            group_by: path of a payload field, such as ``product_id``: one result per value, the best of its members.
+                ``limit`` and ``rerank_depth`` count groups then, and all members of the first groups are re-ranked.
+            group_size: at most so many members of a group.
+            params: Qdrant's search parameters, instead of the library's own (``hnsw_ef`` of at least 512).
+            consistency: read consistency of a cluster.
+            timeout: seconds, for every call of the server.
+            shard_key_selector: the shard keys to look at, in both collections.
 
         Returns:
             The candidates, best first, with both scores and ranks, seconds per step, and notes on what was
@@ -132,24 +151,76 @@ class Retriever:
 
         Raises:
             InputError: ``limit``, ``rerank_depth`` or ``effort`` out of range, a confidence without a
-                calibration, an empty query, an unknown gallery image,
-                or a filter on a field that no image has. This is looked into when nothing was found, and for
-                conditions under ``must_not``, which such a field would meet in silence.
+                calibration, an empty query, an unknown gallery image, or a filter on a field that no image has.
+                Checked when nothing was found, and always for ``must_not``, where an unknown field would match
+                everything.
             ImageError: the reference cannot be read.
             TokensError: a gallery image that is the reference has no valid tokens, or a score is not a
                 number.
             StoreError: the store failed.
             ProviderError: a computation failed.
         """
-        (result,) = self.search_many(
-            [query],
-            limit=limit,
-            rerank_depth=rerank_depth,
-            filter=filter,
-            exclude_reference=exclude_reference,
-            effort=effort,
+        read = ReadOptions(params, consistency, timeout, shard_key_selector)
+        options = SearchOptions(limit, rerank_depth, filter, exclude_reference, effort, group_by, group_size, read)
+        (path,) = _paths([query], options, self.collection.reads, self._model, self._clock)
+        return run(path.steps, self.collection.store)
+
+    def compose(self, query: Query) -> ComposedQuery:
+        """Encode a query's references and compose them with its texts.
+
+        Returns:
+            The query: ``vector`` float32 [D] and the name of the vector that it is compared with, ``using``, for any
+            query of Qdrant's; :meth:`rerank` takes it with what was found.
+
+        Raises:
+            InputError, ImageError, TokensError, StoreError, ProviderError: as :meth:`search`.
+        """
+        references_of(query)
+        return run(
+            compose_steps(self.collection.reads, self._model, query, Stopwatch(self._clock)), self.collection.store
         )
-        return result
+
+    def rerank(
+        self,
+        query: ComposedQuery,
+        hits: GivenHits,
+        *,
+        limit: int = DEFAULT_LIMIT,
+        effort: Effort = EXACT,
+        encode_missing: bool = False,
+        open_picture: Callable[[str], ImageSource] | None = None,
+        consistency: models.ReadConsistency | None = None,
+        timeout: int | None = None,
+        shard_key_selector: models.ShardKeySelector | None = None,
+    ) -> SearchResult:
+        """Re-rank what was retrieved, by this library or by any query of Qdrant's.
+
+        Args:
+            query: as :meth:`compose` returned it.
+            hits: in stage one's order: a QueryResponse, groups (one result per group, the best of its members), or a
+                list of ScoredPoints, Records, ids (int, UUID or their text), :class:`GalleryImage`, and pictures (Path,
+                bytes or Pillow images), which are encoded for this call. A point is taken with the score it came with.
+            limit: results to return.
+            effort: re-rank all, or end early.
+            encode_missing: read and encode the pictures of points without valid tokens; nothing is written.
+            open_picture: opens a point's picture for that; None for files.
+            consistency: read consistency of a cluster.
+            timeout: seconds, for every call of the server.
+            shard_key_selector: the shard keys to look at.
+
+        Returns:
+            The candidates, best first. Points without tokens follow the scored ones in the order given, with a note.
+
+        Raises:
+            InputError: an entry of ``hits`` cannot be re-ranked, or the query is of another bundle.
+            ImageError: a picture among them cannot be read.
+            TokensError, StoreError, ProviderError: as :meth:`search`.
+        """
+        read = ReadOptions(None, consistency, timeout, shard_key_selector)
+        options = RerankOptions(limit, effort, encode_missing, open_picture, read)
+        options.check()
+        watch = Stopwatch(self._clock)
+        return run(rerank_steps(self.collection.reads, self._model, query, hits, options, watch), self.collection.store)
 
     def search_many(
         self,
@@ -160,57 +231,34 @@ class Retriever:
         filter: models.Filter | None = None,
         exclude_reference: bool = False,
         effort: Effort = EXACT,
+        group_by: str | None = None,
+        group_size: int = DEFAULT_GROUP_SIZE,
+        params: models.SearchParams | None = None,
+        consistency: models.ReadConsistency | None = None,
+        timeout: int | None = None,
+        shard_key_selector: models.ShardKeySelector | None = None,
     ) -> list[SearchResult]:
         """Answer many queries; each as :meth:`search` answers it alone.
 
-        They overlap: while two are re-ranked, the next ones are encoded, composed and retrieved. Every number is
-        what :meth:`search` computes, to the last bit. Arguments and errors are those of :meth:`search`. One bad
-        query refuses all of them.
+        They overlap: while two compute, others read. Every number is what :meth:`search` computes, to the last
+        bit. Arguments and errors are those of :meth:`search`. One bad query refuses all of them.
         """
-        options = SearchOptions(limit, rerank_depth, filter, exclude_reference, effort)
-        options.check(queries)
-        stop = effort.stop_rule(self._model.bundle, limit=limit, rerank_depth=rerank_depth)
-        answer = partial(answer_fetched, self._model, options=options, stop=stop)
-        if len(queries) == 1:
-            return [answer(self._fetch(queries[0], options, first=stop.first_read))]
-        results: list[SearchResult] = []
-        pending: deque[Future[SearchResult]] = deque()
-        with ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="qdrant-cir") as pool:
-            # the store is called from this thread alone, for not every store may be called from several
-            for query in queries:
-                pending.append(pool.submit(answer, self._fetch(query, options)))
-                if len(pending) > IN_FLIGHT:
-                    results.append(pending.popleft().result())
-            return results + [future.result() for future in pending]
-
-    def _fetch(self, given: Query, options: SearchOptions, *, first: int | None = None) -> FetchedQuery:
-        """Go the way of a query up to its candidates' tokens, of which all but the ``first`` may be read later."""
-        started = self._clock()
-        reference_id = gallery_id(given)
-        references = {} if reference_id is None else self.collection.stored([reference_id])
-        query = self._model.prepare(
-            given, references, excludes_reference=options.exclude_reference, started=started, clock=self._clock
-        )
-        clock = StageClock(read=self._clock)
-        found = self.collection.query(query.vector, limit=options.hits_asked_for, filter=options.filter)
-        if options.doubts_filter(found):
-            self.collection.check_filter(options.filter)
-        hits = options.keep(found, query)
-        clock.retrieved()
-        wanted = options.to_rerank(hits, query)
-        if not wanted:
-            return FetchedQuery(query, hits, CandidateTokens((), 0), clock)
-        now, later = wanted[:first], wanted[len(wanted[:first]) :]
-        rest = partial(self.collection.hit_tokens, later) if later else None
-        tokens = CandidateTokens(self.collection.hit_tokens(now), len(wanted), rest, clock=self._clock)
-        clock.fetched()
-        return FetchedQuery(query, hits, tokens, clock)
+        read = ReadOptions(params, consistency, timeout, shard_key_selector)
+        options = SearchOptions(limit, rerank_depth, filter, exclude_reference, effort, group_by, group_size, read)
+        paths = _paths(queries, options, self.collection.reads, self._model, self._clock)
+        with ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="qdrant-cir") as threads:
+            return run_side_by_side(paths, self.collection.store, threads, in_flight=IN_FLIGHT + 1)
 
     def close(self) -> None:
         """Release a store that :meth:`open` opened."""
         if self._closes is not None:
             self._closes.close()
             self._closes = None
+
+    @property
+    def model(self) -> QueryModel:
+        """The graphs, for another retriever of the same gallery."""
+        return self._model
 
     def __enter__(self) -> Self:
         return self
@@ -222,3 +270,210 @@ class Retriever:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class AsyncRetriever:
+    """A :class:`Retriever` for asynchronous code: same arguments, answers and errors.
+
+    Graphs run in a small thread pool. Any number of searches may wait; they hold only their queries. One retriever
+    belongs to one event loop.
+    """
+
+    def __init__(
+        self,
+        reads: GalleryReads,
+        reader: AsyncReader,
+        model: QueryModel,
+        *,
+        clock: Callable[[], float] = perf_counter,
+    ) -> None:
+        """Join a gallery, where it lies, and the model of its bundle; :meth:`open` does all from names."""
+        self._reads = reads
+        self._reader = reader
+        self._model = model
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._gate = asyncio.Semaphore(IN_FLIGHT + 1)
+        self._pool: ThreadPoolExecutor | None = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="qdrant-cir")
+        self._closes: AsyncReader | None = None
+
+    @classmethod
+    def open(
+        cls,
+        collection_name: str,
+        *,
+        store: AsyncStoreLike,
+        bundle: str | PathLike[str] | None = None,
+        provider: ExecutionProvider = "auto",
+        threads: int | None = None,
+        precision: Precision = "float32",
+    ) -> Opening[Self]:
+        """Load a bundle and open a collection, with ``await`` or with ``async with``.
+
+        Arguments and errors are those of :meth:`Retriever.open`; ``store`` is an asynchronous Qdrant client, the
+        folder of an embedded store, or an open store, whose calls are then made in a thread.
+        """
+        compute = Compute(provider, threads, precision)
+
+        async def opened() -> Self:
+            loaded = await asyncio.to_thread(load_bundle, bundle)
+            reader = await open_reader(store)
+            try:
+                reads = await run_async(TimedSteps(open_reads(collection_name, loaded), Stopwatch()), reader, None)
+                model = await asyncio.to_thread(QueryModel, loaded, compute)
+                retriever = cls(reads, reader, model)
+            except BaseException:
+                if is_folder(store):
+                    await reader.close()
+                raise
+            if is_folder(store):
+                retriever._closes = reader
+            return retriever
+
+        return Opening(opened)
+
+    async def search(
+        self,
+        query: Query,
+        *,
+        limit: int = DEFAULT_LIMIT,
+        rerank_depth: int = DEFAULT_RERANK_DEPTH,
+        filter: models.Filter | None = None,
+        exclude_reference: bool = False,
+        effort: Effort = EXACT,
+        group_by: str | None = None,
+        group_size: int = DEFAULT_GROUP_SIZE,
+        params: models.SearchParams | None = None,
+        consistency: models.ReadConsistency | None = None,
+        timeout: int | None = None,
+        shard_key_selector: models.ShardKeySelector | None = None,
+    ) -> SearchResult:
+        """Answer one query; arguments and errors as :meth:`Retriever.search`."""
+        read = ReadOptions(params, consistency, timeout, shard_key_selector)
+        options = SearchOptions(limit, rerank_depth, filter, exclude_reference, effort, group_by, group_size, read)
+        (path,) = _paths([query], options, self._reads, self._model, self._clock)
+        return await self._run(path)
+
+    async def compose(self, query: Query) -> ComposedQuery:
+        """Encode and compose; as :meth:`Retriever.compose`."""
+        references_of(query)
+        watch = Stopwatch(self._clock)
+        return await self._run(TimedSteps(compose_steps(self._reads, self._model, query, watch), watch))
+
+    async def rerank(
+        self,
+        query: ComposedQuery,
+        hits: GivenHits,
+        *,
+        limit: int = DEFAULT_LIMIT,
+        effort: Effort = EXACT,
+        encode_missing: bool = False,
+        open_picture: Callable[[str], ImageSource] | None = None,
+        consistency: models.ReadConsistency | None = None,
+        timeout: int | None = None,
+        shard_key_selector: models.ShardKeySelector | None = None,
+    ) -> SearchResult:
+        """Re-rank what was retrieved; arguments and errors as :meth:`Retriever.rerank`."""
+        read = ReadOptions(None, consistency, timeout, shard_key_selector)
+        options = RerankOptions(limit, effort, encode_missing, open_picture, read)
+        options.check()
+        watch = Stopwatch(self._clock)
+        return await self._run(TimedSteps(rerank_steps(self._reads, self._model, query, hits, options, watch), watch))
+
+    async def search_many(
+        self,
+        queries: Sequence[Query],
+        *,
+        limit: int = DEFAULT_LIMIT,
+        rerank_depth: int = DEFAULT_RERANK_DEPTH,
+        filter: models.Filter | None = None,
+        exclude_reference: bool = False,
+        effort: Effort = EXACT,
+        group_by: str | None = None,
+        group_size: int = DEFAULT_GROUP_SIZE,
+        params: models.SearchParams | None = None,
+        consistency: models.ReadConsistency | None = None,
+        timeout: int | None = None,
+        shard_key_selector: models.ShardKeySelector | None = None,
+    ) -> list[SearchResult]:
+        """Answer many queries; arguments and errors as :meth:`Retriever.search_many`."""
+        read = ReadOptions(params, consistency, timeout, shard_key_selector)
+        options = SearchOptions(limit, rerank_depth, filter, exclude_reference, effort, group_by, group_size, read)
+        paths = _paths(queries, options, self._reads, self._model, self._clock)
+        tasks = [asyncio.create_task(self._run(path)) for path in paths]
+        try:
+            return [await task for task in tasks]
+        finally:
+            # where one failed, the others end before the caller hears of it
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run(self, path: TimedSteps[T]) -> T:
+        if self._loop is not asyncio.get_running_loop():
+            raise StoreError("This AsyncRetriever belongs to another event loop. Open one in the loop that uses it.")
+        async with self._gate:
+            if self._pool is None:
+                raise StoreError("This AsyncRetriever was closed. Open a new one.")
+            return await run_async(path, self._reader, self._pool)
+
+    async def close(self) -> None:
+        """Wait for what computes, then release the threads, and a store that :meth:`open` opened."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await asyncio.to_thread(pool.shutdown)
+        closes, self._closes = self._closes, None
+        if closes is not None:
+            await closes.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+
+class Opening(Awaitable[T]):
+    """Something that is opened by ``await``, or for the length of an ``async with``."""
+
+    def __init__(self, opened: Callable[[], Awaitable[T]]) -> None:
+        """Open nothing yet."""
+        self._opened = opened
+        self._value: T | None = None
+
+    def __await__(self) -> Generator[object, None, T]:
+        return self._opened().__await__()
+
+    async def __aenter__(self) -> T:
+        self._value = await self
+        return self._value
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._value.close()  # type: ignore[union-attr]
+
+
+def _paths(
+    queries: Sequence[Query],
+    options: SearchOptions,
+    reads: GalleryReads,
+    model: QueryModel,
+    clock: Callable[[], float],
+) -> list[TimedSteps[SearchResult]]:
+    """Check what a caller gave, and return a path per query that has not begun."""
+    options.check(queries)
+    stop = options.effort.stop_rule(model.bundle, limit=options.limit, rerank_depth=options.rerank_depth)
+    watches = [Stopwatch(clock) for _ in queries]
+    return [
+        TimedSteps(search_steps(reads, model, query, options, stop, watch), watch)
+        for query, watch in zip(queries, watches, strict=True)
+    ]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from os import PathLike
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, overload
+from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,15 +23,26 @@ Float32: TypeAlias = NDArray[np.float32]
 Int64: TypeAlias = NDArray[np.int64]
 
 
+PointId: TypeAlias = "int | UUID"
+"""The id of a point, as Qdrant has it: an unsigned integer or a UUID."""
+
+
 @dataclass(frozen=True, slots=True)
 class GalleryImage:
-    """An image that is already in the collection, by the id it was indexed under."""
+    """An image that is already in the collection.
 
-    image_id: str
+    ``image_id`` is the id that it was indexed under; of an attached collection, the id of its point.
+    """
+
+    image_id: str | int
 
 
 ImageSource: TypeAlias = "str | PathLike[str] | bytes | Image"
 """A path, the bytes of an encoded file, or a Pillow image."""
+
+
+Reference: TypeAlias = "ImageSource | GalleryImage"
+"""A picture of the caller's, or one that is in the collection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +53,21 @@ class Query:
     searched and nothing is re-ranked, for there is no modification to re-rank by. Without a reference it is
     text-only: the text is composed with a blank picture, and re-ranked like any other. One of the two must be
     given.
+
+    Attributes:
+        reference: one picture, or several in a list or a tuple; None for none.
+        modification_text: what is to be otherwise.
+        must_not: what must not be: stage one moves away from this text by itself, and stage two takes away what a
+            candidate scores for the references with this text.
+        weights: one per reference, at least 0 and not all 0; None for equal ones.
+        must_not_weight: how much ``must_not`` counts against a weight of 1 for the rest, at least 0.
     """
 
-    reference: ImageSource | GalleryImage | None = None
+    reference: Reference | Sequence[Reference] | None = None
     modification_text: str = ""
+    must_not: str = ""
+    weights: Sequence[float] | None = None
+    must_not_weight: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +88,20 @@ class EncodedImages:
 
 
 @dataclass(frozen=True, slots=True)
-class ComposedQuery:
-    """What the composer gives for one query.
+class Composition:
+    """One reference composed with one text.
 
     Attributes:
         vector: float32 [D], unit length, compared with gallery vectors by cosine.
         input_ids: int64 [L], the text's token ids without padding.
         fusion_states: float32 [L, H], last hidden states of all text tokens (``z_t``; paper, section 3.2).
+        truncated: whether the text was longer than the model reads.
     """
 
     vector: Float32
     input_ids: Int64
     fusion_states: Float32
+    truncated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +131,10 @@ class Candidate:
         retrieval_rank: place in stage one, from 1.
         rerank_score: the re-ranker's score, higher is better; None for a candidate that was not re-ranked.
         rerank_rank: place among the re-ranked candidates, from 1; None likewise.
+        point_id: the id of its point, as Qdrant has it; None for a picture that is in no collection.
+        point: the point as the store, or the caller of ``rerank``, gave it; has its vectors only where they were read.
+        group: the value that the search grouped by; this is the best of its members.
+        view: the source of the picture that scored best, of a point that has several.
     """
 
     image_id: str
@@ -115,6 +144,10 @@ class Candidate:
     retrieval_rank: int
     rerank_score: float | None
     rerank_rank: int | None
+    point_id: PointId | None = None
+    point: object = field(default=None, repr=False, compare=False)
+    group: JsonValue = None
+    view: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +173,8 @@ stage one alone."""
 
 
 @dataclass(frozen=True, slots=True)
-class SearchResult:
-    """The answer to one query.
+class SearchResult(Sequence[Candidate]):
+    """The answer to one query, and a sequence of its candidates.
 
     Attributes:
         candidates: best first; at most ``limit``. Candidates that were not re-ranked stand after those that
@@ -159,6 +192,18 @@ class SearchResult:
     notes: tuple[str, ...]
     scored: int = 0
     precision: Precision = "float32"
+
+    @overload
+    def __getitem__(self, place: int) -> Candidate: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> tuple[Candidate, ...]: ...
+
+    def __getitem__(self, place: int | slice) -> Candidate | tuple[Candidate, ...]:
+        return self.candidates[place]
+
+    def __len__(self) -> int:
+        return len(self.candidates)
 
 
 class Encoder(Protocol):

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from uuid import UUID
 
 import numpy as np
 from qdrant_client.models import Filter
 
-from qdrant_cir.storage.stores.protocol import CollectionSpec, Hit, Record, StoredPoint
-from qdrant_cir.types import Float32
+from qdrant_cir.storage.stores.protocol import (
+    PLAIN,
+    VECTOR_NAME,
+    CollectionSpec,
+    Hit,
+    ReadOptions,
+    Record,
+    StoredPoint,
+)
+from qdrant_cir.types import Float32, JsonValue, PointId
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +35,7 @@ class RecordingStore:
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
-        self.points: dict[str, dict[UUID, StoredPoint]] = {}
+        self.points: dict[str, dict[PointId, StoredPoint]] = {}
         self._specs: dict[str, CollectionSpec] = {}
 
     def collection_names(self) -> list[str]:
@@ -52,24 +59,64 @@ class RecordingStore:
         self.calls.append(Call("upsert", name, sum(map(stored_bytes, points))))
         self.points[name].update((point.point_id, point) for point in points)
 
-    def query(self, name: str, vector: Float32, *, limit: int, filter: Filter | None) -> list[Hit]:
+    def resolve(self, name: str) -> str:
+        return name
+
+    def set_payloads(self, name: str, payloads: Mapping[PointId, Mapping[str, JsonValue]]) -> None:
+        self.calls.append(Call("set_payloads", name))
+        for id, payload in payloads.items():
+            point = self.points[name][id]
+            self.points[name][id] = StoredPoint(id, point.vector, {**point.payload, **payload})
+
+    def delete_payloads(self, name: str, fields: Mapping[PointId, Sequence[str]]) -> None:
+        self.calls.append(Call("delete_payloads", name))
+        for id, keys in fields.items():
+            point = self.points[name][id]
+            kept = {key: value for key, value in point.payload.items() if key not in keys}
+            self.points[name][id] = StoredPoint(id, point.vector, kept)
+
+    def query(
+        self,
+        name: str,
+        vector: Float32,
+        *,
+        limit: int,
+        filter: Filter | None,
+        using: str = VECTOR_NAME,
+        options: ReadOptions = PLAIN,
+    ) -> list[Hit]:
         self.calls.append(Call("query", name))
         hits = [Hit(id, _cosine(vector, point.vector), dict(point.payload)) for id, point in self._those(name, filter)]
         return sorted(hits, key=lambda hit: -hit.score)[:limit]
 
     def fetch(
-        self, name: str, point_ids: Sequence[UUID], *, with_vectors: bool, fields: Sequence[str] | None = None
+        self,
+        name: str,
+        point_ids: Sequence[PointId],
+        *,
+        with_vectors: bool,
+        fields: Sequence[str] | None = None,
+        using: str = VECTOR_NAME,
+        options: ReadOptions = PLAIN,
     ) -> list[Record]:
         self.calls.append(Call("fetch", name))
         found = [self.points[name][point_id] for point_id in point_ids if point_id in self.points[name]]
         return [Record(p.point_id, dict(p.payload), p.vector if with_vectors else None) for p in found]
 
-    def scroll(self, name: str, *, filter: Filter | None, limit: int, after: UUID | None) -> list[Record]:
+    def scroll(
+        self,
+        name: str,
+        *,
+        filter: Filter | None,
+        limit: int,
+        after: PointId | None,
+        fields: Sequence[str] | None = None,
+    ) -> list[Record]:
         self.calls.append(Call("scroll", name))
-        behind = [point for id, point in self._those(name, filter) if after is None or id > after]
+        behind = [point for id, point in self._those(name, filter) if after is None or str(id) > str(after)]
         return [Record(point.point_id, dict(point.payload), None) for point in behind[:limit]]
 
-    def delete(self, name: str, point_ids: Sequence[UUID]) -> None:
+    def delete(self, name: str, point_ids: Sequence[PointId]) -> None:
         self.calls.append(Call("delete", name))
         for point_id in point_ids:
             self.points[name].pop(point_id, None)
@@ -87,10 +134,10 @@ class RecordingStore:
         """Choose the calls of some methods, in order."""
         return [call for call in self.calls if call.method in methods]
 
-    def _those(self, name: str, filter: Filter | None) -> list[tuple[UUID, StoredPoint]]:
+    def _those(self, name: str, filter: Filter | None) -> list[tuple[PointId, StoredPoint]]:
         if filter is not None:
             raise NotImplementedError("the recording store evaluates no filters")
-        return sorted(self.points[name].items())
+        return sorted(self.points[name].items(), key=lambda item: str(item[0]))
 
 
 def stored_bytes(point: StoredPoint) -> int:

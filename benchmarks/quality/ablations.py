@@ -14,7 +14,7 @@ from benchmarks.quality.figures import R1, R10, compare, gain_in_words, in_words
 from benchmarks.quality.sections import Section
 from qdrant_cir.model.preprocess import blank_pixels
 from qdrant_cir.model.reranker import Reranker
-from qdrant_cir.types import ComposedQuery, Float32, Int64, JsonObject
+from qdrant_cir.types import Composition, Float32, Int64, JsonObject
 
 _MEAN_QUERIES = 16
 """Queries whose candidates give the mean of a stream's first state."""
@@ -33,7 +33,7 @@ class Ablation:
 
     name: str
     title: str
-    queries: tuple[ComposedQuery, ...]
+    queries: tuple[Composition, ...]
     reranker: Reranker
 
 
@@ -119,7 +119,7 @@ def _ablations(bench: Bench, count: int, order: Int64) -> list[Ablation]:
     ]
 
 
-def next_by_length(queries: Sequence[ComposedQuery]) -> tuple[ComposedQuery, ...]:
+def next_by_length(queries: Sequence[Composition]) -> tuple[Composition, ...]:
     """Return another query for each: the next when sorted by length of text, the first for the last."""
     places = sorted(range(len(queries)), key=lambda place: (len(queries[place].input_ids), place))
     following = dict(zip(places, [*places[1:], places[0]], strict=True))
@@ -133,13 +133,13 @@ def fitted(input_ids: Int64, length_of: Int64) -> Int64:
     return np.concatenate((kept, np.full(length - len(kept), input_ids[-1])))
 
 
-def _with_states(queries: Sequence[ComposedQuery], state: Float32) -> tuple[ComposedQuery, ...]:
+def _with_states(queries: Sequence[Composition], state: Float32) -> tuple[Composition, ...]:
     return tuple(
         replace(query, fusion_states=np.repeat(state[None], len(query.input_ids), axis=0)) for query in queries
     )
 
 
-def _first_states(bench: Bench, queries: Sequence[ComposedQuery], order: Int64) -> list[Float32]:
+def _first_states(bench: Bench, queries: Sequence[Composition], order: Int64) -> list[Float32]:
     """Return the mean first state float32 [H] of both streams."""
     path = bench.kept / "graphs" / "first_states.onnx"
     session = write_changed(bench.bundle, with_first_states, path, threads=bench.settings.threads)

@@ -12,11 +12,11 @@ from benchmarks.quality.gallery import open_array
 from benchmarks.quality.progress import Progress
 from qdrant_cir.evaluation.runs.rankings import ScoredImage, StageScores
 from qdrant_cir.model.composer import Composer
-from qdrant_cir.types import ComposedQuery, Float32, Int64
+from qdrant_cir.types import Composition, Float32, Int64
 
 _BATCH = 16
 
-ScoreFunction = Callable[[ComposedQuery, Int64], Float32]
+ScoreFunction = Callable[[Composition, Int64], Float32]
 """A query and gallery rows [K] to scores [K]."""
 
 
@@ -28,7 +28,7 @@ class Retrieved:
     cosines: Float32
 
 
-def compose_all(composer: Composer, reference_tokens: Float32, texts: Sequence[str]) -> tuple[ComposedQuery, ...]:
+def compose_all(composer: Composer, reference_tokens: Float32, texts: Sequence[str]) -> tuple[Composition, ...]:
     """Compose every query.
 
     Args:
@@ -43,7 +43,7 @@ def compose_all(composer: Composer, reference_tokens: Float32, texts: Sequence[s
     return tuple(composed)
 
 
-def retrieve(queries: Sequence[ComposedQuery], gallery: Float32, *, depth: int) -> Retrieved:
+def retrieve(queries: Sequence[Composition], gallery: Float32, *, depth: int) -> Retrieved:
     """Find each query's nearest ``depth`` rows of a gallery float32 [P, D]; equal cosines stand by row."""
     cosines = np.stack([gallery @ query.vector for query in queries])
     order = np.argsort(-cosines, axis=1, kind="stable")[:, :depth]
@@ -70,7 +70,7 @@ def final_rankings(image_ids: Sequence[str], order: Int64, cosines: Float32, sco
     return rankings
 
 
-def score_with(score: ScoreFunction, queries: Sequence[ComposedQuery], candidates: Int64, kept: Path) -> Float32:
+def score_with(score: ScoreFunction, queries: Sequence[Composition], candidates: Int64, kept: Path) -> Float32:
     """Score every query's candidates.
 
     Args:

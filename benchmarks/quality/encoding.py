@@ -24,7 +24,7 @@ from onnx_export.bundle.precisions import add_precision
 from qdrant_cir.model.bundle import Bundle, GraphName, load_bundle
 from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.image_encoder import ImageEncoder
-from qdrant_cir.types import ComposedQuery, JsonObject
+from qdrant_cir.types import Composition, JsonObject
 
 _STAGES = ("stage one", "both stages")
 
@@ -110,7 +110,7 @@ def _encoders_of(bundle: Bundle) -> tuple[GraphName, ...]:
 
 
 def _compared(
-    bench: Bench, gallery: EncodedGallery, queries: Sequence[ComposedQuery], kept: Path
+    bench: Bench, gallery: EncodedGallery, queries: Sequence[Composition], kept: Path
 ) -> tuple[tuple[Compared, ...], ...]:
     """Compare stage one, then both stages, with those of the gallery that is encoded exactly."""
     count, depth = len(queries), min(RERANK_DEPTH, len(gallery.vectors))

@@ -15,7 +15,7 @@ from qdrant_cir.model.image_encoder import ImageEncoder
 from qdrant_cir.model.preprocess import load_image, preprocess
 from qdrant_cir.model.reranker import Reranker
 from qdrant_cir.tokens.codec import quantize
-from qdrant_cir.types import ComposedQuery, EncodedImages, Float32, Int64, StoredTokens
+from qdrant_cir.types import Composition, EncodedImages, Float32, Int64, StoredTokens
 
 _BATCH = 32
 
@@ -36,7 +36,7 @@ class EncodedGallery:
     stored: StoredTokens
     reference_tokens: Float32
 
-    def scorer(self, reranker: Reranker) -> Callable[[ComposedQuery, Int64], Float32]:
+    def scorer(self, reranker: Reranker) -> Callable[[Composition, Int64], Float32]:
         """Return what scores a query's candidates, given by their rows, as they are stored."""
         return lambda query, rows: reranker.score(query, self.candidates(rows))
 

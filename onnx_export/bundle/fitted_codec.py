@@ -41,7 +41,7 @@ from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.reranker import Reranker
 from qdrant_cir.tokens.compression import TokenProjection, write_projection
 from qdrant_cir.tokens.form import TokenForm
-from qdrant_cir.types import ComposedQuery, StoredTokens
+from qdrant_cir.types import Composition, StoredTokens
 
 logger = logging.getLogger(__name__)
 
@@ -215,7 +215,7 @@ def _record(made: Bundle, pictures: int, lost: float) -> None:
 def _verify(made: Bundle, model: ModelFolder, form: TokenForm, stored: StoredTokens) -> float:
     """Compare the new graph with the paper's form in torch, on the restored tokens."""
     rng = np.random.default_rng(0)
-    query = ComposedQuery(
+    query = Composition(
         vector=np.zeros(made.manifest.vector_size, dtype=np.float32),
         input_ids=rng.integers(5, model.model.sizes.vocabulary, _CHECKED_LENGTH),
         fusion_states=rng.standard_normal((_CHECKED_LENGTH, made.manifest.fusion_dims), dtype=np.float32),

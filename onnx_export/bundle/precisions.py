@@ -20,7 +20,7 @@ from qdrant_cir.model.preprocess import preprocess
 from qdrant_cir.model.reranker import Reranker
 from qdrant_cir.model.sessions import open_session
 from qdrant_cir.tokens.codec import quantize
-from qdrant_cir.types import ComposedQuery, Float32, Precision, StoredTokens
+from qdrant_cir.types import Composition, Float32, Precision, StoredTokens
 
 CHECKED_CANDIDATES, CHECKED_LENGTH, CHECKED_PICTURES = 32, 12, 12
 
@@ -125,10 +125,10 @@ def _drawn_pixels(bundle: Bundle) -> Float32:
     return np.stack([preprocess(picture, bundle.manifest.preprocessing) for picture in pictures])
 
 
-def _random_triplets(sizes: ModelSizes) -> tuple[ComposedQuery, StoredTokens]:
+def _random_triplets(sizes: ModelSizes) -> tuple[Composition, StoredTokens]:
     rng = np.random.default_rng(0)
     shape = (CHECKED_CANDIDATES, sizes.stored_rows, sizes.stored_dims)
-    query = ComposedQuery(
+    query = Composition(
         vector=np.zeros(sizes.vector_size, dtype=np.float32),
         input_ids=rng.integers(1, 100, CHECKED_LENGTH),
         fusion_states=rng.standard_normal((CHECKED_LENGTH, sizes.fusion_dims), dtype=np.float32),

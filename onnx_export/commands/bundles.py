@@ -101,7 +101,7 @@ def fit_codec_command(
         typer.echo(f"skipped {name}: {reason}", err=True)
     typer.echo(
         f"wrote {out}: {fit.rows} rows of {fit.dims} dimensions, {fit.bytes_after / 1000:.1f} KB per image instead of "
-        f"{fit.bytes_before / 1000:.1f}; version {fit.version}, fitted on {fit.pictures} pictures\n"
+        f"{fit.bytes_before / 1000:.1f}, fitted on {fit.pictures} pictures\n"
         f"lost of what the score reads of tokens: {fit.lost:.1%}; scores of the graph and of torch agree to "
         f"{fit.difference:.1e}\nIndex the gallery again with it: qdrant-cir index ... --bundle {out}"
     )

@@ -13,6 +13,7 @@ from qdrant_cir.model.bundle import default_bundle_path
 from qdrant_cir.model.compute import ExecutionProvider
 from qdrant_cir.retriever import Retriever
 from qdrant_cir.search.effort import Effort, EffortCalibration
+from qdrant_cir.search.query_model import references_of
 from qdrant_cir.types import GalleryImage, ImageSource, Precision, Query, SearchResult
 
 if TYPE_CHECKING:
@@ -97,8 +98,9 @@ def save_picture(picture: Image, path: Path) -> None:
 
 
 def _picture_of(query: Query, retriever: Retriever) -> ImageSource | None:
-    """Find the reference's picture; the path that a gallery image was indexed from may be gone."""
-    if not isinstance(query.reference, GalleryImage):
-        return query.reference
-    image_id = query.reference.image_id
+    """Return the picture of the first reference; the path that a gallery image was indexed from may be gone."""
+    reference, _ = references_of(query)[0]
+    if not isinstance(reference, GalleryImage):
+        return reference
+    image_id = reference.image_id
     return retriever.collection.stored([image_id])[image_id].image.source

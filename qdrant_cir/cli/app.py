@@ -140,9 +140,9 @@ def info(
         )
     elif rows:
         printing.print_table(
-            ("collection", "images", "vector size", "bundle", "low precision"),
+            ("collection", "images", "vector size", "bundle", "precision"),
             [
-                (row.name, str(row.images), str(row.vector_size), row.bundle_name, str(row.encoded_in_low_precision))
+                (row.name, str(row.images), str(row.vector_size), row.bundle_name, ", ".join(row.precisions))
                 for row in rows
             ],
             title=place.label,

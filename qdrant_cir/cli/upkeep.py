@@ -32,12 +32,13 @@ def collection_json(info: CollectionInfo) -> JsonObject:
         "bundle": info.bundle_name,
         "fingerprint": info.fingerprint,
         "token_bytes": info.token_bytes,
-        "encoded_in_low_precision": info.encoded_in_low_precision,
+        "precisions": list(info.precisions),
+        "points": info.points,
         "fields": list(info.fields),
     }
 
 
-def delete_images(place: StorePlace, name: str, image_ids: Sequence[str]) -> set[str]:
+def delete_images(place: StorePlace, name: str, image_ids: Sequence[str]) -> set[str | int]:
     """Delete images and give the ids that were there; errors as above."""
     with place.opened(creates=False) as store:
         return Collection.open(store, name).delete(image_ids)

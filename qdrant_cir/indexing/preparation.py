@@ -61,7 +61,7 @@ def checked_record(record: ImageRecord) -> ImageRecord:
 
 def hash_image(record: ImageRecord) -> HashedImage:
     """Read a record's picture and hash it. Raises ImageError where it cannot be read."""
-    image = record.image
+    image = record.image if record.open is None else record.open()
     if isinstance(image, Image.Image):
         rgb = load_image(image)
         digest = hashlib.sha256(f"RGB {rgb.width}x{rgb.height} ".encode() + rgb.tobytes()).hexdigest()

@@ -53,7 +53,8 @@ class IndexProgress:
 class IndexReport:
     """What a run did; counts as in :class:`IndexProgress`.
 
-    ``seconds`` is wall time; ``images_per_second`` counts encoded and written images over it.
+    ``without_picture`` counts points of an attached collection that name no picture, ``swept`` records of tokens whose
+    point was gone. ``seconds`` is wall time; ``images_per_second`` counts encoded and written images over it.
     """
 
     indexed: int
@@ -62,6 +63,8 @@ class IndexReport:
     failed: tuple[FailedImage, ...]
     seconds: float
     images_per_second: float
+    without_picture: int = 0
+    swept: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,8 @@ class Outcome:
     updated: int = 0
     unchanged: int = 0
     failed: tuple[FailedImage, ...] = ()
+    without_picture: int = 0
+    swept: int = 0
 
 
 class Tally:
@@ -79,9 +84,9 @@ class Tally:
 
     def __init__(self, total: int | None, progress: Callable[[IndexProgress], None] | None) -> None:
         """Start the clock of a run of ``total`` images."""
-        self.indexed = self.updated = self.unchanged = 0
+        self.indexed = self.updated = self.unchanged = self.without_picture = self.swept = 0
         self.failed: list[FailedImage] = []
-        self._total = total
+        self.total = total
         self._progress = progress
         self._start = time.monotonic()
         self._recent: deque[tuple[float, int]] = deque([(self._start, 0)])
@@ -97,6 +102,8 @@ class Tally:
         self.updated += outcome.updated
         self.unchanged += outcome.unchanged
         self.failed += outcome.failed
+        self.without_picture += outcome.without_picture
+        self.swept += outcome.swept
         for failed in outcome.failed:
             logger.warning("%s was not indexed: %s", failed.image_id, failed.reason)
 
@@ -110,11 +117,11 @@ class Tally:
             self._recent.popleft()
         then, before = self._recent[0]
         rate = (done - before) / max(now - then, 1e-9)
-        eta = max(self._total - done, 0) / rate if self._total is not None and rate > 0 else None
+        eta = max(self.total - done, 0) / rate if self.total is not None and rate > 0 else None
         self._progress(
             IndexProgress(
                 done=done,
-                total=self._total,
+                total=self.total,
                 indexed=self.indexed,
                 updated=self.updated,
                 unchanged=self.unchanged,
@@ -134,4 +141,6 @@ class Tally:
             failed=tuple(self.failed),
             seconds=seconds,
             images_per_second=self.indexed / max(seconds, 1e-9),
+            without_picture=self.without_picture,
+            swept=self.swept,
         )

@@ -8,7 +8,7 @@ other column becomes payload. A manifest is checked as a whole before anything i
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -18,7 +18,7 @@ from typing import NoReturn
 
 from qdrant_cir.errors import InputError
 from qdrant_cir.indexing.row_files import ROW_FILE_SUFFIXES, Row, RowFile, open_row_file
-from qdrant_cir.types import ImageSource, JsonObject, JsonValue
+from qdrant_cir.types import ImageSource, JsonObject, JsonValue, PointId
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -47,12 +47,20 @@ class ImageRecord:
         image: a path, the bytes of an encoded file, or a Pillow image.
         payload: the user's fields, filterable in a search.
         source: where the picture can be found again, None where there is no such place.
+        point_id: of the point that it belongs to in an attached collection; None for a gallery of our own.
+        views: how many pictures the point has.
+        known_sha256: the digest under which it is indexed, where only its content is in question.
+        open: opens the picture when it is needed, instead of ``image``.
     """
 
     image_id: str
     image: ImageSource
     payload: JsonObject
     source: str | None
+    point_id: PointId | None = None
+    views: int = 1
+    known_sha256: str | None = None
+    open: Callable[[], ImageSource] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from qdrant_cir.model.bundle import Bundle
 from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.sessions import Session, open_graph
 from qdrant_cir.model.text_tokenizer import TextTokenizer
-from qdrant_cir.types import ComposedQuery, Float32
+from qdrant_cir.types import Composition, Float32
 
 __all__ = ["Composer"]
 
@@ -27,7 +27,7 @@ class Composer:
         """Load graph and tokenizer; the rest as :func:`qdrant_cir.model.sessions.open_graph`."""
         return cls(open_graph(bundle, "composer", compute), TextTokenizer(bundle))
 
-    def compose(self, reference_tokens: Float32, texts: Sequence[str]) -> list[ComposedQuery]:
+    def compose(self, reference_tokens: Float32, texts: Sequence[str]) -> list[Composition]:
         """Compose a batch in one run.
 
         Args:
@@ -57,10 +57,11 @@ class Composer:
         )
         lengths = tokenized.attention_mask.sum(axis=1)
         return [
-            ComposedQuery(
+            Composition(
                 vector=outputs["query_vectors"][row],
                 input_ids=tokenized.input_ids[row, :length],
                 fusion_states=outputs["fusion_states"][row, :length],
+                truncated=tokenized.truncated[row],
             )
             for row, length in enumerate(lengths)
         ]

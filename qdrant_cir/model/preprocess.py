@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 from pathlib import Path
@@ -16,7 +17,7 @@ from qdrant_cir.types import Float32, ImageSource
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["MAX_PIXELS", "blank_pixels", "load_image", "preprocess"]
+__all__ = ["MAX_PIXELS", "blank_pixels", "hash_source", "load_image", "preprocess"]
 
 MAX_PIXELS = 64_000_000
 """Pixels that a file may declare before it is refused; 64 million take 192 MB as RGB."""
@@ -100,6 +101,29 @@ def preprocess(image: Image, spec: PreprocessingSpec) -> Float32:
     mean = np.asarray(spec.mean, dtype=np.float32)[:, None, None]
     std = np.asarray(spec.std, dtype=np.float32)[:, None, None]
     return np.ascontiguousarray((channels - mean) / std)
+
+
+def hash_source(source: ImageSource) -> str:
+    """Return the sha256 of a picture's content, 64 hex digits: of the file's bytes, or of a Pillow image's RGB pixels.
+
+    Raises:
+        ImageError: there is no such file, or it cannot be read.
+    """
+    from PIL import Image as PillowImage
+
+    if isinstance(source, PillowImage.Image):
+        rgb = load_image(source)
+        return hashlib.sha256(f"RGB {rgb.width}x{rgb.height} ".encode() + rgb.tobytes()).hexdigest()
+    if isinstance(source, bytes):
+        return hashlib.sha256(source).hexdigest()
+    path = Path(source)
+    try:
+        if not path.is_file():
+            raise ImageError(f"{path} is not a file" if path.exists() else f"there is no file {path}")
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{path} cannot be read: {error}") from error
 
 
 def blank_pixels(spec: PreprocessingSpec) -> Float32:

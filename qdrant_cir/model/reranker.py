@@ -9,7 +9,7 @@ from qdrant_cir.errors import InputError, TokensError
 from qdrant_cir.model.bundle import Bundle
 from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.sessions import Session, open_graph
-from qdrant_cir.types import ComposedQuery, Float32, StoredTokens
+from qdrant_cir.types import Composition, Float32, StoredTokens
 
 __all__ = ["DEFAULT_CHUNK", "Reranker"]
 
@@ -38,7 +38,7 @@ class Reranker:
         """Load the graph of a bundle; the rest as :func:`qdrant_cir.model.sessions.open_graph`."""
         return cls(open_graph(bundle, "reranker", compute), chunk=chunk)
 
-    def score(self, query: ComposedQuery, candidates: StoredTokens) -> Float32:
+    def score(self, query: Composition, candidates: StoredTokens) -> Float32:
         """Score every candidate against one query.
 
         Args:

@@ -1,230 +1,89 @@
-"""A query after the store: what to ask for, what to keep, and the order of the answer. Pure."""
+"""The order of an answer: the one place where results are sorted and numbered. Pure."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from time import perf_counter
-from typing import TYPE_CHECKING
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
-from qdrant_cir.errors import InputError, TokensError
-from qdrant_cir.search.effort import Effort, StopRule
-from qdrant_cir.search.query_model import QueryModel, ReadyQuery
-from qdrant_cir.search.scoring import NO_SCORES, CandidateTokens, RerankScores
+from qdrant_cir.errors import TokensError
 from qdrant_cir.storage.points import GalleryHit
-from qdrant_cir.types import (
-    Candidate,
-    Query,
-    SearchResult,
-    Timings,
-)
+from qdrant_cir.types import Candidate, PointId
 
-if TYPE_CHECKING:
-    from qdrant_client import models
+__all__ = ["final_order", "rank_candidates", "rank_hits", "retrieval_order"]
 
-__all__ = ["FetchedQuery", "SearchOptions", "StageClock", "answer_fetched", "rank_candidates"]
-
-_NAMED = 3
-"""Images that a note names before it only counts."""
+Key = TypeVar("Key", bound=Hashable)
 
 
-class StageClock:
-    """Measures the steps after composing, each from the end of the one before it; 0.0 for one not taken."""
-
-    def __init__(self, *, read: Callable[[], float] = perf_counter) -> None:
-        """Start; ``read`` returns the seconds that have passed since any fixed moment."""
-        self.read = read
-        self.retrieve = self.fetch = self.rerank = 0.0
-        self.started = self._last = read()
-
-    def retrieved(self) -> None:
-        """Note the end of the search in the store."""
-        self.retrieve = self._lap()
-
-    def fetched(self) -> None:
-        """Note that the tokens are there."""
-        self.fetch = self._lap()
-
-    def begins_reranking(self) -> None:
-        """Leave out the time that a query waited for others of its batch, from the steps and the time budget."""
-        now = self.read()
-        self.started += now - self._last
-        self._last = now
-
-    def reranked(self, *, reading: float) -> None:
-        """Note that the scores are there; ``reading`` is what of it went into reading further tokens."""
-        self.rerank = self._lap() - reading
-        self.fetch += reading
-
-    def _lap(self) -> float:
-        last, self._last = self._last, self.read()
-        return self._last - last
+def retrieval_order(scores: Mapping[str, float]) -> list[str]:
+    """Return image ids in stage one's order: by falling score, equal scores by id, so that every store agrees."""
+    return sorted(scores, key=lambda image_id: (-scores[image_id], image_id))
 
 
-@dataclass(frozen=True, slots=True)
-class SearchOptions:
-    """What a caller asks of a search; the meaning of each is with :meth:`Retriever.search`."""
-
-    limit: int
-    rerank_depth: int
-    filter: models.Filter | None
-    exclude_reference: bool
-    effort: Effort
-
-    def check(self, queries: Sequence[Query]) -> None:
-        """Check what a caller gave, before anything is computed.
-
-        Raises:
-            InputError: ``limit`` is below 1, ``rerank_depth`` below 0, the effort out of its range, or a query is
-                empty.
-        """
-        if self.limit < 1:
-            raise InputError(f"limit is {self.limit}; it must be at least 1, the number of results to return.")
-        if self.rerank_depth < 0:
-            raise InputError(
-                f"rerank_depth is {self.rerank_depth}; it must be at least 0, where 0 means stage one alone, "
-                "without re-ranking."
-            )
-        self.effort.check()
-        for query in queries:
-            if query.reference is None and not query.modification_text.strip():
-                raise InputError("The query has neither a reference image nor a modification text. Give at least one.")
-
-    @property
-    def hits_asked_for(self) -> int:
-        """Hits to ask of stage one: enough for both numbers, and one to spare for the reference."""
-        return max(self.limit, self.rerank_depth) + (1 if self.exclude_reference else 0)
-
-    def doubts_filter(self, hits: Sequence[GalleryHit]) -> bool:
-        """Say whether the filter may name a field that no image has, unnoticed."""
-        return self.filter is not None and (not hits or bool(self.filter.must_not))
-
-    def keep(self, hits: Sequence[GalleryHit], query: ReadyQuery) -> list[GalleryHit]:
-        """Put stage one's hits in their order, without the reference where it is excluded.
-
-        The order is that of the scores; equal scores go by image id, so that every store gives the same.
-        """
-        kept = [
-            hit
-            for hit in hits
-            if (query.excluded_id is None or hit.image_id != query.excluded_id)
-            and (query.excluded_sha256 is None or hit.sha256 != query.excluded_sha256)
-        ]
-        ordered = sorted(kept, key=lambda hit: (-hit.score, hit.image_id))
-        return ordered[: max(self.limit, self.rerank_depth)]
-
-    def to_rerank(self, hits: Sequence[GalleryHit], query: ReadyQuery) -> list[GalleryHit]:
-        """Choose the hits that stage two looks at: none without a text."""
-        return [] if query.composed is None else list(hits[: self.rerank_depth])
-
-
-def rank_candidates(hits: Sequence[GalleryHit], scores: Mapping[str, float]) -> tuple[Candidate, ...]:
-    """Give the final order: the one place where results are sorted and numbered.
+def final_order(retrieved: Sequence[Key], scores: Mapping[Key, float]) -> list[Key]:
+    """Return the final order of what stage one found.
 
     Args:
-        hits: in stage one's order.
-        scores: the re-ranker's, by image id; hits that were not re-ranked have none.
+        retrieved: in stage one's order, each once.
+        scores: the re-ranker's, higher is better; what was not re-ranked has none.
 
     Returns:
-        The re-ranked hits by falling score, equal scores in stage one's order; then all others in stage one's
-        order.
+        The re-ranked by falling score, equal scores in stage one's order; then all others in stage one's order.
+    """
+    # sorted() is stable, so equal scores keep stage one's order
+    reranked = sorted((key for key in retrieved if key in scores), key=lambda key: -scores[key])
+    return [*reranked, *(key for key in retrieved if key not in scores)]
+
+
+def rank_hits(hits: Iterable[GalleryHit]) -> list[GalleryHit]:
+    """Return hits in stage one's order."""
+    by_id = {hit.image_id: hit for hit in hits}
+    return [by_id[image_id] for image_id in retrieval_order({hit.image_id: hit.score for hit in by_id.values()})]
+
+
+def rank_candidates(
+    places: Sequence[Sequence[GalleryHit]], scores: Mapping[PointId, float], views: Mapping[PointId, str]
+) -> tuple[Candidate, ...]:
+    """Return the candidates of an answer in their final order, one per place of stage one.
+
+    Args:
+        places: in stage one's order, each a hit by itself or the members of a group, of which the best one counts.
+        scores: the re-ranker's, by point id; hits that were not re-ranked have none.
+        views: which of a point's pictures scored best, of points that have several.
 
     Raises:
         TokensError: a score is not a number.
     """
-    for image_id, score in scores.items():
-        if not math.isfinite(score):
-            raise TokensError(
-                f"The re-ranker scored the image {image_id!r} with {score}, which cannot be ordered. Its "
-                "stored tokens are damaged, or the bundle is; index the image again."
-            )
-    places = {hit.image_id: place for place, hit in enumerate(hits, start=1)}
-    reranked = sorted(
-        (hit for hit in hits if hit.image_id in scores),
-        key=lambda hit: (-scores[hit.image_id], places[hit.image_id]),
-    )
-    others = [hit for hit in hits if hit.image_id not in scores]
+    for hits in places:
+        for hit in hits:
+            if not math.isfinite(scores.get(hit.point_id, 0.0)):
+                raise TokensError(
+                    f"The re-ranker scored the image {hit.image_id!r} with {scores[hit.point_id]}, which cannot be "
+                    "ordered. Its stored tokens are damaged, or the bundle is; index the image again."
+                )
+    best = [final_order([hit.point_id for hit in hits], scores)[0] for hits in places]
+    chosen = [
+        next(hit for hit in hits if hit.point_id == point_id) for hits, point_id in zip(places, best, strict=True)
+    ]
+    by_place = {place: scores[hit.point_id] for place, hit in enumerate(chosen) if hit.point_id in scores}
     return tuple(
         Candidate(
-            image_id=hit.image_id,
-            payload=hit.payload,
-            source=hit.source,
-            retrieval_score=hit.score,
-            retrieval_rank=places[hit.image_id],
-            rerank_score=scores.get(hit.image_id),
-            rerank_rank=rank if hit.image_id in scores else None,
+            image_id=chosen[place].image_id,
+            payload=chosen[place].image.payload,
+            source=chosen[place].image.source,
+            retrieval_score=chosen[place].score,
+            retrieval_rank=place + 1,
+            rerank_score=by_place.get(place),
+            rerank_rank=rank if place in by_place else None,
+            point_id=_public_id(chosen[place].point_id),
+            point=chosen[place].point,
+            group=chosen[place].group,
+            view=views.get(chosen[place].point_id),
         )
-        for rank, hit in enumerate((*reranked, *others), start=1)
+        for rank, place in enumerate(final_order(range(len(chosen)), by_place), start=1)
     )
 
 
-@dataclass(frozen=True, slots=True)
-class FetchedQuery:
-    """A query with what the store gave for it.
-
-    Attributes:
-        query: as it was composed.
-        hits: in stage one's order.
-        tokens: of those that are to be re-ranked.
-        clock: has measured the steps up to here.
-    """
-
-    query: ReadyQuery
-    hits: Sequence[GalleryHit]
-    tokens: CandidateTokens
-    clock: StageClock
-
-
-def answer_fetched(model: QueryModel, fetched: FetchedQuery, *, options: SearchOptions, stop: StopRule) -> SearchResult:
-    """Re-rank and put the answer together; the last step of both retrievers.
-
-    Raises:
-        TokensError: a score is not a number.
-        ProviderError: the computation failed.
-    """
-    query, clock, scores = fetched.query, fetched.clock, NO_SCORES
-    if fetched.tokens.count:
-        clock.begins_reranking()
-        scores = model.score(query, fetched.tokens, stop, started=clock.started, clock=clock.read)
-        clock.reranked(reading=fetched.tokens.reading)
-    spent = (query.encode_seconds, query.compose_seconds, clock.retrieve, clock.fetch, clock.rerank)
-    reranks = options.rerank_depth > 0 and query.composed is not None
-    return SearchResult(
-        candidates=rank_candidates(fetched.hits, scores.by_id)[: options.limit],
-        timings=Timings(*spent, total=sum(spent)),
-        # a search that was to be re-ranked and found nothing has scored all there is
-        rerank_mode="exact" if reranks and not fetched.tokens.count else scores.mode,
-        notes=(*query.notes, *_notes_on(scores, asked=fetched.tokens.count), *_notes_on_encoding(fetched.hits)),
-        scored=len(scores.by_id),
-        precision=model.precision,
-    )
-
-
-def _notes_on_encoding(hits: Sequence[GalleryHit]) -> list[str]:
-    """Say what was encoded in another precision than the exact one."""
-    found = Counter(hit.precision for hit in hits if hit.precision != "float32")
-    return [
-        f"{count} of the {len(hits)} pictures found were encoded in {precision} (`qdrant-cir index --precision`): "
-        "their vectors and tokens are close to the exact ones, not equal to them."
-        for precision, count in sorted(found.items())
-    ]
-
-
-def _notes_on(scores: RerankScores, *, asked: int) -> list[str]:
-    """Say which candidates were not re-ranked, and why."""
-    notes = []
-    looked_at = len(scores.by_id) + len(scores.problems)
-    if scores.mode == "adaptive":
-        notes.append(f"Re-ranking ended after {looked_at} of {asked} candidates: the first places were settled.")
-    if scores.mode == "budget":
-        notes.append(f"Re-ranking ended after {looked_at} of {asked} candidates, for its time was over.")
-    problems = scores.problems
-    if problems:
-        named = "; ".join(f"{image_id}: {reason}" for image_id, reason in list(problems.items())[:_NAMED])
-        more = f"; and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
-        notes.append(f"{len(problems)} candidates without valid tokens stand after the re-ranked ({named}{more}).")
-    if "missing" in problems.values():
-        notes.append("Index pictures of missing tokens again with this bundle: `qdrant-cir index`.")
-    return notes
+def _public_id(point_id: PointId) -> PointId | None:
+    """Return a point's id; None for a picture of the caller's, which has a number below 0 while it is ranked."""
+    return None if isinstance(point_id, int) and point_id < 0 else point_id

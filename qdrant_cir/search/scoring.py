@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from math import ceil
-from time import perf_counter
+from math import ceil, inf
 
 import numpy as np
 
@@ -16,19 +15,15 @@ from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.cores import available_threads
 from qdrant_cir.model.reranker import DEFAULT_CHUNK, Reranker
 from qdrant_cir.model.sessions import open_graph
-from qdrant_cir.search.effort import StopRule
 from qdrant_cir.storage.points import HitTokens
 from qdrant_cir.tokens.form import TokenForm
-from qdrant_cir.types import ComposedQuery, Float32, RerankMode, StoredTokens
+from qdrant_cir.types import Composition, Float32, PointId, RerankMode, StoredTokens
 
 __all__ = [
-    "NO_SCORES",
     "CandidateScorer",
     "CandidateScores",
-    "CandidateTokens",
-    "RerankScores",
     "SharedReranker",
-    "rerank",
+    "Term",
 ]
 
 _LEAST_SHARE = 4
@@ -43,52 +38,22 @@ class CandidateScores:
     """What the re-ranker says of candidates.
 
     Attributes:
-        by_id: its score by image id; higher is better.
-        problems: why a candidate has no score, by image id.
+        by_id: the score of a candidate by its point's id, of its best view; higher is better.
+        problems: why a candidate has no score, by its point's id.
+        views: the best view, of points that have several.
     """
 
-    by_id: Mapping[str, float]
-    problems: Mapping[str, str]
+    by_id: Mapping[PointId, float]
+    problems: Mapping[PointId, str]
+    views: Mapping[PointId, str]
 
 
 @dataclass(frozen=True, slots=True)
-class RerankScores:
-    """What stage two found: scores and problems as :class:`CandidateScores`, and why it ended."""
+class Term:
+    """One composed query, and how much its score counts; below 0 for what must not be."""
 
-    by_id: Mapping[str, float]
-    problems: Mapping[str, str]
-    mode: RerankMode
-
-
-@dataclass(slots=True)
-class CandidateTokens:
-    """Tokens of the candidates of one query, in stage one's order; the later ones are read when they are needed.
-
-    Attributes:
-        first: those that were read.
-        count: of all candidates.
-        rest: reads the others, where there are any.
-        reading: seconds that this took.
-        clock: measures them.
-    """
-
-    first: Sequence[HitTokens]
-    count: int
-    rest: Callable[[], Sequence[HitTokens]] | None = None
-    reading: float = 0.0
-    clock: Callable[[], float] = perf_counter
-
-    def part(self, start: int, end: int) -> Sequence[HitTokens]:
-        """Give some candidates' tokens, by their places."""
-        if self.rest is not None and end > len(self.first):
-            began = self.clock()
-            self.first = [*self.first, *self.rest()]
-            self.rest, self.reading = None, self.clock() - began
-        return self.first[start:end]
-
-
-NO_SCORES = RerankScores({}, {}, "none")
-"""Of a query whose candidates are not looked at by stage two."""
+    composed: Composition
+    weight: float
 
 
 class SharedReranker:
@@ -104,7 +69,7 @@ class SharedReranker:
         self._reranker, self._threads = reranker, threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="qdrant-cir-rerank")
 
-    def score(self, query: ComposedQuery, candidates: StoredTokens) -> Float32:
+    def score(self, query: Composition, candidates: StoredTokens) -> Float32:
         """Score every candidate, float32 [K]; the rest as :meth:`Reranker.score`."""
         count = len(candidates.values)
         size = max(_LEAST_SHARE, ceil(count / self._threads))
@@ -126,67 +91,43 @@ class CandidateScorer:
         reranker = Reranker(session, chunk=_GPU_CHUNK if is_on_gpu else DEFAULT_CHUNK)
         self._reranker = SharedReranker(reranker, threads=1 if is_on_gpu else compute.threads or available_threads())
 
-    def score(self, query: ComposedQuery, candidates: Sequence[HitTokens]) -> CandidateScores:
-        """Score the candidates whose tokens can be read; errors as :meth:`Reranker.score`."""
-        problems = {tokens.image_id: str(tokens.problem) for tokens in candidates if tokens.data is None}
-        readable = {tokens.image_id: tokens.data for tokens in candidates if tokens.data is not None}
-        for image_id in [image_id for image_id, data in readable.items() if not self._form.fits(data)]:
-            problems[image_id] = "missing"
-            del readable[image_id]
+    def score(self, terms: Sequence[Term], candidates: Sequence[HitTokens]) -> CandidateScores:
+        """Score the candidates whose tokens can be read by the weighted sum of terms, of which there is at least one.
+
+        Raises:
+            TokensError, InputError, ProviderError: as :meth:`Reranker.score`.
+        """
+        problems = {place: str(tokens.problem) for place, tokens in enumerate(candidates) if tokens.data is None}
+        readable = {place: tokens.data for place, tokens in enumerate(candidates) if tokens.data is not None}
+        for place in [place for place, data in readable.items() if not self._form.fits(data)]:
+            problems[place] = "missing"
+            del readable[place]
         try:
             stored = self._form.decode(list(readable.values()))
         except TokensError:
             # one of them is bad: find it, so that the others count
-            for image_id, data in list(readable.items()):
+            for place, data in list(readable.items()):
                 try:
                     self._form.decode([data])
                 except TokensError:
-                    problems[image_id] = "damaged"
-                    del readable[image_id]
+                    problems[place] = "damaged"
+                    del readable[place]
             stored = self._form.decode(list(readable.values()))
-        scores = self._reranker.score(query, stored).tolist()
-        return CandidateScores(dict(zip(readable, scores, strict=True)), problems)
-
-
-def rerank(
-    scorer: CandidateScorer,
-    query: ComposedQuery,
-    candidates: CandidateTokens,
-    stop: StopRule,
-    *,
-    started: float,
-    clock: Callable[[], float] = perf_counter,
-) -> RerankScores:
-    """Score candidates step by step until the last one, or until the rule says stop.
-
-    Args:
-        scorer: of the bundle.
-        query: as it was composed.
-        candidates: in stage one's order.
-        stop: when to end early. Where no candidate could be scored, the mode is ``none``.
-        started: what ``clock`` read at the start of the time budget.
-        clock: returns the seconds that have passed since any fixed moment.
-
-    Raises:
-        TokensError, ProviderError: as :meth:`Reranker.score`.
-    """
-    by_id: dict[str, float] = {}
-    problems: dict[str, str] = {}
-    steps: list[list[float]] = []
-    size = stop.step or max(1, candidates.count)
-    longest = 0.0
-    for start in range(0, candidates.count, size):
-        if stop.is_settled(steps):
-            return RerankScores(by_id, problems, "adaptive")
-        began = clock()
-        if stop.time_budget is not None and began - started + longest > stop.time_budget:
-            return RerankScores(by_id, problems, "budget")
-        found = scorer.score(query, candidates.part(start, start + size))
-        longest = max(longest, clock() - began)
-        by_id |= found.by_id
-        problems |= found.problems
-        steps.append(list(found.by_id.values()))
-    return RerankScores(by_id, problems, scorer.full_mode if by_id else "none")
+        parts = [self._reranker.score(term.composed, stored).astype(float) * term.weight for term in terms]
+        scores = dict(zip(readable, sum(parts[1:], start=parts[0]).tolist(), strict=True))
+        by_id: dict[PointId, float] = {}
+        views: dict[PointId, str] = {}
+        for place, score in scores.items():
+            tokens = candidates[place]
+            # the best view of a point counts; not a number stays in sight
+            if not by_id.get(tokens.point_id, -inf) >= score:
+                by_id[tokens.point_id] = score
+                if tokens.view is not None:
+                    views[tokens.point_id] = tokens.view
+        unread = {candidates[place].point_id: problem for place, problem in problems.items()}
+        return CandidateScores(
+            by_id, {point_id: problem for point_id, problem in unread.items() if point_id not in by_id}, views
+        )
 
 
 def _share(stored: StoredTokens, part: slice) -> StoredTokens:

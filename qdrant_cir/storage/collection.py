@@ -1,73 +1,59 @@
 """A gallery of images in a store: two collections, one to search and one with the candidate tokens.
 
-``NAME`` holds a vector and the user's fields per image, ``NAME__tokens`` the tokens, under the same point
-ids. Tokens are written before the gallery's point and deleted after it, so an image that can be found has its
-tokens; the digest of the picture on both sides shows a pair whose halves are of different pictures
-(``docs/adr/0002-storage.md``).
+A gallery of our own, ``NAME``, holds a vector and the user's fields per image, ``NAME__tokens`` the tokens, under the
+same point ids. An attached one is a named vector in the user's collection, with a companion of tokens beside it. Tokens
+are written before the gallery's half and deleted after it, so an image that can be found has its tokens; what stands on
+both sides shows a pair whose halves are of different pictures (``docs/adr/0002-storage.md``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
-from qdrant_cir.errors import CollectionMismatchError
+from qdrant_cir.errors import CollectionMismatchError, InputError
 from qdrant_cir.model.bundle import Bundle
+from qdrant_cir.storage.attachment import Attachment, attached_vectors, open_attached
 from qdrant_cir.storage.points import (
     RESERVED,
-    GalleryHit,
-    HitTokens,
     IndexedImage,
     KnownImage,
-    MadeFrom,
     StoredImage,
-    TokensProblem,
+    TokensRecord,
     batches_by_bytes,
-    gallery_hit,
     gallery_point,
-    known_image,
-    made_from,
-    pair_tokens,
-    point_id_of,
-    relabelled_point,
-    stored_images,
+    labelled,
+    owner_of,
     tokens_point,
+    tokens_record,
 )
+from qdrant_cir.storage.reads import GalleryReads, open_reads
 from qdrant_cir.storage.schema import (
     SAMPLE,
     GallerySpec,
     check_pair,
-    encoded_in_low_precision,
     field_names,
     gallery_names,
     gallery_specs,
-    having,
-    not_found,
     tokens_name,
-    unknown_field,
 )
-from qdrant_cir.storage.stores.protocol import Store
-from qdrant_cir.types import Float32, JsonValue
+from qdrant_cir.storage.steps import run
+from qdrant_cir.storage.stores.checks import checked_points
+from qdrant_cir.storage.stores.protocol import Record, Store
+from qdrant_cir.types import Float32, JsonObject, JsonValue, PointId
 
 if TYPE_CHECKING:
     from qdrant_client.models import Filter
 
-__all__ = [
-    "RESERVED",
-    "Collection",
-    "CollectionInfo",
-    "GalleryHit",
-    "HitTokens",
-    "IndexedImage",
-    "KnownImage",
-    "StoredImage",
-    "TokensProblem",
-    "list_collections",
-]
+__all__ = ["Collection", "CollectionInfo", "Label", "list_collections"]
 
 BATCH_BYTES = 4 * 2**20
 """Largest stored form of one write: servers cap a REST body at 32 MB, and smaller ones pass faster."""
+
+
+_PAGE = 1000
+"""Points that are looked at together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,23 +62,35 @@ class CollectionInfo:
 
     Attributes:
         name: of the collection.
-        images: how many, exactly.
-        vector_size: dimensions of their vectors.
-        fingerprint: of the bundle that made it, without compression.
+        images: points that can be searched.
+        points: points of the collection, whether they are images of ours or not.
+        vector_size: dimensions of the vectors.
+        fingerprint: of the bundle that made them, without compression.
         bundle_name: of that bundle.
         token_bytes: mean bytes of tokens per image, of a sample; None for an empty collection.
         fields: the user's payload fields, of a sample, sorted.
-        encoded_in_low_precision: exact number of images whose encoder did not compute in float32.
+        precisions: what the image encoder computed in, of a sample, sorted.
+        attachment: how it lies in the user's collection; None for a gallery of our own.
     """
 
     name: str
     images: int
+    points: int
     vector_size: int
     fingerprint: str
     bundle_name: str
     token_bytes: int | None
     fields: tuple[str, ...]
-    encoded_in_low_precision: int
+    precisions: tuple[str, ...]
+    attachment: Attachment | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What may change of an image without encoding it again."""
+
+    source: str | None
+    payload: Mapping[str, JsonValue]
 
 
 def list_collections(store: Store) -> list[str]:
@@ -107,13 +105,12 @@ class Collection:
     dropped.
     """
 
-    def __init__(self, store: Store, name: str, spec: GallerySpec) -> None:
-        """Join what :meth:`create` and :meth:`open` have checked."""
-        self._store = store
-        self._name = name
-        self._tokens_name = tokens_name(name)
-        self._spec = spec
-        self._seen_fields: set[str] = set()
+    def __init__(self, store: Store, reads: GalleryReads, attachment: Attachment | None = None) -> None:
+        """Join what :meth:`create`, :meth:`open` or :meth:`open_attached` have checked."""
+        self.store = store
+        self.reads = reads
+        self.layout = reads.layout
+        self.attachment = attachment
 
     @classmethod
     def create(cls, store: Store, name: str, bundle: Bundle) -> Self:
@@ -125,6 +122,7 @@ class Collection:
             InputError: the name cannot be used.
             CollectionMismatchError: one of that name was made with another bundle, or by somebody else.
         """
+        name = store.resolve(name)
         gallery, tokens = gallery_specs(bundle)
         companion = tokens_name(name)
         standing = store.describe(companion)
@@ -148,171 +146,304 @@ class Collection:
 
     @classmethod
     def open(cls, store: Store, name: str, bundle: Bundle | None = None) -> Self:
-        """Open a gallery.
+        """Open a gallery; arguments and errors as :func:`open_reads`. The store stays the caller's."""
+        return cls(store, run(open_reads(name, bundle), store))
+
+    @classmethod
+    def open_attached(cls, store: Store, name: str, vector: str, bundle: Bundle | None = None) -> Self:
+        """Open what is attached to a collection; arguments and errors as :func:`open_attached`."""
+        reads, attachment = run(open_attached(name, vector, bundle), store)
+        return cls(store, reads, attachment)
+
+    @classmethod
+    def find(cls, store: Store, name: str, *, vector: str | None = None, bundle: Bundle | None = None) -> Self:
+        """Open a gallery of our own, or what is attached to a collection.
 
         Args:
             store: stays the caller's.
-            name: as it was made.
+            name: of the collection, or an alias.
+            vector: that was attached; None for a gallery of our own, else for the only vector that is attached.
             bundle: that vectors and tokens are from; None checks no bundle.
 
         Raises:
-            CollectionNotFoundError: there is none of that name; the message lists what there is.
-            CollectionMismatchError: it was made with another bundle, or by somebody else.
-            CollectionError: its tokens are gone.
+            InputError: several vectors are attached and none was named.
+            CollectionError: as :meth:`open` and :meth:`open_attached`.
         """
-        gallery = store.describe(name)
-        if gallery is None:
-            raise not_found(name, store.collection_names())
-        return cls(store, name, check_pair(name, gallery, store.describe(tokens_name(name)), bundle))
+        if vector is not None:
+            return cls.open_attached(store, name, vector, bundle)
+        resolved = store.resolve(name)
+        found = store.describe(resolved)
+        if found is None or isinstance(found.metadata.get(RESERVED), dict):
+            return cls.open(store, name, bundle)
+        attached = attached_vectors(store, resolved)
+        if len(attached) > 1:
+            raise InputError(
+                f"{name!r} has {len(attached)} attached vectors: {', '.join(attached)}. Name one: vector=, --vector."
+            )
+        return cls.open_attached(store, name, attached[0] if attached else "cir", bundle)
 
     @property
     def name(self) -> str:
         """The gallery's name."""
-        return self._name
+        return self.layout.gallery
 
     @property
     def spec(self) -> GallerySpec:
         """The bundle that made it, and the size of its vectors."""
-        return self._spec
+        return self.reads.spec
 
-    def write(self, images: Iterable[IndexedImage]) -> None:
+    def write(self, images: Iterable[IndexedImage]) -> list[IndexedImage]:
         """Write images, replacing those of the same ids, in batches of at most 4 MB.
+
+        Of an attached collection only our vector is written. The views of one point come together.
+
+        Returns:
+            Images of points that the collection does not have any more; their tokens are removed again.
 
         Raises:
             InputError: an id, vector or payload cannot be stored; batches before it are written then.
         """
+        vanished: list[IndexedImage] = []
         for batch in batches_by_bytes(images, limit=BATCH_BYTES):
-            gallery = [gallery_point(image) for image in batch]
-            self._store.upsert(self._tokens_name, [tokens_point(image) for image in batch])
-            self._store.upsert(self._name, gallery)
+            if self.attachment is None:
+                # checked before the tokens go: a refused point must not leave its old half beside new tokens
+                points = checked_points(
+                    [gallery_point(image) for image in batch], name=self.name, size=self.spec.vector_size
+                )
+                self._write_tokens(batch)
+                self.store.upsert(self.name, points)
+            else:
+                self._write_tokens(batch)
+                gone = set(self.store.update_vectors(self.name, self.layout.vector, _vectors_by_point(batch)))
+                vanished += [image for image in batch if image.point_id in gone]
+        if vanished:
+            self.store.delete(self.layout.companion, [tokens_point(image, self.layout).point_id for image in vanished])
+        return vanished
 
-    def relabel(self, labels: Mapping[str, tuple[str | None, Mapping[str, JsonValue]]]) -> None:
-        """Replace source and payload of images, by image id; vectors and tokens stay.
+    def relabel(self, labels: Mapping[str, Label]) -> None:
+        """Bring source and payload of images of a gallery of our own to what their source says, by image id.
 
-        Unknown ids are passed over.
+        Fields that indexing wrote and that the source dropped are removed; fields that somebody else set stay. Unknown
+        ids are passed over.
 
         Raises:
             InputError: a payload cannot be stored; nothing is changed then.
         """
-        ids = {point_id_of(image_id): image_id for image_id in labels}
-        records = self._store.fetch(self._name, list(ids), with_vectors=True)
-        points = []
-        for record in records:
-            source, payload = labels[ids[record.point_id]]
-            points.append(relabelled_point(record, image_id=ids[record.point_id], source=source, payload=payload))
-        self._store.upsert(self._name, points)
+        standing = self.known(list(labels))
+        images = [replace(image, source=labels[image.image_id].source) for image in standing.values()]
+        new = {image.point_id: labelled(image, labels[image.image_id].payload) for image in images}
+        dropped = {
+            image.point_id: [
+                field
+                for field in image.written
+                if field in image.payload and field not in labels[image.image_id].payload
+            ]
+            for image in images
+        }
+        self.store.set_payloads(self.name, new)
+        self.store.delete_payloads(self.name, {point_id: fields for point_id, fields in dropped.items() if fields})
+        records: dict[PointId, JsonObject] = {}
+        for image in images:
+            fields = sorted(labels[image.image_id].payload)
+            if tuple(fields) != image.written:
+                ours = new[image.point_id][RESERVED]
+                kept = {key: value for key, value in ours.items() if key != "source"} if isinstance(ours, dict) else {}
+                records[image.point_id] = {RESERVED: {**kept, "fields": list[JsonValue](fields)}}
+        self.store.set_payloads(self.layout.companion, records)
 
-    def delete(self, image_ids: Sequence[str]) -> set[str]:
-        """Delete images and give the ids that were there; others are passed over."""
-        ids = {point_id_of(image_id): image_id for image_id in image_ids}
-        found = self._store.fetch(self._name, list(ids), with_vectors=False, fields=(RESERVED,))
-        self._store.delete(self._name, list(ids))
-        self._store.delete(self._tokens_name, list(ids))
+    def delete(self, image_ids: Sequence[str | int]) -> set[str | int]:
+        """Delete images and return the ids that were there; others are passed over.
+
+        Of an attached collection the points stay; they lose our vector and their tokens.
+        """
+        ids = {self.layout.point_id(image_id): image_id for image_id in image_ids}
+        fields = (RESERVED,) if self.layout.picture is None else (self.layout.picture.field,)
+        found = self.store.fetch(self.name, list(ids), with_vectors=False, fields=fields)
+        records = [
+            record_id
+            for record in found
+            if (image := self.layout.known(record)) is not None
+            for record_id in self.layout.record_ids(image)
+        ]
+        if self.attachment is None:
+            self.store.delete(self.name, list(ids))
+            records = list(ids)
+        else:
+            self.store.clear_vectors(self.name, self.layout.vector, [record.point_id for record in found])
+        self.store.delete(self.layout.companion, records)
         return {ids[record.point_id] for record in found}
 
     def known(self, image_ids: Sequence[str]) -> dict[str, KnownImage]:
-        """Return what stands under ids: images of which both halves are there, of one picture and one bundle.
+        """Return what stands under ids: those images of which both halves are there and of one picture.
 
-        What is missing here needs to be written (again); so an interrupted write heals at the next one.
+        What is missing here needs to be written (again); so an interrupted write heals at the next one. A point whose
+        payload was overwritten is known by its tokens.
         """
-        ids = [point_id_of(image_id) for image_id in dict.fromkeys(image_ids)]
+        ids = {self.layout.point_id(image_id): image_id for image_id in dict.fromkeys(image_ids)}
         if not ids:
             return {}
-        gallery = self._store.fetch(self._name, ids, with_vectors=False)
-        tokens = self._store.fetch(self._tokens_name, ids, with_vectors=False, fields=(RESERVED,))
-        written = {record.point_id: made_from(record) for record in tokens}
-        images = [known_image(record) for record in gallery]
-        return {
-            image.image_id: image
-            for image in images
-            if written.get(point_id_of(image.image_id)) == MadeFrom(image.sha256, image.bundle)
-        }
+        points = self.store.fetch(self.name, list(ids), with_vectors=False)
+        made = self._made(list(ids))
+        nameless = [point.point_id for point in points if self.layout.known(point) is None and point.point_id in made]
+        with_vector = self.store.fetch(self.name, nameless, with_vectors=True, fields=()) if nameless else []
+        whole = {point.point_id for point in with_vector if point.vector is not None}
+        found: dict[str, KnownImage] = {}
+        for point in points:
+            record = made.get(point.point_id)
+            image = self.layout.known(point)
+            if record is not None and image is None and point.point_id in whole:
+                image = KnownImage(
+                    ids[point.point_id], point.point_id, None, record.sha256, point.payload, record.bundle
+                )
+            if (
+                record is not None
+                and image is not None
+                and (image.sha256, image.bundle) == (record.sha256, record.bundle)
+            ):
+                written = tuple(image.payload) if record.fields is None else record.fields
+                found[image.image_id] = replace(image, written=written)
+        return found
 
-    def query(self, vector: Float32, *, limit: int, filter: Filter | None) -> list[GalleryHit]:
-        """Give the images nearest to a vector float32 [D], best first.
+    def up_to_date(self, images: Sequence[KnownImage], bundle: Bundle) -> dict[PointId, tuple[str, ...]]:
+        """Return the points of an attached collection whose tokens are all of the pictures that they name now.
 
-        Raises:
-            InputError: the vector does not fit, ``limit`` is below 1, or the filter cannot be evaluated.
+        Returns:
+            The digests of a point's pictures, in the order of its views, by point id.
         """
-        return [gallery_hit(hit) for hit in self._store.query(self._name, vector, limit=limit, filter=filter)]
+        made = self._made([record_id for image in images for record_id in self.layout.record_ids(image)])
+        current: dict[PointId, tuple[str, ...]] = {}
+        for image in images:
+            records = [made.get(record_id) for record_id in self.layout.record_ids(image)]
+            digests = tuple(
+                record.sha256
+                for record, view in zip(records, image.views, strict=True)
+                if record is not None
+                and record.bundle == bundle.fingerprint
+                and self.layout.is_of(image, record, source=view)
+            )
+            if len(digests) == len(image.views):
+                current[image.point_id] = digests
+        return current
 
-    def hit_tokens(self, hits: Sequence[GalleryHit]) -> list[HitTokens]:
-        """Give the tokens of hits, in their order, or why there are none. One call of the store."""
-        ids = [point_id_of(hit.image_id) for hit in hits]
-        return pair_tokens(hits, self._store.fetch(self._tokens_name, ids, with_vectors=False) if ids else [])
+    def pages(self, *, has_vector: bool, fields: Sequence[str]) -> Iterator[list[Record]]:
+        """Yield the points that have our vector, or those that lack it, in id order, a page at a time."""
+        from qdrant_client import models
 
-    def tokens(self, image_ids: Sequence[str]) -> dict[str, bytes]:
-        """Give the tokens of images by id, of those that have valid ones."""
+        having: list[models.Condition] = [models.HasVectorCondition(has_vector=self.layout.vector)]
+        filter = models.Filter(must=having) if has_vector else models.Filter(must_not=having)
+        yield from _pages(self.store, self.name, filter=filter, fields=fields)
+
+    def sweep(self) -> int:
+        """Delete tokens whose point is gone, and return how many there were."""
+        swept = 0
+        for records in _pages(self.store, self.layout.companion, fields=(RESERVED,)):
+            owners = {record.point_id: owner_of(record) for record in records}
+            standing = {
+                point.point_id
+                for point in self.store.fetch(
+                    self.name, list(dict.fromkeys(owners.values())), with_vectors=False, fields=()
+                )
+            }
+            orphans = [record_id for record_id, owner in owners.items() if owner not in standing]
+            self.store.delete(self.layout.companion, orphans)
+            swept += len(orphans)
+        return swept
+
+    def stored(self, image_ids: Sequence[str | int]) -> dict[str | int, StoredImage]:
+        """Read all that is stored of images, by id; as :meth:`GalleryReads.images`."""
+        return run(self.reads.images(image_ids), self.store)
+
+    def tokens(self, image_ids: Sequence[str | int]) -> dict[str | int, bytes]:
+        """Read the tokens of images by id, of those that have valid ones."""
         return {
             image_id: image.tokens.data
             for image_id, image in self.stored(image_ids).items()
             if image.tokens.data is not None
         }
 
-    def stored(self, image_ids: Sequence[str]) -> dict[str, StoredImage]:
-        """Give all that is stored of images, by id: those that exist, in the order asked for."""
-        ids = [point_id_of(image_id) for image_id in dict.fromkeys(image_ids)]
-        if not ids:
-            return {}
-        gallery = self._store.fetch(self._name, ids, with_vectors=True)
-        return stored_images(gallery, self._store.fetch(self._tokens_name, ids, with_vectors=False))
-
-    def check_filter(self, filter: Filter | None) -> None:
-        """Refuse a filter on a field that no image has, which would silently find nothing, or everything.
-
-        Costs one read of one point per field, which stops at the first image that has it; a field once seen
-        costs nothing again. A field counts as absent where it is null or an empty list in every image. An
-        empty collection takes every filter.
-
-        Raises:
-            InputError: the filter is malformed, or names such a field; the message lists the fields of a
-                sample.
-        """
-        if filter is None:
-            return
-        # loads qdrant-client, which a search without a filter need not wait for
-        from qdrant_cir.storage.stores.filter_fields import filter_fields
-
-        for field in filter_fields(filter):
-            if field in self._seen_fields:
-                continue
-            if self._store.scroll(self._name, filter=having(field), limit=1, after=None):
-                self._seen_fields.add(field)
-                continue
-            sample = self._store.scroll(self._name, filter=None, limit=SAMPLE, after=None)
-            if sample:
-                raise unknown_field(self._name, field, field_names(sample))
+    def set_payload(self, image_id: str | int, payload: Mapping[str, JsonValue]) -> None:
+        """Set payload fields of one image of a gallery of our own. Raises InputError for an unknown id."""
+        if image_id not in self.stored([image_id]):
+            raise InputError(f"There is no image {image_id!r} in {self.name!r}.")
+        self.store.set_payloads(self.name, {self.layout.point_id(image_id): payload})
 
     def create_payload_index(self, field: str, kind: str) -> None:
-        """Index a payload field; ``kind`` is keyword, integer, float, bool or datetime. Raises InputError."""
-        self._store.create_payload_index(self._name, field, kind)
+        """Index a payload field for filters. Raises InputError for an unknown kind."""
+        self.store.create_payload_index(self.name, field, kind)
 
-    def count(self, filter: Filter | None) -> int:
+    def count(self, filter: Filter | None = None) -> int:
         """Count images exactly. Raises InputError for a filter that cannot be evaluated."""
-        return self._store.count(self._name, filter)
+        return self.store.count(self.name, filter if self.attachment is None else self._having_vector(filter))
 
     def info(self) -> CollectionInfo:
         """Describe the gallery."""
-        sample = self._store.scroll(self._name, filter=None, limit=SAMPLE, after=None)
-        images = [known_image(record) for record in sample[:10]]
-        sizes = [len(data) for data in self.tokens([image.image_id for image in images]).values()]
+        sample = self.store.scroll(self.name, filter=None, limit=SAMPLE, after=None)
+        images = [image for record in sample if (image := self.layout.known(record)) is not None]
+        records = [record_id for image in images[:10] for record_id in self.layout.record_ids(image)]
+        sizes = [len(data) for data in self.tokens([image.image_id for image in images[:10]]).values()]
+        made = self._made(records)
+        points = self.store.count(self.name, None)
         return CollectionInfo(
-            name=self._name,
-            images=self.count(None),
-            vector_size=self._spec.vector_size,
-            fingerprint=self._spec.fingerprint,
-            bundle_name=self._spec.bundle_name,
+            name=self.name,
+            images=min(points, self.store.count(self.layout.companion, None))
+            if self.attachment is None
+            else self.count(),
+            points=points,
+            vector_size=self.spec.vector_size,
+            fingerprint=self.spec.fingerprint,
+            bundle_name=self.spec.bundle_name,
             token_bytes=sum(sizes) // len(sizes) if sizes else None,
             fields=field_names(sample),
-            encoded_in_low_precision=self.count(encoded_in_low_precision()),
+            precisions=tuple(sorted({record.precision for record in made.values()})),
+            attachment=self.attachment,
         )
 
     def optimize(self) -> None:
         """Build what queries need, where the store does not by itself; takes the embedded store seconds."""
-        self._store.optimize(self._name)
-        self._store.optimize(self._tokens_name)
+        self.store.optimize(self.name)
+        self.store.optimize(self.layout.companion)
 
     def drop(self) -> None:
-        """Remove the gallery and its tokens."""
-        self._store.drop(self._name)
-        self._store.drop(self._tokens_name)
+        """Remove the gallery and its tokens. Raises InputError for an attached one, which :meth:`detach` leaves."""
+        if self.attachment is not None:
+            raise InputError(
+                f"{self.name!r} is not qdrant-cir's to remove: it is attached to it. Detach instead: it removes the "
+                f"vector {self.layout.vector!r} and the tokens, and leaves the collection as it was."
+            )
+        # the tokens first: a gallery without tokens is known for what it is, tokens alone are not
+        self.store.drop(self.layout.companion)
+        self.store.drop(self.name)
+
+    def _write_tokens(self, images: Sequence[IndexedImage]) -> None:
+        self.store.upsert(self.layout.companion, [tokens_point(image, self.layout) for image in images])
+
+    def _made(self, record_ids: Sequence[PointId]) -> dict[PointId, TokensRecord]:
+        if not record_ids:
+            return {}
+        records = self.store.fetch(self.layout.companion, record_ids, with_vectors=False, fields=(RESERVED,))
+        return {record.point_id: made for record in records if (made := tokens_record(record)) is not None}
+
+    def _having_vector(self, filter: Filter | None) -> Filter:
+        from qdrant_client import models
+
+        having = models.HasVectorCondition(has_vector=self.layout.vector)
+        return models.Filter(must=[having] if filter is None else [having, filter])
+
+
+def _vectors_by_point(images: Sequence[IndexedImage]) -> dict[PointId, Float32]:
+    """Return the vector of every point, float32 [D], or [V, D] of a point with several views."""
+    import numpy as np
+
+    by_point: dict[PointId, list[Float32]] = {}
+    for image in images:
+        by_point.setdefault(image.point_id, []).append(image.vector)
+    return {point_id: np.stack(rows) if len(rows) > 1 else rows[0] for point_id, rows in by_point.items()}
+
+
+def _pages(
+    store: Store, name: str, *, filter: Filter | None = None, fields: Sequence[str] | None = None
+) -> Iterator[list[Record]]:
+    after: PointId | None = None
+    while page := store.scroll(name, filter=filter, limit=_PAGE, after=after, fields=fields):
+        yield page
+        after = page[-1].point_id

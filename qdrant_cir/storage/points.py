@@ -1,4 +1,7 @@
-"""Images as points of a gallery and its tokens, and back. Pure: shared by sync and async collection."""
+"""Images as points of a gallery and its tokens, and back. Pure.
+
+A :class:`Layout` is all that differs between a gallery of our own and one that is attached to the user's collection.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,10 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 from uuid import UUID, uuid5
 
-from qdrant_cir.errors import CollectionError, InputError
-from qdrant_cir.storage.stores.protocol import Hit, Record, StoredPoint
-from qdrant_cir.types import Float32, JsonObject, JsonValue, Precision
+from qdrant_cir.errors import InputError
+from qdrant_cir.storage.payload_path import PayloadPath
+from qdrant_cir.storage.stores.protocol import VECTOR_NAME, Hit, Record, StoredPoint
+from qdrant_cir.types import Float32, JsonObject, JsonValue, PointId, Precision
 
 __all__ = [
     "PRECISION",
@@ -20,19 +24,15 @@ __all__ = [
     "HitTokens",
     "IndexedImage",
     "KnownImage",
-    "MadeFrom",
+    "Layout",
     "StoredImage",
     "TokensProblem",
+    "TokensRecord",
     "batches_by_bytes",
-    "gallery_hit",
-    "gallery_point",
-    "known_image",
-    "made_from",
-    "pair_tokens",
     "point_id_of",
-    "relabelled_point",
-    "stored_images",
     "tokens_point",
+    "tokens_record",
+    "view_id_of",
 ]
 
 RESERVED = "_cir"
@@ -45,15 +45,16 @@ _TOKENS = "tokens"
 _NAMESPACE = UUID("7a1f6a52-31c0-5c0f-9f0e-2b6f8e1d4c37")
 
 TokensProblem: TypeAlias = Literal["missing", "stale", "damaged"]
-"""Why an image cannot be re-ranked: no tokens in the bundle's form, tokens of another picture, or unreadable ones."""
+"""Why an image cannot be re-ranked: no tokens in the bundle's form, tokens of another picture, unreadable ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class IndexedImage:
-    """One encoded image, ready to be written.
+    """One encoded picture, ready to be written.
 
     Attributes:
-        image_id: the caller's; not empty.
+        image_id: the caller's; of an attached collection, the point's.
+        point_id: of the gallery's point.
         source: where the picture was read from, None for nowhere that lasts.
         sha256: hex digest of the picture.
         vector: float32 [D].
@@ -64,6 +65,7 @@ class IndexedImage:
     """
 
     image_id: str
+    point_id: PointId
     source: str | None
     sha256: str
     vector: Float32
@@ -74,64 +76,212 @@ class IndexedImage:
 
 
 @dataclass(frozen=True, slots=True)
+class KnownImage:
+    """What a gallery's point says of its image.
+
+    Attributes:
+        image_id: the caller's; of an attached collection, the point's.
+        point_id: of the point.
+        source: where the picture was read from.
+        sha256: of the picture; None where only the tokens know it.
+        payload: the user's fields alone.
+        bundle: fingerprint of the bundle that made it; None where only the tokens know it.
+        precision: what the image encoder computed in.
+        views: of an attached collection, the picture's source, or those of all pictures of the point.
+        written: of a gallery of our own, the payload fields that indexing wrote, where the tokens were looked at.
+    """
+
+    image_id: str
+    point_id: PointId
+    source: str | None
+    sha256: str | None
+    payload: JsonObject
+    bundle: str | None
+    precision: str = "float32"
+    views: tuple[str, ...] = ()
+    written: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class GalleryHit:
     """One image that stage one found.
 
-    ``score`` is a cosine, ``payload`` the user's fields alone; ``precision`` is what the image encoder computed in.
+    Attributes:
+        image: what the point says of it.
+        score: stage one's, higher is better.
+        point: as the store or the caller gave it.
+        group: the value that it is grouped by, None without groups.
     """
 
-    image_id: str
+    image: KnownImage
     score: float
-    source: str | None
-    sha256: str
-    payload: JsonObject
-    precision: str = "float32"
+    point: object
+    group: JsonValue = None
+
+    @property
+    def image_id(self) -> str:
+        """The image's id."""
+        return self.image.image_id
+
+    @property
+    def point_id(self) -> PointId:
+        """The point's id."""
+        return self.image.point_id
 
 
 @dataclass(frozen=True, slots=True)
-class KnownImage:
-    """What stands in the collection under an id.
+class TokensRecord:
+    """What a record of the companion says of its tokens, apart from the tokens themselves.
 
-    ``payload`` holds the user's fields alone; ``bundle`` is the fingerprint of the bundle that made it; ``precision``
-    is what the image encoder computed in.
+    Attributes:
+        sha256: of the picture.
+        bundle: fingerprint of the bundle that made them.
+        source: of an attached collection, the value that named the picture.
+        precision: what the image encoder computed in.
+        fields: of a gallery of our own, the payload fields that indexing wrote; None for a record that lacks them.
     """
 
-    image_id: str
-    source: str | None
     sha256: str
-    payload: JsonObject
     bundle: str
+    source: str | None = None
     precision: str = "float32"
-
-
-@dataclass(frozen=True, slots=True)
-class MadeFrom:
-    """What an image was made from: the digest of the picture and the fingerprint of the bundle."""
-
-    sha256: str
-    bundle: str
+    fields: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class HitTokens:
-    """The tokens of one image, or why there are none: exactly one of ``data`` and ``problem`` is None."""
+    """The tokens of one picture, or why there are none: exactly one of ``data`` and ``problem`` is None.
 
-    image_id: str
+    Attributes:
+        point_id: of the gallery's point.
+        data: as the token codec wrote them.
+        problem: why there are none.
+        sha256: of the picture that they are of, None where there is no record.
+        view: the source of the picture among several of one point, None for the only one.
+    """
+
+    point_id: PointId
     data: bytes | None
     problem: TokensProblem | None
+    sha256: str | None = None
+    view: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class StoredImage:
-    """All that is stored of an image; ``vector`` is float32 [D], unit length."""
+    """All that is stored of an image; ``vector`` is float32 [D], unit length, of the picture that ``tokens`` are of."""
 
     image: KnownImage
     vector: Float32
     tokens: HitTokens
 
 
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where the two halves of a gallery lie, and how their points are read.
+
+    A gallery of our own makes point ids of image ids, and ``_cir`` in the payload says what a point is. An attached one
+    lies inside the user's collection: ids and payload are the user's, a path into the payload names the picture, and
+    all that we know of the picture stands in the companion's record under the same id.
+
+    Attributes:
+        gallery: the collection that is searched.
+        companion: the collection of tokens.
+        vector: the named vector that is searched.
+        picture: where an attached collection's payload names its pictures; None for a gallery of our own.
+        version: of an attached collection, a payload field that changes when the picture does; None for none.
+    """
+
+    gallery: str
+    companion: str
+    vector: str = VECTOR_NAME
+    picture: PayloadPath | None = None
+    version: PayloadPath | None = None
+
+    def point_id(self, image_id: str | int) -> PointId:
+        """Return the id of the point that holds an image. Raises InputError for what cannot be one."""
+        if self.picture is None:
+            return point_id_of(str(image_id))
+        if isinstance(image_id, int) or image_id.isdecimal():
+            return int(image_id)
+        try:
+            return UUID(image_id)
+        except ValueError as error:
+            raise InputError(
+                f"{image_id!r} is no id of a point of {self.gallery!r}. Expected an unsigned integer or a UUID."
+            ) from error
+
+    def known(self, point: Record | Hit) -> KnownImage | None:
+        """Return what a gallery's point says of its image; None for a point that we did not write."""
+        if self.picture is not None:
+            views = self.picture.strings(point.payload)
+            return KnownImage(
+                image_id=str(point.point_id),
+                point_id=point.point_id,
+                source=views[0] if views else None,
+                sha256=None,
+                payload=point.payload,
+                bundle=None,
+                views=views if self.picture.is_many else views[:1],
+            )
+        ours = point.payload.get(RESERVED)
+        if not isinstance(ours, dict) or not {"id", "sha256"} <= ours.keys():
+            return None
+        source = ours.get("source")
+        return KnownImage(
+            image_id=str(ours["id"]),
+            point_id=point.point_id,
+            source=source if isinstance(source, str) else None,
+            sha256=str(ours["sha256"]),
+            payload={key: value for key, value in point.payload.items() if key != RESERVED},
+            bundle=_bundle_in(ours),
+            precision=str(ours.get("precision", "float32")),
+        )
+
+    def record_ids(self, image: KnownImage) -> list[PointId]:
+        """Return the ids under which the companion holds an image's tokens: one, or one per view."""
+        if self.picture is None or not self.picture.is_many:
+            return [image.point_id]
+        return [view_id_of(image.point_id, view) for view in image.views]
+
+    def version_of(self, payload: Mapping[str, JsonValue]) -> str | None:
+        """Return what the payload says of the picture's version; None where nothing is looked at."""
+        return None if self.version is None else "\n".join(self.version.texts(payload))
+
+    def tokens(self, image: KnownImage, records: Mapping[PointId, Record]) -> list[HitTokens]:
+        """Return the tokens of an image, one entry per view, and what is wrong where there are none."""
+        views: Sequence[str | None] = image.views if self.picture is not None else [None]
+        if not views:
+            return [HitTokens(image.point_id, None, "missing")]
+        is_many = self.picture is not None and self.picture.is_many
+        return [
+            self._tokens(image, records.get(record_id), view=view if is_many else None, source=view)
+            for record_id, view in zip(self.record_ids(image), views, strict=True)
+        ]
+
+    def is_of(self, image: KnownImage, made: TokensRecord, *, source: str | None) -> bool:
+        """Whether a record of the companion is of the picture that the gallery's point names now."""
+        if self.picture is None:
+            return made.sha256 == image.sha256
+        version = self.version_of(image.payload)
+        return made.source == (source if version is None else f"{source}\n{version}")
+
+    def _tokens(self, image: KnownImage, record: Record | None, *, view: str | None, source: str | None) -> HitTokens:
+        made = None if record is None else tokens_record(record)
+        if record is None or made is None:
+            return HitTokens(image.point_id, None, "missing", view=view)
+        if not self.is_of(image, made, source=source):
+            return HitTokens(image.point_id, None, "stale", made.sha256, view)
+        text = record.payload.get(_TOKENS)
+        try:
+            data = base64.b64decode(text, validate=True) if isinstance(text, str) else b""
+        except (binascii.Error, ValueError):
+            data = b""
+        return HitTokens(image.point_id, data or None, None if data else "damaged", made.sha256, view)
+
+
 def point_id_of(image_id: str) -> UUID:
-    """Give the point id of an image id: the same in every collection, for ever.
+    """Return the point id of an image id in a gallery of our own: the same in every collection, for ever.
 
     Raises:
         InputError: the id is empty or not valid Unicode.
@@ -144,73 +294,68 @@ def point_id_of(image_id: str) -> UUID:
         raise InputError(f"The image id {image_id!r} is not valid Unicode text.") from error
 
 
+def view_id_of(point_id: PointId, view: str) -> UUID:
+    """Return the id under which the companion holds one view of a point that has several."""
+    return uuid5(_NAMESPACE, f"{point_id}\n{view}")
+
+
 def gallery_point(image: IndexedImage) -> StoredPoint:
     """Return the searchable half of an image. Raises InputError for a payload with a field named ``_cir``."""
-    return _labelled_point(
-        image.image_id, _reserved(image), source=image.source, payload=image.payload, vector=image.vector
-    )
+    return StoredPoint(image.point_id, image.vector, labelled(image, image.payload))
 
 
-def relabelled_point(
-    record: Record, *, image_id: str, source: str | None, payload: Mapping[str, JsonValue]
-) -> StoredPoint:
-    """Give a gallery point, read with its vector, other metadata. Raises InputError as gallery_point."""
-    return _labelled_point(image_id, _reserved_of(record), source=source, payload=payload, vector=record.vector)
+def labelled(image: IndexedImage | KnownImage, payload: Mapping[str, JsonValue]) -> JsonObject:
+    """Return the payload of a gallery's point: the user's fields and ours."""
+    if RESERVED in payload:
+        raise InputError(
+            f"The payload of the image {image.image_id!r} has a field named {RESERVED!r}, which is kept for this "
+            "library. Give the field another name."
+        )
+    return {**payload, RESERVED: {**_reserved(image), "source": image.source}}
 
 
-def tokens_point(image: IndexedImage) -> StoredPoint:
+def tokens_point(image: IndexedImage, layout: Layout) -> StoredPoint:
     """Return the half of an image that is fetched by id alone."""
-    payload: JsonObject = {
-        RESERVED: _reserved(image),
-        _TOKENS: base64.b64encode(image.tokens).decode("ascii"),
-    }
-    return StoredPoint(point_id_of(image.image_id), None, payload)
+    ours = _reserved(image)
+    record_id: PointId = image.point_id
+    if layout.picture is None:
+        ours["fields"] = list[JsonValue](sorted(image.payload))
+    else:
+        version = layout.version_of(image.payload)
+        ours["source"] = image.source if version is None else f"{image.source}\n{version}"
+        if layout.picture.is_many:
+            record_id = view_id_of(image.point_id, str(image.source))
+            ours["point"] = image.point_id if isinstance(image.point_id, int) else str(image.point_id)
+    payload: JsonObject = {RESERVED: ours, _TOKENS: base64.b64encode(image.tokens).decode("ascii")}
+    return StoredPoint(record_id, None, payload)
 
 
-def gallery_hit(hit: Hit) -> GalleryHit:
-    """Part a hit's payload into the user's fields and ours. Raises CollectionError for a foreign point."""
-    known = known_image(Record(hit.point_id, hit.payload, None))
-    return GalleryHit(known.image_id, hit.score, known.source, known.sha256, known.payload, known.precision)
-
-
-def known_image(record: Record) -> KnownImage:
-    """Part a gallery point's payload into the user's fields and ours. Raises CollectionError as above."""
-    reserved = _reserved_of(record)
-    source = reserved.get("source")
-    return KnownImage(
-        image_id=str(reserved["id"]),
+def tokens_record(record: Record) -> TokensRecord | None:
+    """Return what a record of the companion is made from; None for a record that we did not write."""
+    ours = record.payload.get(RESERVED)
+    if not isinstance(ours, dict) or "sha256" not in ours:
+        return None
+    source, fields = ours.get("source"), ours.get("fields")
+    return TokensRecord(
+        sha256=str(ours["sha256"]),
+        bundle=_bundle_in(ours),
         source=source if isinstance(source, str) else None,
-        sha256=str(reserved["sha256"]),
-        payload={key: value for key, value in record.payload.items() if key != RESERVED},
-        bundle=_bundle_in(reserved),
-        precision=str(reserved.get("precision", "float32")),
+        precision=str(ours.get("precision", "float32")),
+        fields=tuple(map(str, fields)) if isinstance(fields, list) else None,
     )
 
 
-def made_from(record: Record) -> MadeFrom:
-    """Return what either half of an image was made from. Raises CollectionError."""
-    reserved = _reserved_of(record)
-    return MadeFrom(str(reserved["sha256"]), _bundle_in(reserved))
-
-
-def pair_tokens(images: Iterable[GalleryHit | KnownImage], records: Sequence[Record]) -> list[HitTokens]:
-    """Find the tokens of every image, in the images' order, and say what is wrong where there are none."""
-    by_id = {record.point_id: record for record in records}
-    return [_tokens_of(image, by_id.get(point_id_of(image.image_id))) for image in images]
-
-
-def stored_images(gallery: Sequence[Record], tokens: Sequence[Record]) -> dict[str, StoredImage]:
-    """Join both halves of images, the gallery's read with vectors, by image id in the gallery's order."""
-    images = [known_image(record) for record in gallery]
-    return {
-        image.image_id: StoredImage(image, record.vector, paired)
-        for image, record, paired in zip(images, gallery, pair_tokens(images, tokens), strict=True)
-        if record.vector is not None
-    }
+def owner_of(record: Record) -> PointId:
+    """Return the id of the gallery's point that a record of the companion belongs to."""
+    ours = record.payload.get(RESERVED)
+    owner = ours.get("point") if isinstance(ours, dict) else None
+    if isinstance(owner, int):
+        return owner
+    return UUID(owner) if isinstance(owner, str) else record.point_id
 
 
 def batches_by_bytes(images: Iterable[IndexedImage], *, limit: int) -> Iterator[list[IndexedImage]]:
-    """Part images into batches of at most ``limit`` stored bytes; a larger image is one by itself."""
+    """Yield images in batches of at most ``limit`` stored bytes; a larger image is one by itself."""
     batch: list[IndexedImage] = []
     size = 0
     for image in images:
@@ -229,54 +374,13 @@ def _stored_bytes(image: IndexedImage) -> int:
     return max(len(image.tokens) * 4 // 3, 16 * image.vector.size + 2 * len(repr(image.payload).encode())) + 512
 
 
-def _tokens_of(image: GalleryHit | KnownImage, record: Record | None) -> HitTokens:
-    if record is None:
-        return HitTokens(image.image_id, None, "missing")
-    if made_from(record).sha256 != image.sha256:
-        return HitTokens(image.image_id, None, "stale")
-    text = record.payload.get(_TOKENS)
-    try:
-        data = base64.b64decode(text, validate=True) if isinstance(text, str) else b""
-    except (binascii.Error, ValueError):
-        data = b""
-    return HitTokens(image.image_id, data or None, None if data else "damaged")
-
-
-def _reserved(image: IndexedImage) -> JsonObject:
+def _reserved(image: IndexedImage | KnownImage) -> JsonObject:
     ours: JsonObject = {"id": image.image_id, "sha256": image.sha256, "bundle": image.bundle}
     if image.precision != "float32":
         ours["precision"] = image.precision
     return ours
 
 
-def _bundle_in(reserved: JsonObject) -> str:
+def _bundle_in(reserved: Mapping[str, JsonValue]) -> str:
     # compressed images once named the bundle that theirs was fitted from, and a number of the fitting beside it
     return "" if "compression" in reserved else str(reserved.get("bundle"))
-
-
-def _labelled_point(
-    image_id: str,
-    reserved: JsonObject,
-    *,
-    source: str | None,
-    payload: Mapping[str, JsonValue],
-    vector: Float32 | None,
-) -> StoredPoint:
-    if RESERVED in payload:
-        raise InputError(
-            f"The payload of the image {image_id!r} has a field named {RESERVED!r}, which is kept for this "
-            "library. "
-            "Give the field another name."
-        )
-    return StoredPoint(point_id_of(image_id), vector, {**payload, RESERVED: {**reserved, "source": source}})
-
-
-def _reserved_of(record: Record) -> JsonObject:
-    reserved = record.payload.get(RESERVED)
-    if not isinstance(reserved, dict) or not {"id", "sha256"} <= reserved.keys():
-        raise CollectionError(
-            f"The point {record.point_id} was not written by this library: its payload has no {RESERVED!r} "
-            "with id and "
-            "sha256. Remove it, or index into a collection of its own."
-        )
-    return reserved

@@ -13,7 +13,7 @@ from qdrant_cir.errors import (
     InputError,
 )
 from qdrant_cir.model.bundle import Bundle
-from qdrant_cir.storage.points import PRECISION, RESERVED
+from qdrant_cir.storage.points import RESERVED
 from qdrant_cir.storage.stores.protocol import CollectionSpec, Record
 from qdrant_cir.types import JsonObject
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from qdrant_client.models import Filter
 
 __all__ = [
+    "FORMAT_VERSION",
     "SAMPLE",
     "GallerySpec",
     "check_pair",
-    "encoded_in_low_precision",
     "field_names",
     "gallery_names",
     "gallery_specs",
@@ -134,11 +134,6 @@ def having(field: str) -> Filter:
     from qdrant_client.models import Filter, IsEmptyCondition, PayloadField
 
     return Filter(must_not=[IsEmptyCondition(is_empty=PayloadField(key=field))])
-
-
-def encoded_in_low_precision() -> Filter:
-    """Return the filter for images whose encoder did not compute in float32."""
-    return having(PRECISION)
 
 
 def field_names(records: Iterable[Record]) -> tuple[str, ...]:

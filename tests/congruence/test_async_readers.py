@@ -16,7 +16,6 @@ from qdrant_client import models as m
 from qdrant_cir.errors import CirError
 from qdrant_cir.storage.stores import (
     AsyncReader,
-    AsyncServerReader,
     CollectionSpec,
     EdgeStore,
     ServerStore,
@@ -118,7 +117,7 @@ def test_the_asynchronous_client_answers_as_the_synchronous_one(kind: str) -> No
             for n in range(COUNT)
         ]
         await client.upsert("gallery", points)
-        return await CALLS[kind][1](AsyncServerReader(client))
+        return await CALLS[kind][1](ThreadedReader(ServerStore.over_async(client, asyncio.get_running_loop())))
 
     oracle = ServerStore(QdrantClient(":memory:"))
     fill(oracle)

@@ -416,9 +416,9 @@ def test_a_payload_comes_back_as_it_was_with_the_same_types(store: Store, galler
         (VECTORS[0], {1: 2}, "strings"),
         (VECTORS[0], {"a": "\udcff"}, "Unicode"),
         (VECTORS[0], {"\udcff": 1}, "Unicode"),
-        (VECTORS[0], nested(65, list), "64 levels"),
-        (VECTORS[0], nested(65, dict), "64 levels"),
-        (VECTORS[0], nested(100_000, list), "64 levels"),
+        (VECTORS[0], nested(65, list), "deeper than 64"),
+        (VECTORS[0], nested(65, dict), "deeper than 64"),
+        (VECTORS[0], nested(100_000, list), "deeper than 64"),
     ],
 )
 def test_a_batch_with_a_point_that_cannot_be_stored_is_refused_whole(
@@ -456,7 +456,7 @@ def test_what_is_no_filter_and_what_is_nested_too_deep_is_refused(store: Store, 
     deep = m.Filter()
     for _ in range(500):
         deep = m.Filter(must=[deep])
-    for filter, words in ((deep, "64 levels"), ({"must": []}, "is a dict"), ("color = red", "is a str")):
+    for filter, words in ((deep, "deeper than 64"), ({"must": []}, "is a dict"), ("color = red", "is a str")):
         for call in (
             lambda filter: store.count(gallery, filter),
             lambda filter: store.query(gallery, VECTORS[0], limit=3, filter=filter),

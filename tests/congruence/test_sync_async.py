@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 from qdrant_client import QdrantClient, models
 
-from qdrant_cir.async_retriever import AsyncRetriever
 from qdrant_cir.errors import CirError
 from qdrant_cir.indexer import Indexer
 from qdrant_cir.indexing.sources import ImageRecord
 from qdrant_cir.model.bundle import load_bundle
 from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.image_encoder import ImageEncoder
-from qdrant_cir.retriever import Retriever
+from qdrant_cir.retriever import AsyncRetriever, Retriever
 from qdrant_cir.search.effort import EXACT, Effort, EffortCalibration, LeadBound
 from qdrant_cir.storage.collection import Collection
 from qdrant_cir.storage.stores.edge import EdgeStore

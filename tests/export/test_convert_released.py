@@ -23,7 +23,7 @@ from qdrant_cir.model.compute import Compute  # noqa: E402
 from qdrant_cir.model.image_encoder import ImageEncoder  # noqa: E402
 from qdrant_cir.model.reranker import Reranker  # noqa: E402
 from qdrant_cir.model.sessions import open_graph  # noqa: E402
-from qdrant_cir.types import ComposedQuery, StoredTokens  # noqa: E402
+from qdrant_cir.types import Composition, StoredTokens  # noqa: E402
 
 TOLERANCE = 1e-4
 """What the paper's golden data allows after conversion and export together."""
@@ -98,7 +98,7 @@ def test_the_whole_path_from_pixels_to_scores_gives_the_originals_numbers(
         )
         assert np.abs(composed["query_vectors"] - query["query_vector"].numpy()).max() < TOLERANCE
         assert np.abs(composed["fusion_states"] - query["fusion_states"].numpy()).max() < TOLERANCE
-        asked = ComposedQuery(composed["query_vectors"][0], ids[0], composed["fusion_states"][0])
+        asked = Composition(composed["query_vectors"][0], ids[0], composed["fusion_states"][0])
         assert np.abs(reranker.score(asked, stored) - query["scores"].numpy()).max() < TOLERANCE
 
 

@@ -172,7 +172,7 @@ def test_the_image_encoders_embedding_is_held_where_it_was(families: Families, t
     own = open_gallery(tmp_path, model, families).vectors
 
     def held(vectors: torch.Tensor) -> torch.Tensor:
-        return Seeing(model, families, vectors, still).step(0)["held"]
+        return EncoderStage(model, families, vectors, still).step(0)["held"]
 
     # one minus the cosine: 0 at its place, 2 at the opposite one, times 20
     assert float(held(own).detach()) == pytest.approx(0, abs=1e-3)

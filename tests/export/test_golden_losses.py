@@ -25,7 +25,7 @@ from onnx_export.models import CirModel, build_model  # noqa: E402
 from onnx_export.training import processes  # noqa: E402
 from onnx_export.training.drawn.families import VARIANTS, Families  # noqa: E402
 from onnx_export.training.drawn.family_batches import Gallery, open_gallery  # noqa: E402
-from onnx_export.training.drawn.family_round import Answering, Seeing, open_round_families  # noqa: E402
+from onnx_export.training.drawn.family_round import EncoderStage, JointStage, open_round_families  # noqa: E402
 from onnx_export.training.drawn.grounding import Grounding  # noqa: E402
 from onnx_export.training.drawn.pool import Pool, open_pool  # noqa: E402
 from onnx_export.training.drawn.pretrain import Pretraining  # noqa: E402
@@ -96,12 +96,14 @@ def stage_two(drawn: Drawn) -> StageTwo:
     return stage
 
 
-def seeing(drawn: Drawn) -> Seeing:
+def seeing(drawn: Drawn) -> EncoderStage:
     # an embedding that stands where it is held has no gradient but rounding, of which Adam makes whole steps
-    return Seeing(model(), drawn.families, drawn.gallery.vectors.roll(1, 0), replace(TINY_ROUND, encoder_batch=16))
+    return EncoderStage(
+        model(), drawn.families, drawn.gallery.vectors.roll(1, 0), replace(TINY_ROUND, encoder_batch=16)
+    )
 
 
-def answering(drawn: Drawn) -> Answering:
+def answering(drawn: Drawn) -> JointStage:
     # vectors of an untrained model are so alike that the last digit decides which are mined
     random = torch.Generator().manual_seed(1)
     tokens = torch.randn(2 * VARIANTS, 5, SIZES.image_width, generator=random).half()
@@ -109,7 +111,7 @@ def answering(drawn: Drawn) -> Answering:
     gallery = Gallery(tokens, vectors, torch.zeros(5, SIZES.image_width))
     before = build_model(SIZES, seed=4).composer.eval()  # another, as the held embedding of another picture above
     before.requires_grad_(False)
-    return Answering(
+    return JointStage(
         model(),
         drawn.families,
         build_tokenizer(),
@@ -134,7 +136,7 @@ def losses_of(folder: Path, modules: nn.ModuleDict, step: BatchLosses, *, rate: 
     return sums
 
 
-Stage = Pretraining | Grounding | StageOne | StageTwo | Seeing | Answering
+Stage = Pretraining | Grounding | StageOne | StageTwo | EncoderStage | JointStage
 STAGES: Mapping[str, tuple[Callable[[Drawn], Stage], float]] = {
     "pretraining": (pretraining, 1e-2),
     "grounding": (grounding, 1e-2),

@@ -31,7 +31,7 @@ from qdrant_cir.model.reranker import Reranker
 from qdrant_cir.storage.collection import Collection
 from qdrant_cir.storage.stores import EdgeStore
 from qdrant_cir.tokens.codec import quantize
-from qdrant_cir.types import ComposedQuery, Float32, Precision, StoredTokens
+from qdrant_cir.types import Composition, Float32, Precision, StoredTokens
 
 QUERY_ROWS, TOKEN_ROWS, DIMS = 3, 5, 4
 
@@ -46,12 +46,12 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return load_bundle(folder)
 
 
-def triplets(bundle: Bundle) -> tuple[ComposedQuery, StoredTokens]:
+def triplets(bundle: Bundle) -> tuple[Composition, StoredTokens]:
     """A random query and 64 random candidates."""
     sizes, rng = bundle.manifest.sizes, np.random.default_rng(5)
     tokens = rng.standard_normal((64, sizes.token_rows, sizes.token_dims), dtype=np.float32)
     states = rng.standard_normal((9, sizes.fusion_dims), dtype=np.float32)
-    query = ComposedQuery(np.zeros(sizes.vector_size, np.float32), rng.integers(5, 300, 9), states)
+    query = Composition(np.zeros(sizes.vector_size, np.float32), rng.integers(5, 300, 9), states)
     return query, quantize(tokens, "int8")
 
 

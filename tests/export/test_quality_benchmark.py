@@ -26,13 +26,13 @@ from qdrant_cir.model.bundle import load_bundle
 from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.reranker import Reranker
 from qdrant_cir.tokens.codec import quantize
-from qdrant_cir.types import ComposedQuery, StoredTokens
+from qdrant_cir.types import Composition, StoredTokens
 
 
-def _some_triplets(count: int) -> tuple[ComposedQuery, StoredTokens]:
+def _some_triplets(count: int) -> tuple[Composition, StoredTokens]:
     """A random query and candidates of the bundled model's sizes."""
     rng, sizes = np.random.default_rng(0), load_bundle().manifest.sizes
-    query = ComposedQuery(
+    query = Composition(
         vector=np.zeros(sizes.vector_size, np.float32),
         input_ids=rng.integers(5, 100, 7),
         fusion_states=rng.standard_normal((7, sizes.fusion_dims), dtype=np.float32),
@@ -41,7 +41,7 @@ def _some_triplets(count: int) -> tuple[ComposedQuery, StoredTokens]:
     return query, quantize(tokens, sizes.token_codec)
 
 
-def _inputs(query: ComposedQuery, candidates: StoredTokens) -> dict[str, np.ndarray]:
+def _inputs(query: Composition, candidates: StoredTokens) -> dict[str, np.ndarray]:
     return {
         "input_ids": query.input_ids[None],
         "fusion_states": query.fusion_states[None],
@@ -68,7 +68,7 @@ def test_reranking_reorders_the_first_candidates_alone() -> None:
 
 def test_retrieval_orders_equal_cosines_by_place() -> None:
     gallery = np.array([[1, 0], [0, 1], [1, 0]], np.float32)
-    query = ComposedQuery(np.array([1, 0], np.float32), np.zeros(0, np.int64), np.zeros((0, 1), np.float32))
+    query = Composition(np.array([1, 0], np.float32), np.zeros(0, np.int64), np.zeros((0, 1), np.float32))
 
     found = retrieve([query], gallery, depth=2)
 
@@ -131,7 +131,7 @@ def test_tables_are_those_of_the_evaluation_and_other_parts_go_on_where_they_wer
 
 def test_every_query_gets_the_next_text_by_length_at_its_own_length() -> None:
     texts = [np.array(ids) for ids in ([1, 7, 8, 2], [1, 5, 2], [1, 6, 2])]
-    queries = [ComposedQuery(np.zeros(1, np.float32), ids, np.zeros((len(ids), 1), np.float32)) for ids in texts]
+    queries = [Composition(np.zeros(1, np.float32), ids, np.zeros((len(ids), 1), np.float32)) for ids in texts]
 
     others = [query.input_ids for query in next_by_length(queries)]
 

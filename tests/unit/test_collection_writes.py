@@ -14,9 +14,11 @@ from qdrant_cir.errors import InputError
 from qdrant_cir.indexer import Indexer
 from qdrant_cir.indexing.sources import ImageRecord
 from qdrant_cir.model.bundle import load_bundle
+from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.image_encoder import ImageEncoder
-from qdrant_cir.storage.collection import Collection, HitTokens, IndexedImage
-from qdrant_cir.storage.points import tokens_point
+from qdrant_cir.storage.collection import Collection
+from qdrant_cir.storage.points import HitTokens, IndexedImage, point_id_of, tokens_point
+from qdrant_cir.storage.steps import run
 from qdrant_cir.types import Float32, JsonObject
 
 GALLERY, TOKENS = "pictures", "pictures__tokens"
@@ -44,7 +46,9 @@ def image(
     tokens: bytes = b"tokens",
     payload: JsonObject | None = None,
 ) -> IndexedImage:
-    return IndexedImage(image_id, source=None, sha256=sha256, vector=vector, tokens=tokens, payload=payload or {})
+    return IndexedImage(
+        image_id, point_id_of(image_id), None, sha256, vector=vector, tokens=tokens, payload=payload or {}, bundle="b"
+    )
 
 
 def test_an_image_is_written_after_its_tokens(store: RecordingStore, collection: Collection) -> None:
@@ -59,9 +63,9 @@ def test_an_image_is_deleted_before_its_tokens(store: RecordingStore, collection
     assert store.points == {GALLERY: {}, TOKENS: {}}
 
 
-def test_a_gallery_is_dropped_before_its_tokens(store: RecordingStore, collection: Collection) -> None:
+def test_a_gallery_is_dropped_after_its_tokens(store: RecordingStore, collection: Collection) -> None:
     collection.drop()
-    assert store.calls == [Call("drop", GALLERY), Call("drop", TOKENS)]
+    assert store.calls == [Call("drop", TOKENS), Call("drop", GALLERY)]
 
 
 @pytest.mark.parametrize(
@@ -87,11 +91,12 @@ def test_an_image_that_is_refused_leaves_nothing_and_changes_no_tokens(
 def test_tokens_of_another_picture_are_stale_and_never_served(store: RecordingStore, collection: Collection) -> None:
     collection.write([image("hat"), image("shoe", sha256="b" * 64, tokens=b"of the shoe")])
     old = image("hat", sha256="c" * 64, tokens=b"of the picture before")
-    store.upsert(TOKENS, [tokens_point(old, collection.spec.fingerprint)])
-    hits = collection.query(RED, limit=2, filter=None)
-    assert sorted(collection.hit_tokens(hits), key=lambda tokens: tokens.image_id) == [
-        HitTokens("hat", data=None, problem="stale"),
-        HitTokens("shoe", data=b"of the shoe", problem=None),
+    store.upsert(TOKENS, [tokens_point(old, collection.layout)])
+    found = run(collection.reads.nearest(RED, limit=2, filter=None), store)
+    images = sorted((hit.image for hit in found.hits), key=lambda image: image.image_id)
+    assert run(collection.reads.tokens(images), store) == [
+        HitTokens(point_id_of("hat"), data=None, problem="stale", sha256="c" * 64),
+        HitTokens(point_id_of("shoe"), data=b"of the shoe", problem=None, sha256="b" * 64),
     ]
     assert collection.tokens(["hat", "shoe"]) == {"shoe": b"of the shoe"}
     assert collection.known(["hat", "shoe"]).keys() == {"shoe"}
@@ -110,7 +115,7 @@ def test_tokens_of_another_picture_are_stale_and_never_served(store: RecordingSt
 def test_no_write_exceeds_four_megabytes_and_none_is_one_image_alone(
     store: RecordingStore, collection: Collection, heavy: IndexedImage
 ) -> None:
-    collection.write(replace(heavy, image_id=f"{number}") for number in range(40))
+    collection.write(replace(heavy, image_id=f"{n}", point_id=point_id_of(f"{n}")) for n in range(40))
     writes = store.calls_of("upsert")
     assert max(call.written for call in writes) <= LARGEST_WRITE
     assert {name: len(points) for name, points in store.points.items()} == {GALLERY: 40, TOKENS: 40}
@@ -121,7 +126,7 @@ def test_indexing_ends_with_both_halves_optimized_once_and_only_where_something_
     store: RecordingStore, collection: Collection, tiny_bundle: Path
 ) -> None:
     bundle = load_bundle(tiny_bundle)
-    indexer = Indexer(collection, ImageEncoder.open(bundle, provider="cpu", threads=1), bundle, batch_size=2)
+    indexer = Indexer(collection, ImageEncoder.open(bundle, Compute("cpu", 1)), bundle, batch_size=2)
     records = [ImageRecord(f"{n}", Image.new("RGB", (8, 8), (200, n, 9)), {}, None) for n in range(5)]
     assert indexer.index(records).indexed == 5
     optimized = [Call("optimize", GALLERY), Call("optimize", TOKENS)]

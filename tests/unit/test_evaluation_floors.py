@@ -10,15 +10,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+from qdrant_cir.evaluation.metric import Truth
+from qdrant_cir.evaluation.runs.floors import run_floors
 from recording_store import RecordingStore
 
 from qdrant_cir.evaluation.datasets.benchmark import EvaluationPart, EvaluationQuery
-from qdrant_cir.evaluation.metric import Truth
-from qdrant_cir.evaluation.runs.floors import run_floors
 from qdrant_cir.evaluation.runs.run_file import RunHeader
 from qdrant_cir.indexer import Indexer
 from qdrant_cir.indexing.sources import ImageRecord
 from qdrant_cir.model.bundle import load_bundle
+from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.image_encoder import ImageEncoder
 from qdrant_cir.retriever import Retriever
 from qdrant_cir.search.query_model import QueryModel
@@ -53,8 +54,8 @@ def retriever(
     collection = Collection.create(RecordingStore(), "colors", bundle)
     files = write_solid_images(tmp_path / "pictures", COLORS)
     records = [ImageRecord(path.stem, path, {}, str(path)) for path in files]
-    Indexer(collection, ImageEncoder.open(bundle, provider="cpu", threads=1), bundle).index(records)
-    return Retriever(collection, QueryModel(bundle, provider="cpu", threads=1))
+    Indexer(collection, ImageEncoder.open(bundle, Compute("cpu", 1)), bundle).index(records)
+    return Retriever(collection, QueryModel(bundle, Compute("cpu", 1)))
 
 
 @pytest.mark.parametrize("excludes_reference", [False, True])

@@ -22,7 +22,8 @@ from qdrant_client.common.client_exceptions import QdrantException, ResourceExha
 from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
 
 from qdrant_cir.errors import CirError, CollectionError, CollectionNotFoundError, InputError, StoreError
-from qdrant_cir.storage.stores.server_errors import call_with_backoff, translated
+from qdrant_cir.storage.stores.errors import translated
+from qdrant_cir.storage.stores.retrying import call_with_backoff
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from qdrant_cir.model.image_encoder import ImageEncoder
 from qdrant_cir.model.preprocess import preprocess
 from qdrant_cir.model.reranker import Reranker
 from qdrant_cir.tokens.codec import quantize
-from qdrant_cir.types import ComposedQuery, Float32
+from qdrant_cir.types import Composition, Float32
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -102,7 +102,7 @@ def test_no_text_gives_no_query_and_unequal_counts_are_refused(composer: Compose
         composer.compose(solid_tokens((1, 1, 1)), ["red", "blue"])
 
 
-QUERY = ComposedQuery(
+QUERY = Composition(
     vector=np.array([0, 0, 1], np.float32),
     input_ids=np.array([4, 3], np.int64),
     fusion_states=np.array([[0, 0.5, 2], [7, 7, 7]], np.float32),

@@ -24,6 +24,8 @@ from qdrant_cir.model.bundle import Bundle, load_bundle
 from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.image_encoder import ImageEncoder
 from qdrant_cir.storage.collection import Collection
+from qdrant_cir.storage.points import GalleryHit
+from qdrant_cir.storage.steps import run
 from qdrant_cir.storage.stores.edge import EdgeStore
 from qdrant_cir.tokens.codec import decode_tokens
 from qdrant_cir.types import EncodedImages, Float32, ImageSource, JsonObject, JsonValue, Precision
@@ -47,6 +49,10 @@ class CountingEncoder:
         return self._encoder.encode(pixel_values)
 
 
+def nearest(collection: Collection, vector: Float32, *, limit: int) -> list[GalleryHit]:
+    return run(collection.reads.nearest(vector, limit=limit, filter=None), collection.store).hits
+
+
 @dataclass(frozen=True, slots=True)
 class Gallery:
     """A collection in an Edge store, and an encoder that counts."""
@@ -60,8 +66,8 @@ class Gallery:
         return Indexer(self.collection, self.encoder, self.bundle, batch_size=batch_size, decode_threads=2)
 
     def payload(self, image_id: str) -> dict[str, object]:
-        hits = self.collection.query(np.array([1, 0, 0], np.float32), limit=1000, filter=None)
-        return next(dict(hit.payload) for hit in hits if hit.image_id == image_id)
+        hits = nearest(self.collection, np.array([1, 0, 0], np.float32), limit=1000)
+        return next(dict(hit.image.payload) for hit in hits if hit.image_id == image_id)
 
 
 @pytest.fixture
@@ -106,7 +112,7 @@ def test_what_is_stored_is_what_the_encoder_gives_whatever_the_batches(
         store = EdgeStore(tmp_path / f"store{batch_size}")
         collection = Collection.create(store, "pictures", bundle)
         Indexer(collection, encoder, bundle, batch_size=batch_size).index(read_folder(photos))
-        hits = collection.query(np.array([1, 0, 0], np.float32), limit=30, filter=None)
+        hits = nearest(collection, np.array([1, 0, 0], np.float32), limit=30)
         tokens = collection.tokens([hit.image_id for hit in hits])
         stored.append(dict(tokens))
         store.close()
@@ -133,7 +139,7 @@ def test_only_a_changed_picture_is_encoded_again(gallery: Gallery, photos: Path)
     report = gallery.indexer().index(read_folder(photos))
     assert (report.indexed, report.unchanged) == (1, 29)
     assert gallery.encoder.images == 31
-    (best,) = gallery.collection.query(np.array([-1, 1, -1], np.float32), limit=1, filter=None)
+    (best,) = nearest(gallery.collection, np.array([-1, 1, -1], np.float32), limit=1)
     assert best.image_id == "hat/01.png"
     assert best.score == pytest.approx(1.0)
     assert gallery.collection.count(None) == 30
@@ -143,14 +149,14 @@ def test_changed_metadata_is_rewritten_without_encoding(gallery: Gallery, photos
     manifest = tmp_path / "m.csv"
     manifest.write_text("file,price,colour\nphotos/hat/01.png,10,red\nphotos/hat/04.png,20,red\n")
     gallery.indexer().index(read_manifest(manifest))
-    before = gallery.collection.query(np.array([1, 0, 0], np.float32), limit=9, filter=None)
+    before = nearest(gallery.collection, np.array([1, 0, 0], np.float32), limit=9)
     manifest.write_text("file,price,size\nphotos/hat/01.png,11,L\nphotos/hat/04.png,20,\n")
     report = gallery.indexer().index(read_manifest(manifest))
     assert (report.indexed, report.updated, report.unchanged) == (0, 2, 0)
     assert gallery.encoder.images == 2
     assert gallery.payload("photos/hat/01.png") == {"price": 11, "size": "L"}
     assert gallery.payload("photos/hat/04.png") == {"price": 20}
-    after = gallery.collection.query(np.array([1, 0, 0], np.float32), limit=9, filter=None)
+    after = nearest(gallery.collection, np.array([1, 0, 0], np.float32), limit=9)
     assert [(hit.image_id, hit.score) for hit in after] == [(hit.image_id, hit.score) for hit in before]
     assert gallery.indexer().index(read_manifest(manifest)).unchanged == 2
 
@@ -211,8 +217,8 @@ def test_a_moved_picture_with_its_old_id_gets_its_new_source(gallery: Gallery, p
     moved = replace(first, image=str(photos / "moved.png"), source=str(photos / "moved.png"))
     report = gallery.indexer().index([moved])
     assert (report.indexed, report.updated) == (0, 1)
-    (hit,) = gallery.collection.query(np.array([1, 0, 0], np.float32), limit=9, filter=None)
-    assert hit.source == str(photos / "moved.png")
+    (hit,) = nearest(gallery.collection, np.array([1, 0, 0], np.float32), limit=9)
+    assert hit.image.source == str(photos / "moved.png")
 
 
 class TestBadInput:

@@ -33,6 +33,7 @@ from qdrant_cir.model.image_encoder import ImageEncoder
 from qdrant_cir.retriever import Retriever
 from qdrant_cir.search.ranking import rank_candidates
 from qdrant_cir.storage.collection import Collection
+from qdrant_cir.storage.points import GalleryHit, KnownImage
 from qdrant_cir.storage.stores.server import ServerStore
 from qdrant_cir.types import GalleryImage, Query, SearchResult
 
@@ -324,5 +325,6 @@ def test_a_path_opens_the_embedded_store_and_closing_releases_it(
 
 @pytest.mark.parametrize("score", [float("nan"), float("inf")])
 def test_scores_that_cannot_be_ordered_are_refused(score: float) -> None:
+    hit = GalleryHit(KnownImage("a", 1, None, None, {}, None), 0.5, None)
     with pytest.raises(TokensError, match="'a'"):
-        rank_candidates([], {"a": score})
+        rank_candidates([[hit]], {1: score}, {})

@@ -21,7 +21,7 @@ from qdrant_client.http.exceptions import ResponseHandlingException
 from qdrant_front import Fault, RestFront, rest_front
 
 from qdrant_cir.errors import CollectionError, InputError, StoreError
-from qdrant_cir.storage.stores import AsyncServerReader, CollectionSpec, ServerStore, StoredPoint, open_store
+from qdrant_cir.storage.stores import CollectionSpec, ServerStore, StoredPoint, ThreadedReader, open_store
 from qdrant_cir.storage.stores.retrying import call_with_backoff, retrying_within
 
 SPEC = CollectionSpec(vector_size=3, metadata={"made": "here"})
@@ -238,7 +238,9 @@ def test_a_collection_whose_making_was_applied_but_not_answered_is_made_and_a_st
 def test_the_asynchronous_reader_tries_again_too(front: RestFront, clock: Clock) -> None:
     async def ask() -> tuple[object, ...]:
         client = AsyncQdrantClient(url=front.url, check_compatibility=False)
-        reader = AsyncServerReader(client, sleep=clock.sleep_async, clock=clock)
+        reader = ThreadedReader(
+            ServerStore.over_async(client, asyncio.get_running_loop(), sleep=clock.sleep, clock=clock)
+        )
         answers = []
         for call in (
             reader.collection_names,

@@ -17,7 +17,7 @@ from qdrant_client.grpc import json_with_int_pb2, points_pb2, points_service_pb2
 from qdrant_front import Fault, RestFront, rest_front
 
 from qdrant_cir.errors import CollectionNotFoundError, InputError
-from qdrant_cir.storage.stores import AsyncServerReader, CollectionSpec, ServerStore, StoredPoint, connect
+from qdrant_cir.storage.stores import CollectionSpec, ServerStore, StoredPoint, ThreadedReader, connect
 
 SPEC = CollectionSpec(vector_size=3, metadata={})
 IDS = [UUID(int=n + 1) for n in range(4)]
@@ -68,7 +68,7 @@ def fetched(client: QdrantClient, *, retry_seconds: float = 60) -> list[list[obj
     async def fetch() -> list[list[object]]:
         options = {**client.init_options, "grpc_options": client.init_options["grpc_options"] and dict(GRPC_OPTIONS)}
         own = AsyncQdrantClient(**options)
-        reader = AsyncServerReader(own, retry_seconds=retry_seconds)
+        reader = ThreadedReader(ServerStore.over_async(own, asyncio.get_running_loop(), retry_seconds=retry_seconds))
         found = [await reader.fetch("gallery", IDS, with_vectors=False, fields=("tokens",)) for _ in range(2)]
         await own.close()
         return [[record.payload["tokens"] for record in records] for records in found]
@@ -135,7 +135,9 @@ def query(request: pytest.FixtureRequest, front: RestFront) -> Callable[[int], i
 
     async def search(limit: int) -> int:
         client = AsyncQdrantClient(url=front.url, check_compatibility=False)
-        found = await AsyncServerReader(client).query("gallery", QUERY, limit=limit, filter=None)
+        found = await ThreadedReader(ServerStore.over_async(client, asyncio.get_running_loop())).query(
+            "gallery", QUERY, limit=limit, filter=None
+        )
         await client.close()
         return len(found)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import re
@@ -119,7 +118,7 @@ def test_threads_without_work_sleep_for_spinning_ones_take_the_cores_of_other_se
     monkeypatch.setattr(onnxruntime, "InferenceSession", noted)
     bundle = load_bundle(tiny_bundle)
     for name in bundle.manifest.graphs:
-        open_graph(bundle, name, provider="cpu", threads=2)
+        open_graph(bundle, name, Compute("cpu", 2))
     assert [options.get_session_config_entry(entry) for options in opened] == ["0"] * len(bundle.manifest.graphs)
 
 
@@ -146,7 +145,7 @@ def test_what_cannot_be_computed_with_is_refused_before_anything_is_opened(
         with pytest.raises(InputError, match=re.escape(expected)):
             opened.open("shop", store=tmp_path / "store", **given)
     with pytest.raises(InputError, match=re.escape(expected)):
-        asyncio.run(AsyncRetriever.open("shop", store=tmp_path / "store", **given))
+        AsyncRetriever.open("shop", store=tmp_path / "store", **given)
     assert not (tmp_path / "store").exists()
 
 

@@ -19,8 +19,8 @@ from PIL import Image
 from qdrant_client import AsyncQdrantClient
 
 from qdrant_cir import ImageRecord, Indexer, Query, Retriever
-from qdrant_cir.async_retriever import AsyncRetriever
 from qdrant_cir.errors import InputError, StoreError
+from qdrant_cir.retriever import AsyncRetriever
 from qdrant_cir.storage.stores import CollectionSpec, EdgeStore, Store, StoredPoint, open_reader, open_store
 
 SPEC = CollectionSpec(vector_size=4, metadata={})

@@ -13,6 +13,7 @@ from qdrant_client import QdrantClient
 from qdrant_cir.indexer import Indexer
 from qdrant_cir.indexing.sources import ImageRecord
 from qdrant_cir.model.bundle import load_bundle
+from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.image_encoder import ImageEncoder
 from qdrant_cir.retriever import Retriever
 from qdrant_cir.storage.collection import Collection
@@ -29,7 +30,7 @@ def gallery(bundle_path: Path, colors: Mapping[str, Color]) -> Iterator[Retrieve
     """Search pictures of one colour each, indexed in the order given."""
     bundle, client = load_bundle(bundle_path), QdrantClient(":memory:")
     collection = Collection.create(ServerStore(client), "colors", bundle)
-    encoder = ImageEncoder.open(bundle, provider="cpu", threads=1)
+    encoder = ImageEncoder.open(bundle, Compute("cpu", 1))
     records = [
         ImageRecord(name, Image.new("RGB", (20, 20), color), payload={}, source=None) for name, color in colors.items()
     ]

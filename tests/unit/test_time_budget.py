@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from uuid import UUID
+from typing import Any
 
 import numpy as np
 import pytest
 from qdrant_client import QdrantClient
-from qdrant_client.models import Filter
 
-from qdrant_cir.async_retriever import AsyncRetriever
 from qdrant_cir.indexer import Indexer
 from qdrant_cir.indexing.sources import ImageRecord
 from qdrant_cir.model.bundle import Bundle, load_bundle
+from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.image_encoder import ImageEncoder
 from qdrant_cir.model.reranker import Reranker
-from qdrant_cir.retriever import Retriever
+from qdrant_cir.retriever import AsyncRetriever, Retriever
 from qdrant_cir.search.effort import Effort
 from qdrant_cir.search.query_model import QueryModel
-from qdrant_cir.storage.async_collection import AsyncCollection
 from qdrant_cir.storage.collection import Collection
 from qdrant_cir.storage.stores import open_reader
 from qdrant_cir.storage.stores.protocol import Hit, Record
 from qdrant_cir.storage.stores.server import ServerStore
-from qdrant_cir.types import ComposedQuery, Float32, GalleryImage, Query, SearchResult, StoredTokens
+from qdrant_cir.types import Composition, Float32, GalleryImage, Query, SearchResult, StoredTokens
 
 Color = tuple[int, int, int]
 COUNT = 30  # three steps of ten candidates
@@ -52,15 +50,13 @@ class SlowStore(ServerStore):
         self.clock = clock
         self.search_seconds = self.read_seconds = self.tokens_seconds = 0.0
 
-    def query(self, name: str, vector: Float32, *, limit: int, filter: Filter | None) -> list[Hit]:
+    def query(self, *args: Any, **options: Any) -> list[Hit]:  # noqa: ANN401
         self.clock.now += self.search_seconds
-        return super().query(name, vector, limit=limit, filter=filter)
+        return super().query(*args, **options)
 
-    def fetch(
-        self, name: str, point_ids: Sequence[UUID], *, with_vectors: bool, fields: Sequence[str] | None = None
-    ) -> list[Record]:
+    def fetch(self, *args: Any, with_vectors: bool, **options: Any) -> list[Record]:  # noqa: ANN401
         self.clock.now += self.read_seconds if with_vectors else self.tokens_seconds
-        return super().fetch(name, point_ids, with_vectors=with_vectors, fields=fields)
+        return super().fetch(*args, with_vectors=with_vectors, **options)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +71,7 @@ def client(
     bundle, client = load_bundle(tiny_bundle), QdrantClient(":memory:")
     records = [ImageRecord(path.stem, path, payload={}, source=None) for path in pictures]
     collection = Collection.create(ServerStore(client), "colors", bundle)
-    Indexer(collection, ImageEncoder.open(bundle, provider="cpu", threads=1), bundle).index(records)
+    Indexer(collection, ImageEncoder.open(bundle, Compute("cpu", 1)), bundle).index(records)
     yield client
     client.close()
 
@@ -97,7 +93,7 @@ def store(client: QdrantClient, clock: HandClock) -> SlowStore:
 
 @pytest.fixture
 def retriever(store: SlowStore, bundle: Bundle, clock: HandClock) -> Retriever:
-    model = QueryModel(bundle, provider="cpu", threads=1)
+    model = QueryModel(bundle, Compute("cpu", 1))
     return Retriever(Collection.open(store, "colors", bundle), model, clock=clock)
 
 
@@ -106,7 +102,7 @@ def a_second_per_candidate(clock: HandClock, monkeypatch: pytest.MonkeyPatch) ->
     """Let the re-ranker take a second of the clock for every candidate."""
     score = Reranker.score
 
-    def slow(self: Reranker, query: ComposedQuery, candidates: StoredTokens) -> Float32:
+    def slow(self: Reranker, query: Composition, candidates: StoredTokens) -> Float32:
         clock.now += len(candidates.values)
         return score(self, query, candidates)
 
@@ -158,7 +154,7 @@ def late_in_other_threads() -> float:
 def search_many(store: ServerStore, bundle: Bundle, effort: Effort) -> list[SearchResult]:
     retriever = Retriever(
         Collection.open(store, "colors", bundle),
-        QueryModel(bundle, provider="cpu", threads=1),
+        QueryModel(bundle, Compute("cpu", 1)),
         clock=late_in_other_threads,
     )
     return retriever.search_many([QUERY] * 4, limit=3, rerank_depth=COUNT, effort=effort)
@@ -166,9 +162,9 @@ def search_many(store: ServerStore, bundle: Bundle, effort: Effort) -> list[Sear
 
 def search_many_async(store: ServerStore, bundle: Bundle, effort: Effort) -> list[SearchResult]:
     async def search() -> list[SearchResult]:
-        collection = await AsyncCollection.open(await open_reader(store), "colors", bundle)
-        model = QueryModel(bundle, provider="cpu", threads=1)
-        async with AsyncRetriever(collection, model, clock=late_in_other_threads) as retriever:
+        reads = Collection.open(store, "colors", bundle).reads
+        model = QueryModel(bundle, Compute("cpu", 1))
+        async with AsyncRetriever(reads, await open_reader(store), model, clock=late_in_other_threads) as retriever:
             return await retriever.search_many([QUERY] * 4, limit=3, rerank_depth=COUNT, effort=effort)
 
     return asyncio.run(search())

@@ -13,6 +13,7 @@ from qdrant_cir.errors import InputError
 from qdrant_cir.indexer import Indexer
 from qdrant_cir.indexing.sources import ImageRecord
 from qdrant_cir.model.bundle import load_bundle
+from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.image_encoder import ImageEncoder
 from qdrant_cir.retriever import Retriever
 from qdrant_cir.storage.collection import Collection
@@ -32,7 +33,7 @@ def retriever(tmp_path: Path, tiny_bundle: Path) -> Iterator[Retriever]:
     with EdgeStore(tmp_path / "store") as store:
         collection = Collection.create(store, "colors", bundle)
         records = [ImageRecord(name, Image.new("RGB", (8, 8), name), {"color": name}, None) for name in ("red", "blue")]
-        Indexer(collection, ImageEncoder.open(bundle, provider="cpu", threads=1), bundle).index(records)
+        Indexer(collection, ImageEncoder.open(bundle, Compute("cpu", 1)), bundle).index(records)
         with Retriever.open("colors", store=store, bundle=tiny_bundle, provider="cpu") as retriever:
             yield retriever
 

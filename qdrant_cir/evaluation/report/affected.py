@@ -59,7 +59,7 @@ def _has_reference(query: EvaluationQuery, present: Container[str]) -> bool:
     if query.reference is None:
         return True
     if isinstance(query.reference, GalleryImage):
-        return query.reference.image_id in present
+        return str(query.reference.image_id) in present
     try:
         load_image(query.reference)
     except ImageError:
@@ -69,5 +69,5 @@ def _has_reference(query: EvaluationQuery, present: Container[str]) -> bool:
 
 def _reference_name(query: EvaluationQuery) -> str:
     if isinstance(query.reference, GalleryImage):
-        return query.reference.image_id
+        return str(query.reference.image_id)
     return str(query.reference)

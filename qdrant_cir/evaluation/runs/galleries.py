@@ -103,7 +103,7 @@ def open_gallery(part: EvaluationPart, truth: PartTruth, *, collection: Collecti
 
 def _named(part: EvaluationPart, truth: PartTruth) -> set[str]:
     names = {image_id for query in part.queries for image_id in query.subset}
-    names |= {q.reference.image_id for q in part.queries if isinstance(q.reference, GalleryImage)}
+    names |= {str(q.reference.image_id) for q in part.queries if isinstance(q.reference, GalleryImage)}
     for query in part.queries:
         if query.query_id in truth:
             names |= truth[query.query_id].targets
@@ -122,7 +122,7 @@ def _contents(collection: Collection, image_ids: Sequence[str]) -> dict[str, str
     contents: dict[str, str] = {}
     for start in range(0, len(image_ids), _BATCH):
         known = collection.known(image_ids[start : start + _BATCH])
-        contents.update((image_id, image.sha256) for image_id, image in known.items())
+        contents.update((image_id, str(image.sha256)) for image_id, image in known.items())
     return contents
 
 

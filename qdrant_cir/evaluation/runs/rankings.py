@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from qdrant_cir.errors import EvaluationError
 from qdrant_cir.evaluation.metrics import Answer
+from qdrant_cir.search.ranking import final_order, retrieval_order
 from qdrant_cir.types import SearchResult, Timings
 
 __all__ = [
@@ -24,7 +25,6 @@ __all__ = [
     "answer_reranked",
     "answer_retrieved",
     "check_ranking",
-    "final_order",
     "rank_by_score",
     "record_of",
 ]
@@ -56,7 +56,8 @@ class StageScores:
 
     def reranked_order(self) -> tuple[str, ...]:
         """Return the final ranking."""
-        return final_order(self.retrieved, self.reranked)
+        scores = {image.image_id: image.score for image in self.reranked}
+        return tuple(final_order(self.retrieved_order(), scores))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +80,8 @@ class QueryRecord:
 
 
 def rank_by_score(images: Iterable[ScoredImage]) -> tuple[str, ...]:
-    """Order images by falling score, equal scores by image id."""
-    return tuple(image.image_id for image in sorted(images, key=lambda image: (-image.score, image.image_id)))
-
-
-def final_order(retrieved: Iterable[ScoredImage], reranked: Iterable[ScoredImage]) -> tuple[str, ...]:
-    """Order images by stage two's falling scores, equal scores in stage one's order; then all others in that order."""
-    ranking = rank_by_score(retrieved)
-    places = {image_id: place for place, image_id in enumerate(ranking)}
-    scores = {image.image_id: image.score for image in reranked}
-    first = sorted(scores, key=lambda image_id: (-scores[image_id], places[image_id]))
-    return (*first, *(image_id for image_id in ranking if image_id not in scores))
+    """Return image ids in stage one's order."""
+    return tuple(retrieval_order({image.image_id: image.score for image in images}))
 
 
 def answer_retrieved(record: QueryRecord) -> Answer:

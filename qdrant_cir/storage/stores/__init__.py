@@ -28,10 +28,9 @@ from qdrant_cir.storage.stores.threaded import ThreadedReader
 if TYPE_CHECKING:
     from qdrant_cir.storage.stores.connection import connect, connect_async
     from qdrant_cir.storage.stores.filters import filter_fields
-    from qdrant_cir.storage.stores.server import AsyncServerReader, ServerStore
+    from qdrant_cir.storage.stores.server import ServerStore
 
 _HOMES = {
-    "AsyncServerReader": "server",
     "ServerStore": "server",
     "connect": "connection",
     "connect_async": "connection",
@@ -43,7 +42,6 @@ __all__ = [
     "RETRY_SECONDS",
     "VECTOR_NAME",
     "AsyncReader",
-    "AsyncServerReader",
     "AsyncStoreLike",
     "CollectionSpec",
     "EdgeStore",

@@ -12,9 +12,11 @@ from pathlib import Path
 import qdrant_edge as edge
 
 from qdrant_cir.errors import StoreError
-from qdrant_cir.storage.stores.protocol import VECTOR_NAME, CollectionSpec
+from qdrant_cir.storage.stores.protocol import VECTOR_NAME, CollectionSpec, VectorSpec
 
 __all__ = [
+    "is_shard",
+    "read_vectors",
     "collection_folders",
     "create_folder",
     "drop_folder",
@@ -28,6 +30,8 @@ __all__ = [
 FORMAT_VERSION = 1
 _SPEC_FILE = "collection.json"
 _SHARD_FOLDER = "shard"
+_SHARD_FILE = "edge_config.json"
+"""What Qdrant Edge keeps of a shard beside its segments; in a folder of ours it lies one level deeper."""
 # no collection may be named so (checks.py), so what is found under it is a rest of an interrupted call
 _CREATING = ".creating"
 _DROPPING = ".dropping"
@@ -64,8 +68,9 @@ def remove_leftovers(directory: Path) -> None:
 
 
 def collection_folders(directory: Path) -> list[Path]:
-    """List the folders of whole collections, sorted by name."""
-    return sorted(path.parent for path in directory.glob(f"[!.]*/{_SPEC_FILE}"))
+    """List the folders of whole collections, sorted by name: ours, and shards that somebody else made."""
+    found = {path.parent for name in (_SPEC_FILE, _SHARD_FILE) for path in directory.glob(f"[!.]*/{name}")}
+    return sorted(found)
 
 
 def create_folder(folder: Path, spec: CollectionSpec) -> None:
@@ -107,6 +112,8 @@ def read_spec(folder: Path) -> CollectionSpec:
         StoreError: the file is damaged, or a later version of this library wrote it.
     """
     path = folder / _SPEC_FILE
+    if not path.exists() and (folder / _SHARD_FILE).exists():
+        return CollectionSpec(vector_size=None, metadata={})
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         version, size, metadata = content["format_version"], content["vector_size"], content["metadata"]
@@ -125,7 +132,27 @@ def read_spec(folder: Path) -> CollectionSpec:
 def open_shard(folder: Path) -> edge.EdgeShard:
     """Open a collection's shard, replaying its log where the last process was killed. Raises StoreError."""
     with translated(f"open {folder}"):
-        return edge.EdgeShard.load(str(folder / _SHARD_FOLDER))
+        return edge.EdgeShard.load(str(_shard_of(folder)))
+
+
+def read_vectors(folder: Path) -> dict[str, VectorSpec]:
+    """Read which dense vectors a collection has, as Qdrant Edge keeps it beside the segments. Raises StoreError."""
+    path = _shard_of(folder) / _SHARD_FILE
+    with translated(f"read {path}"):
+        declared = json.loads(path.read_text(encoding="utf-8")).get("vectors") or {}
+        return {
+            name: VectorSpec(params["size"], params["distance"], "multivector_config" in params)
+            for name, params in declared.items()
+        }
+
+
+def is_shard(folder: Path) -> bool:
+    """Whether a folder is itself a shard that somebody else made."""
+    return (folder / _SHARD_FILE).is_file()
+
+
+def _shard_of(folder: Path) -> Path:
+    return folder if is_shard(folder) else folder / _SHARD_FOLDER
 
 
 def release_inherited(folder: Path) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 from qdrant_cir.errors import InputError
 from qdrant_cir.storage.stores.edge import EdgeStore
 from qdrant_cir.storage.stores.places import MEMORY, is_address, is_memory, is_place
-from qdrant_cir.storage.stores.protocol import AsyncReader, Store
+from qdrant_cir.storage.stores.protocol import Store
 from qdrant_cir.storage.stores.retrying import RETRY_SECONDS
 from qdrant_cir.storage.stores.threaded import ThreadedReader
 
@@ -79,21 +79,18 @@ async def open_reader(
     api_key: str | None = None,
     grpc_port: int | None = None,
     retry_seconds: float = RETRY_SECONDS,
-) -> AsyncReader:
+) -> ThreadedReader:
     """Make an asynchronous reader; a store's calls are made in a thread. Arguments and errors as :func:`open_store`."""
-    if isinstance(store, str) and is_address(store):
-        from qdrant_cir.storage.stores.server import AsyncServerReader
-
-        connect = partial(AsyncServerReader.connect, grpc_port=grpc_port, retry_seconds=retry_seconds)
-        return await asyncio.to_thread(connect, store, api_key)
     if not isinstance(store, str | PathLike | EdgeStore):
         from qdrant_client import AsyncQdrantClient
 
-        from qdrant_cir.storage.stores.server import AsyncServerReader
+        from qdrant_cir.storage.stores.server import ServerStore
 
         if isinstance(store, AsyncQdrantClient):
-            return AsyncServerReader(store, retry_seconds=retry_seconds)
-    return ThreadedReader(await asyncio.to_thread(partial(open_store, retry_seconds=retry_seconds), store))
+            loop = asyncio.get_running_loop()
+            return ThreadedReader(ServerStore.over_async(store, loop, retry_seconds=retry_seconds))
+    opened = partial(open_store, store, api_key=api_key, grpc_port=grpc_port, retry_seconds=retry_seconds)
+    return ThreadedReader(await asyncio.to_thread(opened))
 
 
 def _check_store(store: object) -> None:

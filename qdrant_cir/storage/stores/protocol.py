@@ -8,24 +8,29 @@ same answers to the same calls (``tests/congruence``).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
 
-from qdrant_cir.types import Float32, JsonObject, JsonValue
+from qdrant_cir.types import Float32, JsonObject, JsonValue, PointId
 
 if TYPE_CHECKING:
-    from qdrant_client.models import Filter
+    from qdrant_client.models import Filter, ReadConsistency, SearchParams, ShardKeySelector
 
 __all__ = [
     "INDEX_KINDS",
+    "PLAIN",
     "VECTOR_NAME",
     "AsyncReader",
     "CollectionSpec",
     "Hit",
+    "HitGroup",
+    "ReadOptions",
     "Record",
     "Store",
     "StoredPoint",
+    "VectorSpec",
+    "behind",
     "hnsw_ef",
 ]
 
@@ -47,23 +52,57 @@ def hnsw_ef(limit: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class VectorSpec:
+    """A dense vector of a collection.
+
+    Attributes:
+        size: dimensions.
+        distance: in Qdrant's words: ``Cosine``, ``Dot``, ``Euclid``, ``Manhattan``.
+        is_multi: whether a point holds several, compared by their best.
+    """
+
+    size: int
+    distance: str = "Cosine"
+    is_multi: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class CollectionSpec:
     """What a collection is made of.
 
     Attributes:
-        vector_size: dimensions of the named vector, or None for a payload-only collection.
-        metadata: kept with the collection and given back by :meth:`Store.describe`.
+        vector_size: dimensions of the vector named ``image``, or None where there is none.
+        metadata: kept with the collection and returned by :meth:`Store.describe`.
+        vectors: every dense vector by its name, the unnamed one by ``""``; filled by :meth:`Store.describe`.
     """
 
     vector_size: int | None
     metadata: JsonObject
+    vectors: Mapping[str, VectorSpec] = field(default_factory=dict, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """What of a read is the caller's: passed to Qdrant as it is, and without meaning in the embedded store.
+
+    Attributes:
+        params: search parameters, instead of the store's own.
+        consistency: read consistency.
+        timeout: seconds.
+        shard_key_selector: the shard keys to look at.
+    """
+
+    params: SearchParams | None = None
+    consistency: ReadConsistency | None = None
+    timeout: int | None = None
+    shard_key_selector: ShardKeySelector | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class StoredPoint:
     """One point to write. ``vector`` is float32 [D], None in a payload-only collection."""
 
-    point_id: UUID
+    point_id: PointId
     vector: Float32 | None
     payload: Mapping[str, JsonValue]
 
@@ -72,18 +111,30 @@ class StoredPoint:
 class Hit:
     """One point that a query found: cosine score, higher is better, and its payload."""
 
-    point_id: UUID
+    point_id: PointId
     score: float
     payload: JsonObject
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
-    """One stored point's payload, and its vector if it was asked for."""
+class HitGroup:
+    """Hits that share the value of a payload field, best first."""
 
-    point_id: UUID
+    value: JsonValue
+    hits: tuple[Hit, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One stored point's payload, and its vector if it was asked for: float32 [D], [V, D] of V views."""
+
+    point_id: PointId
     payload: JsonObject
     vector: Float32 | None
+
+
+PLAIN = ReadOptions()
+"""A read with nothing of the caller's."""
 
 
 class Store(Protocol):
@@ -133,7 +184,48 @@ class Store(Protocol):
         """
         ...
 
-    def query(self, name: str, vector: Float32, *, limit: int, filter: Filter | None) -> list[Hit]:
+    def resolve(self, name: str) -> str:
+        """Return the name of the collection that an alias stands for; any other name as it is."""
+        ...
+
+    def add_vector(self, name: str, vector: str, spec: VectorSpec) -> None:
+        """Add a named vector to a collection that stands; its points do not have it yet. May be repeated."""
+        ...
+
+    def remove_vector(self, name: str, vector: str) -> None:
+        """Remove a named vector with all its values; nothing happens where there is none."""
+        ...
+
+    def update_vectors(self, name: str, vector: str, values: Mapping[PointId, Float32]) -> list[PointId]:
+        """Write a named vector of points that stand, float32 [D] or [V, D]; nothing else of them changes.
+
+        Returns:
+            The ids of which there is no point; the others are written.
+        """
+        ...
+
+    def clear_vectors(self, name: str, vector: str, point_ids: Sequence[PointId]) -> None:
+        """Remove the values that points have under a named vector; ids that do not exist are passed over."""
+        ...
+
+    def set_payloads(self, name: str, payloads: Mapping[PointId, Mapping[str, JsonValue]]) -> None:
+        """Set top-level payload fields of points, by id; other fields stay, ids that do not exist are passed over."""
+        ...
+
+    def delete_payloads(self, name: str, fields: Mapping[PointId, Sequence[str]]) -> None:
+        """Remove top-level payload fields of points, by id; the others stay."""
+        ...
+
+    def query(
+        self,
+        name: str,
+        vector: Float32,
+        *,
+        limit: int,
+        filter: Filter | None,
+        using: str = VECTOR_NAME,
+        options: ReadOptions = PLAIN,
+    ) -> list[Hit]:
         """Return the nearest points by cosine, best first; equal scores in any order.
 
         Raises:
@@ -142,20 +234,62 @@ class Store(Protocol):
         """
         ...
 
-    def fetch(
-        self, name: str, point_ids: Sequence[UUID], *, with_vectors: bool, fields: Sequence[str] | None = None
-    ) -> list[Record]:
-        """Read points by id: those that exist, in the order asked for.
+    def query_groups(
+        self,
+        name: str,
+        vector: Float32,
+        *,
+        group_by: str,
+        limit: int,
+        group_size: int,
+        filter: Filter | None,
+        using: str = VECTOR_NAME,
+        options: ReadOptions = PLAIN,
+    ) -> list[HitGroup]:
+        """Return the best groups by their best hit, at most ``limit``, each of at most ``group_size`` hits.
 
-        ``fields`` names the top-level payload fields to read; None reads all.
+        Points without the field are left out; a point with a list of values stands in each of their groups.
+
+        Raises:
+            InputError: as :meth:`query`, or the field cannot be grouped by.
         """
         ...
 
-    def scroll(self, name: str, *, filter: Filter | None, limit: int, after: UUID | None) -> list[Record]:
-        """Read points in id order without vectors, ``limit`` at a time, those behind ``after``."""
+    def fetch(
+        self,
+        name: str,
+        point_ids: Sequence[PointId],
+        *,
+        with_vectors: bool,
+        fields: Sequence[str] | None = None,
+        using: str = VECTOR_NAME,
+        options: ReadOptions = PLAIN,
+    ) -> list[Record]:
+        """Read points by id: those that exist, in the order asked for.
+
+        Args:
+            name: of the collection.
+            point_ids: may repeat.
+            with_vectors: read the vector ``using`` as well.
+            fields: the top-level payload fields to read; None for all.
+            using: the vector's name.
+            options: of the caller.
+        """
         ...
 
-    def delete(self, name: str, point_ids: Sequence[UUID]) -> None:
+    def scroll(
+        self,
+        name: str,
+        *,
+        filter: Filter | None,
+        limit: int,
+        after: PointId | None,
+        fields: Sequence[str] | None = None,
+    ) -> list[Record]:
+        """Read points in id order without vectors, ``limit`` at a time, those behind ``after``: integers come first."""
+        ...
+
+    def delete(self, name: str, point_ids: Sequence[PointId]) -> None:
         """Remove points; ids that do not exist are passed over."""
         ...
 
@@ -177,16 +311,62 @@ class AsyncReader(Protocol):
 
     async def collection_names(self) -> list[str]: ...  # noqa: D102
 
+    async def resolve(self, name: str) -> str: ...  # noqa: D102
+
     async def describe(self, name: str) -> CollectionSpec | None: ...  # noqa: D102
 
-    async def query(self, name: str, vector: Float32, *, limit: int, filter: Filter | None) -> list[Hit]: ...  # noqa: D102
+    async def query(  # noqa: D102
+        self,
+        name: str,
+        vector: Float32,
+        *,
+        limit: int,
+        filter: Filter | None,
+        using: str = VECTOR_NAME,
+        options: ReadOptions = PLAIN,
+    ) -> list[Hit]: ...
+
+    async def query_groups(  # noqa: D102
+        self,
+        name: str,
+        vector: Float32,
+        *,
+        group_by: str,
+        limit: int,
+        group_size: int,
+        filter: Filter | None,
+        using: str = VECTOR_NAME,
+        options: ReadOptions = PLAIN,
+    ) -> list[HitGroup]: ...
 
     async def fetch(  # noqa: D102
-        self, name: str, point_ids: Sequence[UUID], *, with_vectors: bool, fields: Sequence[str] | None = None
+        self,
+        name: str,
+        point_ids: Sequence[PointId],
+        *,
+        with_vectors: bool,
+        fields: Sequence[str] | None = None,
+        using: str = VECTOR_NAME,
+        options: ReadOptions = PLAIN,
     ) -> list[Record]: ...
 
     async def scroll(  # noqa: D102
-        self, name: str, *, filter: Filter | None, limit: int, after: UUID | None
+        self,
+        name: str,
+        *,
+        filter: Filter | None,
+        limit: int,
+        after: PointId | None,
+        fields: Sequence[str] | None = None,
     ) -> list[Record]: ...
 
     async def close(self) -> None: ...  # noqa: D102
+
+
+def behind(after: PointId | None) -> PointId | None:
+    """Return the first id behind another in Qdrant's order, integers before UUIDs; None for None and for the last."""
+    if after is None:
+        return None
+    if isinstance(after, int):
+        return after + 1 if after < 2**64 - 1 else UUID(int=0)
+    return UUID(int=after.int + 1) if after.int < 2**128 - 1 else None

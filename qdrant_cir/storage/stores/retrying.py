@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ __all__ = [
     "RETRY_SECONDS",
     "Retries",
     "call_with_backoff",
-    "call_with_backoff_async",
     "check_retry_seconds",
     "retrying_within",
 ]
@@ -72,7 +70,6 @@ class Retries:
     place: str
     seconds: float = RETRY_SECONDS
     sleep: Callable[[float], None] = time.sleep
-    sleep_async: Callable[[float], Awaitable[None]] = asyncio.sleep
     clock: Callable[[], float] = time.monotonic
     has_answered: bool = False
 
@@ -88,19 +85,6 @@ class Retries:
                 self.has_answered = True
                 return value
             self.sleep(pause)
-
-    async def call_async(self, call: Callable[[], Awaitable[_Value]]) -> _Value:
-        """Await a call that may be repeated; as :meth:`call`."""
-        budget = _Budget(self)
-        while True:
-            try:
-                value = await call()
-            except Exception as error:
-                pause = budget.pause_after(error)
-            else:
-                self.has_answered = True
-                return value
-            await self.sleep_async(pause)
 
 
 class _Budget:
@@ -159,15 +143,3 @@ def call_with_backoff(
         Exception: what the client raised at last, or at once where waiting does not help.
     """
     return Retries(place, seconds, sleep=sleep, clock=clock, has_answered=True).call(call)
-
-
-async def call_with_backoff_async(
-    call: Callable[[], Awaitable[_Value]],
-    *,
-    place: str,
-    seconds: float = RETRY_SECONDS,
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    clock: Callable[[], float] = time.monotonic,
-) -> _Value:
-    """Await a call that may be repeated; as :func:`call_with_backoff`."""
-    return await Retries(place, seconds, sleep_async=sleep, clock=clock, has_answered=True).call_async(call)

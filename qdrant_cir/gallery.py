@@ -1,0 +1,662 @@
+"""The public door: a gallery of pictures in Qdrant, to fill, to search and to look after.
+
+:func:`attach` joins a collection that exists; :meth:`Gallery.create` and :meth:`Gallery.open` make and open one of our
+own. All of them have the same methods.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property, partial
+from os import PathLike, fspath
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from qdrant_cir.errors import InputError
+from qdrant_cir.indexer import Indexer
+from qdrant_cir.indexing.report import IndexProgress, IndexReport
+from qdrant_cir.indexing.sources import ImageRecord, RejectedRow, read_images
+from qdrant_cir.model.bundle import Bundle, load_bundle
+from qdrant_cir.model.compute import Compute, ExecutionProvider
+from qdrant_cir.model.image_encoder import ImageEncoder
+from qdrant_cir.retriever import (
+    DEFAULT_GROUP_SIZE,
+    DEFAULT_LIMIT,
+    DEFAULT_RERANK_DEPTH,
+    AsyncRetriever,
+    Opening,
+    Retriever,
+)
+from qdrant_cir.search.effort import EXACT, Effort
+from qdrant_cir.search.given_hits import GivenHits
+from qdrant_cir.search.query_model import ComposedQuery, QueryModel
+from qdrant_cir.storage.attachment import Attachment, attach_collection, detach_collection
+from qdrant_cir.storage.collection import Collection, CollectionInfo
+from qdrant_cir.storage.stores import AsyncStoreLike, StoreLike, is_place, open_reader, open_store
+from qdrant_cir.storage.stores.protocol import Store
+from qdrant_cir.storage.stores.threaded import ThreadedReader
+from qdrant_cir.types import ImageSource, JsonValue, Precision, Query, Reference, SearchResult
+
+if TYPE_CHECKING:
+    from qdrant_client import models
+
+__all__ = ["AsyncGallery", "Gallery", "attach", "attach_async"]
+
+_G = TypeVar("_G", bound="Gallery")
+_A = TypeVar("_A", bound="AsyncGallery")
+
+IndexSource = Iterable[ImageRecord | RejectedRow] | str | PathLike[str]
+"""Records, or a folder or manifest that :func:`read_images` reads."""
+
+
+class Gallery:
+    """Pictures in a collection, and the model that reads them, which is loaded when it is first needed.
+
+    A thin face of :class:`Retriever` and :class:`Indexer`. Threads may share it.
+    """
+
+    def __init__(
+        self,
+        collection: Collection,
+        bundle: Bundle,
+        *,
+        compute: Compute = Compute(),  # noqa: B008 - frozen
+        open_picture: Callable[[str], ImageSource] | None = None,
+        closes: Store | None = None,
+    ) -> None:
+        """Join a collection and its bundle; :meth:`create`, :meth:`open` and :func:`attach` do it from names.
+
+        Args:
+            collection: opened with ``bundle``.
+            bundle: the model.
+            compute: where and in what it runs.
+            open_picture: of an attached collection, opens a picture by its value; None for files and addresses.
+            closes: a store to close with the gallery.
+        """
+        self.collection = collection
+        self.bundle = bundle
+        self._compute = compute
+        self._open_picture = open_picture
+        self._closes = closes
+
+    @classmethod
+    def create(
+        cls,
+        collection: str,
+        *,
+        store: StoreLike,
+        bundle: str | PathLike[str] | None = None,
+        provider: ExecutionProvider = "auto",
+        threads: int | None = None,
+        precision: Precision = "float32",
+    ) -> Self:
+        """Make a gallery of our own where there is none, and open it.
+
+        Args:
+            collection: its name.
+            store: a Qdrant client, a server's address, the folder of an embedded store, ``":memory:"``, or an open
+                store. A client or store that is given stays open.
+            bundle: the model folder; None for the bundled model.
+            provider: where the model runs; ``auto`` takes CUDA where it works.
+            threads: for one graph; None for as many as this process may use.
+            precision: what the re-ranker computes in.
+
+        Raises:
+            BundleError: the bundle is missing or damaged.
+            CollectionMismatchError: one of that name was made with another bundle, or by somebody else.
+            StoreError: the store cannot be opened or reached.
+            InputError: a name or a number cannot be used.
+        """
+        compute, loaded = Compute(provider, threads, precision), load_bundle(bundle)
+        return _opened(
+            store, lambda opened: cls(Collection.create(opened, collection, loaded), loaded, compute=compute)
+        )
+
+    @classmethod
+    def open(
+        cls,
+        collection: str,
+        *,
+        store: StoreLike,
+        vector: str | None = None,
+        bundle: str | PathLike[str] | None = None,
+        open_picture: Callable[[str], ImageSource] | None = None,
+        provider: ExecutionProvider = "auto",
+        threads: int | None = None,
+        precision: Precision = "float32",
+    ) -> Self:
+        """Open a gallery that stands: one of our own, or what is attached to the user's collection.
+
+        Args:
+            collection: its name, or an alias.
+            store: as of :meth:`create`.
+            vector: of an attached collection, the vector that was attached; None for a gallery of our own, or for the
+                only one that is attached.
+            bundle: as of :meth:`create`.
+            open_picture: as of :func:`attach`.
+            provider: as of :meth:`create`.
+            threads: as of :meth:`create`.
+            precision: as of :meth:`create`.
+
+        Raises:
+            CollectionNotFoundError: there is no such collection, or nothing is attached to it.
+            CollectionMismatchError: another bundle made it.
+            BundleError, StoreError, InputError: as :meth:`create`.
+        """
+        compute, loaded = Compute(provider, threads, precision), load_bundle(bundle)
+        return _opened(
+            store,
+            lambda opened: cls(
+                Collection.find(opened, collection, vector=vector, bundle=loaded),
+                loaded,
+                compute=compute,
+                open_picture=open_picture,
+            ),
+        )
+
+    @cached_property
+    def _encoder(self) -> ImageEncoder:
+        return ImageEncoder.open(self.bundle, replace(self._compute, precision="float32"))
+
+    @cached_property
+    def _retriever(self) -> Retriever:
+        return Retriever(self.collection, QueryModel(self.bundle, self._compute, encoder=self._encoder))
+
+    def index(
+        self,
+        source: IndexSource | None = None,
+        *,
+        total: int | None = None,
+        progress: Callable[[IndexProgress], None] | None = None,
+        verify: bool = False,
+    ) -> IndexReport:
+        """Bring the gallery up to date; the same call goes on where an earlier one was stopped.
+
+        Args:
+            source: what to index: records, a folder of pictures, or a manifest. An attached collection takes none: its
+                own points are indexed.
+            total: how many records there are, for the estimate.
+            progress: called after every batch.
+            verify: of an attached collection, read every picture again and compare its content; otherwise only those
+                whose value in the payload changed.
+
+        Raises:
+            InputError: a source for an attached collection, or none for a gallery of our own.
+            IndexingError, ProviderError: as :meth:`Indexer.index`.
+        """
+        indexer = Indexer(self.collection, self._encoder, self.bundle)
+        if self.collection.attachment is not None:
+            if source is not None:
+                raise InputError(
+                    f"{self.collection.name!r} is attached: its own points are indexed, and no others. Call index() "
+                    "without a source."
+                )
+            return indexer.index_attached(self._opener, progress=progress, verify=verify)
+        if source is None:
+            raise InputError("Give what to index: records, a folder of pictures, or a manifest.")
+        records = read_images(source) if isinstance(source, str | PathLike) else source
+        return indexer.index(records, total=total, progress=progress)
+
+    def compose(
+        self,
+        reference: Reference | Sequence[Reference] | None,
+        text: str = "",
+        *,
+        must_not: str | None = None,
+        weights: Sequence[float] | None = None,
+        must_not_weight: float = 0.5,
+    ) -> ComposedQuery:
+        """Compose a query; its ``vector`` and ``using`` fit any query of Qdrant's, and :meth:`rerank` takes it.
+
+        Args:
+            reference: a picture, one of the gallery (:class:`GalleryImage`), several in a list, or None.
+            text: what is to be otherwise.
+            must_not: what must not be.
+            weights: one per reference, at least 0 and not all 0; None for equal ones.
+            must_not_weight: how much ``must_not`` counts, at least 0.
+
+        Raises:
+            InputError, ImageError, TokensError, StoreError, ProviderError: as :meth:`Retriever.search`.
+        """
+        return self._retriever.compose(Query(reference, text, must_not or "", weights, must_not_weight))
+
+    def rerank(
+        self,
+        query: ComposedQuery,
+        hits: GivenHits,
+        *,
+        limit: int = DEFAULT_LIMIT,
+        effort: Effort = EXACT,
+        encode_missing: bool = False,
+        consistency: models.ReadConsistency | None = None,
+        timeout: int | None = None,
+        shard_key_selector: models.ShardKeySelector | None = None,
+    ) -> SearchResult:
+        """Re-rank what any query of Qdrant's found; arguments, result and errors as :meth:`Retriever.rerank`."""
+        return self._retriever.rerank(
+            query,
+            hits,
+            limit=limit,
+            effort=effort,
+            encode_missing=encode_missing,
+            open_picture=None if self.collection.attachment is None else self._opener,
+            consistency=consistency,
+            timeout=timeout,
+            shard_key_selector=shard_key_selector,
+        )
+
+    def search(
+        self,
+        reference: Reference | Sequence[Reference] | None,
+        text: str = "",
+        *,
+        must_not: str | None = None,
+        weights: Sequence[float] | None = None,
+        must_not_weight: float = 0.5,
+        limit: int = DEFAULT_LIMIT,
+        rerank_depth: int = DEFAULT_RERANK_DEPTH,
+        filter: models.Filter | None = None,
+        exclude_reference: bool = False,
+        effort: Effort = EXACT,
+        group_by: str | None = None,
+        group_size: int = DEFAULT_GROUP_SIZE,
+        params: models.SearchParams | None = None,
+        consistency: models.ReadConsistency | None = None,
+        timeout: int | None = None,
+        shard_key_selector: models.ShardKeySelector | None = None,
+    ) -> SearchResult:
+        """Compose, retrieve and re-rank in one call; arguments as :meth:`compose` and :meth:`Retriever.search`."""
+        return self._retriever.search(
+            Query(reference, text, must_not or "", weights, must_not_weight),
+            limit=limit,
+            rerank_depth=rerank_depth,
+            filter=filter,
+            exclude_reference=exclude_reference,
+            effort=effort,
+            group_by=group_by,
+            group_size=group_size,
+            params=params,
+            consistency=consistency,
+            timeout=timeout,
+            shard_key_selector=shard_key_selector,
+        )
+
+    def info(self) -> CollectionInfo:
+        """Describe the gallery."""
+        return self.collection.info()
+
+    def count(self, filter: models.Filter | None = None) -> int:
+        """Count images exactly. Raises InputError for a filter that cannot be evaluated."""
+        return self.collection.count(filter)
+
+    def delete(self, image_ids: Sequence[str | int]) -> set[str | int]:
+        """Delete images and return the ids that were there. An attached collection keeps its points."""
+        return self.collection.delete(image_ids)
+
+    def set_payload(self, image_id: str | int, payload: Mapping[str, JsonValue]) -> None:
+        """Set payload fields of one image of a gallery of our own; :meth:`index` leaves fields that it did not write.
+
+        Raises:
+            InputError: there is no such image, a value cannot be stored, or the collection is attached, whose payload
+                is the user's.
+        """
+        self.collection.set_payload(image_id, payload)
+
+    def create_payload_index(self, field: str, kind: str = "keyword") -> None:
+        """Index a payload field for filters: keyword, integer, float, bool, datetime, text, uuid or geo."""
+        self.collection.create_payload_index(field, kind)
+
+    def drop(self) -> None:
+        """Remove a gallery of our own with all it holds. Raises InputError for an attached one; detach it instead."""
+        self.collection.drop()
+
+    def detach(self) -> None:
+        """Leave an attached collection as it was. Raises InputError for a gallery of our own; drop that instead."""
+        if self.collection.attachment is None:
+            raise InputError(f"{self.collection.name!r} is not attached to anything; drop() removes it.")
+        detach_collection(self.collection.store, self.collection.attachment)
+
+    @cached_property
+    def _opener(self) -> Callable[[str], ImageSource]:
+        """What opens the pictures of an attached collection."""
+        if self._open_picture is not None:
+            return self._open_picture
+        from qdrant_cir.indexing.opening import PictureOpener
+
+        attachment = self.collection.attachment
+        if attachment is None:
+            return PictureOpener()
+        return PictureOpener(root=attachment.root, private_addresses=attachment.private_addresses)
+
+    def close(self) -> None:
+        """Release a store that was opened for the gallery."""
+        closes, self._closes = self._closes, None
+        if closes is not None:
+            closes.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class AsyncGallery:
+    """A :class:`Gallery` for asynchronous code: the same methods, awaited. One belongs to one event loop."""
+
+    def __init__(self, gallery: Gallery) -> None:
+        """Take a gallery whose store may be called from other threads than the event loop's."""
+        self._gallery = gallery
+        self.collection = gallery.collection
+        self.bundle = gallery.bundle
+        self._reader = ThreadedReader(gallery.collection.store)
+        self._opening = asyncio.Lock()
+        self._searches: AsyncRetriever | None = None
+
+    @classmethod
+    def create(
+        cls,
+        collection: str,
+        *,
+        store: AsyncStoreLike,
+        bundle: str | PathLike[str] | None = None,
+        provider: ExecutionProvider = "auto",
+        threads: int | None = None,
+        precision: Precision = "float32",
+    ) -> Opening[Self]:
+        """Make a gallery of our own, with ``await`` or ``async with``; the rest as :meth:`Gallery.create`."""
+        make = partial(
+            Gallery.create, collection, bundle=bundle, provider=provider, threads=threads, precision=precision
+        )
+        return Opening(lambda: _opened_async(cls, store, make))
+
+    @classmethod
+    def open(
+        cls,
+        collection: str,
+        *,
+        store: AsyncStoreLike,
+        vector: str | None = None,
+        bundle: str | PathLike[str] | None = None,
+        open_picture: Callable[[str], ImageSource] | None = None,
+        provider: ExecutionProvider = "auto",
+        threads: int | None = None,
+        precision: Precision = "float32",
+    ) -> Opening[Self]:
+        """Open a gallery, with ``await`` or ``async with``; arguments and errors as :meth:`Gallery.open`."""
+        make = partial(
+            Gallery.open,
+            collection,
+            vector=vector,
+            bundle=bundle,
+            open_picture=open_picture,
+            provider=provider,
+            threads=threads,
+            precision=precision,
+        )
+        return Opening(lambda: _opened_async(cls, store, make))
+
+    async def index(
+        self,
+        source: IndexSource | None = None,
+        *,
+        total: int | None = None,
+        progress: Callable[[IndexProgress], None] | None = None,
+        verify: bool = False,
+    ) -> IndexReport:
+        """Bring the gallery up to date in a thread, which calls ``progress``; the rest as :meth:`Gallery.index`."""
+        run = partial(self._gallery.index, source, total=total, progress=progress, verify=verify)
+        return await asyncio.to_thread(run)
+
+    async def compose(
+        self,
+        reference: Reference | Sequence[Reference] | None,
+        text: str = "",
+        *,
+        must_not: str | None = None,
+        weights: Sequence[float] | None = None,
+        must_not_weight: float = 0.5,
+    ) -> ComposedQuery:
+        """Compose a query; as :meth:`Gallery.compose`."""
+        retriever = await self._retriever()
+        return await retriever.compose(Query(reference, text, must_not or "", weights, must_not_weight))
+
+    async def rerank(
+        self,
+        query: ComposedQuery,
+        hits: GivenHits,
+        *,
+        limit: int = DEFAULT_LIMIT,
+        effort: Effort = EXACT,
+        encode_missing: bool = False,
+        consistency: models.ReadConsistency | None = None,
+        timeout: int | None = None,
+        shard_key_selector: models.ShardKeySelector | None = None,
+    ) -> SearchResult:
+        """Re-rank what any query of Qdrant's found; as :meth:`Gallery.rerank`."""
+        retriever = await self._retriever()
+        return await retriever.rerank(
+            query,
+            hits,
+            limit=limit,
+            effort=effort,
+            encode_missing=encode_missing,
+            open_picture=None if self.collection.attachment is None else self._gallery._opener,
+            consistency=consistency,
+            timeout=timeout,
+            shard_key_selector=shard_key_selector,
+        )
+
+    async def search(
+        self,
+        reference: Reference | Sequence[Reference] | None,
+        text: str = "",
+        *,
+        must_not: str | None = None,
+        weights: Sequence[float] | None = None,
+        must_not_weight: float = 0.5,
+        limit: int = DEFAULT_LIMIT,
+        rerank_depth: int = DEFAULT_RERANK_DEPTH,
+        filter: models.Filter | None = None,
+        exclude_reference: bool = False,
+        effort: Effort = EXACT,
+        group_by: str | None = None,
+        group_size: int = DEFAULT_GROUP_SIZE,
+        params: models.SearchParams | None = None,
+        consistency: models.ReadConsistency | None = None,
+        timeout: int | None = None,
+        shard_key_selector: models.ShardKeySelector | None = None,
+    ) -> SearchResult:
+        """Compose, retrieve and re-rank in one call; as :meth:`Gallery.search`."""
+        retriever = await self._retriever()
+        return await retriever.search(
+            Query(reference, text, must_not or "", weights, must_not_weight),
+            limit=limit,
+            rerank_depth=rerank_depth,
+            filter=filter,
+            exclude_reference=exclude_reference,
+            effort=effort,
+            group_by=group_by,
+            group_size=group_size,
+            params=params,
+            consistency=consistency,
+            timeout=timeout,
+            shard_key_selector=shard_key_selector,
+        )
+
+    async def info(self) -> CollectionInfo:
+        """Describe the gallery."""
+        return await asyncio.to_thread(self._gallery.info)
+
+    async def count(self, filter: models.Filter | None = None) -> int:
+        """Count images exactly; as :meth:`Gallery.count`."""
+        return await asyncio.to_thread(self._gallery.count, filter)
+
+    async def delete(self, image_ids: Sequence[str | int]) -> set[str | int]:
+        """Delete images; as :meth:`Gallery.delete`."""
+        return await asyncio.to_thread(self._gallery.delete, image_ids)
+
+    async def set_payload(self, image_id: str | int, payload: Mapping[str, JsonValue]) -> None:
+        """Set payload fields of one image; as :meth:`Gallery.set_payload`."""
+        await asyncio.to_thread(self._gallery.set_payload, image_id, payload)
+
+    async def create_payload_index(self, field: str, kind: str = "keyword") -> None:
+        """Index a payload field; as :meth:`Gallery.create_payload_index`."""
+        await asyncio.to_thread(self._gallery.create_payload_index, field, kind)
+
+    async def drop(self) -> None:
+        """Remove a gallery of our own; as :meth:`Gallery.drop`."""
+        await asyncio.to_thread(self._gallery.drop)
+
+    async def detach(self) -> None:
+        """Leave an attached collection as it was before; as :meth:`Gallery.detach`."""
+        await asyncio.to_thread(self._gallery.detach)
+
+    async def close(self) -> None:
+        """Wait for what computes, then release threads, and a store that was opened for the gallery."""
+        searches, self._searches = self._searches, None
+        if searches is not None:
+            await searches.close()
+        await asyncio.to_thread(self._gallery.close)
+
+    async def _retriever(self) -> AsyncRetriever:
+        async with self._opening:
+            if self._searches is None:
+                model = await asyncio.to_thread(lambda: self._gallery._retriever.model)
+                self._searches = AsyncRetriever(self.collection.reads, self._reader, model)
+            return self._searches
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+def attach(
+    store: StoreLike,
+    collection: str,
+    *,
+    picture: str,
+    vector: str = "cir",
+    version: str | None = None,
+    bundle: str | PathLike[str] | None = None,
+    root: str | PathLike[str] | None = None,
+    open_picture: Callable[[str], ImageSource] | None = None,
+    private_addresses: bool = False,
+    overwrite: bool = False,
+    provider: ExecutionProvider = "auto",
+    threads: int | None = None,
+    precision: Precision = "float32",
+) -> Gallery:
+    """Join a collection that exists: add a named vector to its points, and a companion of tokens beside it.
+
+    Nothing else of the collection is touched, and no point is ever deleted; :meth:`Gallery.detach` leaves it as it was.
+    Attach again with the same arguments to open it. :meth:`Gallery.index` fills the vector.
+
+    Args:
+        store: a Qdrant client, a server's address, the folder of an embedded store, or an open store.
+        collection: the user's, by its name or an alias.
+        picture: path of the payload field that names the picture: ``image_url``, ``media.main``, ``images[0].url``;
+            ``images[].url`` takes all pictures of a point, of which the best one counts.
+        vector: name of the vector to fill; made where there is none.
+        version: path of a payload field that changes when the picture under the same name does.
+        bundle: the model folder; None for the bundled model.
+        root: folder that pictures must lie below; None takes paths as they stand.
+        open_picture: opens a picture by its value in the payload, instead of files and addresses.
+        private_addresses: allow pictures from addresses of a private network.
+        overwrite: fill a vector that stood before and holds values that are not ours.
+        provider: where the model runs; ``auto`` takes CUDA where it works.
+        threads: for one graph; None for as many as this process may use.
+        precision: what the re-ranker computes in.
+
+    Raises:
+        CollectionNotFoundError: there is no such collection.
+        CollectionMismatchError: the vector does not fit or holds values that are not ours, or was attached otherwise.
+        BundleError, StoreError, InputError: as :meth:`Gallery.create`.
+    """
+    compute, loaded = Compute(provider, threads, precision), load_bundle(bundle)
+    wanted = Attachment(
+        collection,
+        vector,
+        picture,
+        version,
+        root=None if root is None else fspath(root),
+        private_addresses=private_addresses,
+    )
+
+    def made(opened: Store) -> Gallery:
+        attachment = attach_collection(opened, wanted, loaded, overwrite=overwrite)
+        joined = Collection.open_attached(opened, attachment.collection, vector, loaded)
+        return Gallery(joined, loaded, compute=compute, open_picture=open_picture)
+
+    return _opened(store, made)
+
+
+def attach_async(
+    store: AsyncStoreLike,
+    collection: str,
+    *,
+    picture: str,
+    vector: str = "cir",
+    version: str | None = None,
+    bundle: str | PathLike[str] | None = None,
+    root: str | PathLike[str] | None = None,
+    open_picture: Callable[[str], ImageSource] | None = None,
+    private_addresses: bool = False,
+    overwrite: bool = False,
+    provider: ExecutionProvider = "auto",
+    threads: int | None = None,
+    precision: Precision = "float32",
+) -> Opening[AsyncGallery]:
+    """Join a collection that exists, with ``await`` or ``async with``; arguments and errors as :func:`attach`.
+
+    ``store`` is an asynchronous Qdrant client, or what :func:`attach` takes but a synchronous client.
+    """
+
+    def made(store: StoreLike) -> Gallery:
+        return attach(
+            store,
+            collection,
+            picture=picture,
+            vector=vector,
+            version=version,
+            bundle=bundle,
+            root=root,
+            open_picture=open_picture,
+            private_addresses=private_addresses,
+            overwrite=overwrite,
+            provider=provider,
+            threads=threads,
+            precision=precision,
+        )
+
+    return Opening(lambda: _opened_async(AsyncGallery, store, lambda store: made(store)))
+
+
+def _opened(store: StoreLike, made: Callable[[Store], _G]) -> _G:
+    """Open a store and make a gallery in it, which closes the store if it was opened here."""
+    opened = open_store(store)
+    owns = is_place(store)
+    try:
+        gallery = made(opened)
+    except BaseException:
+        if owns:
+            opened.close()
+        raise
+    gallery._closes = opened if owns else None
+    return gallery
+
+
+async def _opened_async(kind: type[_A], store: AsyncStoreLike, made: Callable[..., Gallery]) -> _A:
+    """Make a gallery in a thread, over a store that other threads may call."""
+    if is_place(store):
+        return kind(await asyncio.to_thread(made, store=store))
+    reader = await open_reader(store)
+    return kind(await asyncio.to_thread(made, store=reader.store))

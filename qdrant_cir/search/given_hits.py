@@ -1,0 +1,130 @@
+"""What a caller re-ranks: points of any of Qdrant's answers, ids, and pictures that are in no collection. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import TYPE_CHECKING, TypeAlias
+from uuid import UUID
+
+from qdrant_cir.errors import InputError
+from qdrant_cir.storage.points import Layout
+from qdrant_cir.types import Candidate, GalleryImage, ImageSource, JsonObject, JsonValue, PointId
+
+if TYPE_CHECKING:
+    from qdrant_client import models
+
+__all__ = ["GivenHit", "GivenHits", "given_hits"]
+
+GivenHits: TypeAlias = "models.QueryResponse | models.GroupsResult | Iterable[object]"
+"""A QueryResponse or a GroupsResult; or points, records, ids, :class:`GalleryImage` and pictures, in their order."""
+
+
+@dataclass(frozen=True, slots=True)
+class GivenHit:
+    """One entry, in the terms of a gallery; either ``point_id`` or ``picture`` is not None.
+
+    Attributes:
+        point_id: of a point of the gallery.
+        picture: a path, the bytes of a file or a Pillow image.
+        score: stage one's, 0.0 where the entry has none.
+        payload: as it came with the point, None where none did.
+        point: the entry itself.
+        group: the value that its group shares.
+    """
+
+    point_id: PointId | None
+    picture: ImageSource | None
+    score: float
+    payload: JsonObject | None
+    point: object
+    group: JsonValue = None
+
+
+def given_hits(hits: GivenHits, layout: Layout) -> list[list[GivenHit]]:
+    """Return places of stage one, each an entry by itself or the members of a group.
+
+    Raises:
+        InputError: an entry is nothing that can be re-ranked, or a point comes twice outside of groups.
+    """
+    groups = getattr(hits, "groups", None)
+    if groups is not None:
+        return [[_given(hit, layout, group=group.id) for hit in group.hits] for group in groups if group.hits]
+    entries = getattr(hits, "points", hits)
+    if isinstance(entries, str | bytes | Mapping) or not isinstance(entries, Iterable):
+        raise InputError(
+            f"hits is {type(hits).__name__}; expected a list of points, ids or pictures, a QueryResponse or groups."
+        )
+    places = [[_given(entry, layout, group=None)] for entry in entries]
+    seen: set[PointId] = set()
+    for (entry,) in places:
+        if entry.point_id is not None and entry.point_id in seen:
+            raise InputError(f"The point {entry.point_id} stands in hits twice. Give every point once.")
+        if entry.point_id is not None:
+            seen.add(entry.point_id)
+    return places
+
+
+def _given(entry: object, layout: Layout, *, group: JsonValue) -> GivenHit:
+    if isinstance(entry, bool):
+        raise _refused(entry)
+    if isinstance(entry, int | UUID):
+        return GivenHit(_point_id(entry), None, 0.0, None, entry, group)
+    if isinstance(entry, str):
+        return GivenHit(_point_id(entry), None, 0.0, None, entry, group)
+    if isinstance(entry, GalleryImage):
+        return GivenHit(layout.point_id(entry.image_id), None, 0.0, None, entry, group)
+    if isinstance(entry, PurePath | bytes) or hasattr(entry, "convert"):
+        return GivenHit(None, entry, 0.0, None, entry, group)  # type: ignore[arg-type]
+    if isinstance(entry, Candidate):
+        return GivenHit(entry.point_id, None, entry.retrieval_score, None, entry, group or entry.group)
+    point_id = getattr(entry, "id", getattr(entry, "point_id", None))
+    if not isinstance(point_id, int | str | UUID) or isinstance(point_id, bool):
+        raise _refused(entry)
+    score, payload = getattr(entry, "score", 0.0), getattr(entry, "payload", None)
+    return GivenHit(
+        _point_id(point_id),
+        None,
+        float(score) if isinstance(score, int | float) else 0.0,
+        dict(payload) if isinstance(payload, Mapping) else None,
+        entry,
+        group,
+    )
+
+
+def _point_id(value: int | str | UUID) -> PointId:
+    if isinstance(value, UUID):
+        return value
+    if isinstance(value, str):
+        try:
+            return UUID(value)
+        except ValueError as error:
+            raise InputError(
+                f"{value!r} is no id of a point: expected an unsigned integer or a UUID. Give the path of a picture as "
+                "a pathlib.Path, and an image of a gallery as GalleryImage(id)."
+            ) from error
+    if not 0 <= value < 2**64:
+        raise InputError(f"{value} is no id of a point: expected an unsigned integer of 64 bits or a UUID.")
+    return int(value)
+
+
+def _refused(entry: object) -> InputError:
+    return InputError(
+        f"hits holds a {type(entry).__name__}; expected points, records, ids (int, UUID or their text), GalleryImage, "
+        "or pictures (Path, bytes or Pillow images)."
+    )
+
+
+def missing_payloads(places: Sequence[Sequence[GivenHit]], layout: Layout) -> list[PointId]:
+    """Return the points that came without what a gallery reads of their payload, each once."""
+    needed = None if layout.picture is None else layout.picture.field
+    return list(
+        dict.fromkeys(
+            entry.point_id
+            for hits in places
+            for entry in hits
+            if entry.point_id is not None
+            and (entry.payload is None or (needed not in entry.payload if needed else "_cir" not in entry.payload))
+        )
+    )

@@ -1,0 +1,467 @@
+"""The path of a query, as steps: encode, compose, retrieve, fetch, re-rank, order.
+
+``compose``, ``rerank`` and ``search`` are three cuts of this one path, and both retrievers drive it, so that their
+answers cannot differ.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+from qdrant_cir.errors import CirError, InputError
+from qdrant_cir.search.effort import EXACT, Effort, StopRule
+from qdrant_cir.search.given_hits import GivenHit, GivenHits, given_hits, missing_payloads
+from qdrant_cir.search.query_model import ComposedQuery, QueryModel, gallery_ids, picture_digests, references_of
+from qdrant_cir.search.ranking import rank_candidates, rank_hits
+from qdrant_cir.storage.points import GalleryHit, HitTokens, KnownImage
+from qdrant_cir.storage.reads import GalleryReads
+from qdrant_cir.storage.steps import Steps, Stopwatch, computed
+from qdrant_cir.storage.stores.protocol import PLAIN, Hit, ReadOptions, Record
+from qdrant_cir.types import ImageSource, PointId, Query, RerankMode, SearchResult, Timings
+
+if TYPE_CHECKING:
+    from qdrant_client import models
+
+__all__ = ["RerankOptions", "SearchOptions", "compose_steps", "rerank_steps", "search_steps"]
+
+_STEPS = ("encode", "compose", "retrieve", "fetch", "rerank")
+
+_NAMED = 3
+"""Images that a note names before it only counts."""
+
+Place = list[GalleryHit]
+"""One place of stage one: a hit by itself, or the members of a group, best first."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchOptions:
+    """What a caller asks of a search; the meaning of each is with :meth:`Retriever.search`."""
+
+    limit: int
+    rerank_depth: int
+    filter: models.Filter | None = None
+    exclude_reference: bool = False
+    effort: Effort = EXACT
+    group_by: str | None = None
+    group_size: int = 10
+    read: ReadOptions = PLAIN
+
+    def check(self, queries: Sequence[Query]) -> None:
+        """Check what a caller gave, before anything is computed.
+
+        Raises:
+            InputError: ``limit`` or ``group_size`` is below 1, ``rerank_depth`` below 0, the effort out of its range,
+                or a query is empty.
+        """
+        _check_limit(self.limit)
+        if self.rerank_depth < 0:
+            raise InputError(
+                f"rerank_depth is {self.rerank_depth}; it must be at least 0, where 0 means stage one alone, "
+                "without re-ranking."
+            )
+        if self.group_size < 1:
+            raise InputError(f"group_size is {self.group_size}; it must be at least 1, the members of a group.")
+        self.effort.check()
+        for query in queries:
+            references_of(query)
+
+
+@dataclass(frozen=True, slots=True)
+class RerankOptions:
+    """What a caller asks of re-ranking; the meaning of each is with :meth:`Retriever.rerank`."""
+
+    limit: int
+    effort: Effort = EXACT
+    encode_missing: bool = False
+    open_picture: Callable[[str], ImageSource] | None = None
+    read: ReadOptions = PLAIN
+
+    def check(self) -> None:
+        """Raises InputError where a number is out of its range."""
+        _check_limit(self.limit)
+        self.effort.check()
+
+
+@dataclass(slots=True)
+class _Laps:
+    """Seconds per step of one query, taken from its watch as the steps end."""
+
+    watch: Stopwatch
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_STEPS, 0.0))
+
+    def end(self, step: str) -> float:
+        """Add the seconds since the last step ended to ``step``, and return them."""
+        lap = self.watch.lap()
+        self.seconds[step] += lap
+        return lap
+
+    def timings(self) -> Timings:
+        return Timings(**self.seconds, total=sum(self.seconds.values()))
+
+
+@dataclass(slots=True)
+class _Scored:
+    """What stage two found so far, by point id, and why it ended."""
+
+    scores: dict[PointId, float] = field(default_factory=dict)
+    problems: dict[PointId, str] = field(default_factory=dict)
+    views: dict[PointId, str] = field(default_factory=dict)
+    mode: RerankMode = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class _Retrieved:
+    """What stage one found: places, best first, and points between them that are no images of ours."""
+
+    places: list[Place]
+    foreign: int = 0
+
+
+def search_steps(
+    reads: GalleryReads, model: QueryModel, query: Query, options: SearchOptions, stop: StopRule, watch: Stopwatch
+) -> Steps[SearchResult]:
+    """Answer one query; the errors are those of :meth:`Retriever.search`.
+
+    Args:
+        reads: of the gallery.
+        model: of the gallery's bundle.
+        query: checked.
+        options: checked.
+        stop: when re-ranking ends early.
+        watch: counts the query's seconds; the driver stops it where the query waits.
+    """
+    watch.start()
+    laps = _Laps(watch)
+    composed = yield from _compose(reads, model, query, laps, options.read)
+    excluded: frozenset[PointId | str] = frozenset()
+    if options.exclude_reference:
+        ids = {reads.layout.point_id(image_id) for image_id in gallery_ids(query)}
+        excluded = (yield from computed(partial(picture_digests, query))) | ids
+        laps.end("encode")
+    found = yield from _retrieve(reads, composed, options, excluded)
+    laps.end("retrieve")
+    wanted = found.places[: options.rerank_depth] if composed.terms else []
+    scored = yield from _rerank(reads, model, composed, wanted, stop, laps, options.read)
+    return _answer(
+        composed,
+        model,
+        found.places,
+        wanted,
+        scored,
+        laps,
+        limit=options.limit,
+        reranks=options.rerank_depth > 0,
+        notes=_notes_on_foreign(found.foreign),
+    )
+
+
+def compose_steps(reads: GalleryReads, model: QueryModel, query: Query, watch: Stopwatch) -> Steps[ComposedQuery]:
+    """Encode and compose one query, checked; errors as :meth:`Retriever.compose`."""
+    watch.start()
+    return (yield from _compose(reads, model, query, _Laps(watch), PLAIN))
+
+
+def rerank_steps(
+    reads: GalleryReads,
+    model: QueryModel,
+    composed: ComposedQuery,
+    hits: GivenHits,
+    options: RerankOptions,
+    watch: Stopwatch,
+) -> Steps[SearchResult]:
+    """Re-rank what somebody else retrieved; errors as :meth:`Retriever.rerank`."""
+    watch.start()
+    laps = _Laps(watch)
+    if composed.fingerprint != model.bundle.fingerprint:
+        raise InputError(
+            f"The query was composed with the bundle {composed.fingerprint[:12]}; this gallery needs "
+            f"{model.bundle.fingerprint[:12]}. Compose it with this gallery."
+        )
+    given = given_hits(hits, reads.layout)
+    missing = missing_payloads(given, reads.layout)
+    points = {point.point_id: point for point in (yield from reads.points(missing, options=options.read))}
+    laps.end("fetch")
+    encoded: list[HitTokens] = []
+    places: list[Place] = []
+    strangers = 0
+    for members in given:
+        place: Place = []
+        for entry in members:
+            if entry.picture is None:
+                hit = _hit_of(reads, entry, points)
+                if hit is None:
+                    strangers += 1
+                else:
+                    place.append(hit)
+                continue
+            # a picture is in no collection: a number below 0 stands for its point
+            point_id = -1 - len(encoded)
+            data = yield from computed(partial(model.encode_candidate, entry.picture))
+            encoded.append(HitTokens(point_id, data, None))
+            laps.end("encode")
+            image = KnownImage(_name_of(entry.picture), point_id, _source_of(entry.picture), None, {}, None)
+            place.append(GalleryHit(image, entry.score, entry.point, entry.group))
+        if place:
+            places.append(place)
+    stop = options.effort.stop_rule(model.bundle, limit=options.limit, rerank_depth=len(places))
+    wanted = places if composed.terms else []
+    scored = yield from _rerank(
+        reads, model, composed, wanted, stop, laps, options.read, encoded=encoded, encode=_encoding(model, options)
+    )
+    return _answer(
+        composed,
+        model,
+        places,
+        wanted,
+        scored,
+        laps,
+        limit=options.limit,
+        reranks=True,
+        notes=_notes_on_strangers(strangers),
+    )
+
+
+def _compose(
+    reads: GalleryReads, model: QueryModel, query: Query, laps: _Laps, read: ReadOptions
+) -> Steps[ComposedQuery]:
+    stored = yield from reads.images(gallery_ids(query), options=read)
+    encoded = yield from computed(partial(model.encode, query, stored))
+    laps.end("encode")
+    composed = yield from computed(partial(model.compose, query, encoded, using=reads.layout.vector))
+    laps.end("compose")
+    return composed
+
+
+def _retrieve(
+    reads: GalleryReads, composed: ComposedQuery, options: SearchOptions, excluded: frozenset[PointId | str]
+) -> Steps[_Retrieved]:
+    """Search until there are as many places as are wanted, or no more, without what is excluded."""
+    wanted = max(options.limit, options.rerank_depth)
+    asked = wanted + (1 if options.exclude_reference else 0)
+    while True:
+        if options.group_by is None:
+            found = yield from reads.nearest(composed.vector, limit=asked, filter=options.filter, options=options.read)
+            count, hits, foreign = found.count, found.hits, found.foreign
+            kept = yield from _without(reads, hits, excluded, options.read)
+            places = [[hit] for hit in rank_hits(kept)]
+        else:
+            groups = yield from reads.nearest_groups(
+                composed.vector,
+                group_by=options.group_by,
+                limit=asked,
+                group_size=options.group_size,
+                filter=options.filter,
+                options=options.read,
+            )
+            count, foreign = len(groups), 0
+            kept = yield from _without(reads, [hit for hits in groups for hit in hits], excluded, options.read)
+            standing = {hit.point_id for hit in kept}
+            places = [
+                rank_hits(members) for hits in groups if (members := [hit for hit in hits if hit.point_id in standing])
+            ]
+            places.sort(key=lambda members: -members[0].score)
+        if len(places) >= wanted or count < asked:
+            break
+        # the excluded and the foreign took places: ask for as many more, and as many again
+        asked += 2 * (count - len(places))
+    if options.filter is not None and (not count or options.filter.must_not):
+        yield from reads.check_filter(options.filter)
+    return _Retrieved(places[:wanted], foreign)
+
+
+def _without(
+    reads: GalleryReads, hits: Sequence[GalleryHit], excluded: frozenset[PointId | str], read: ReadOptions
+) -> Steps[list[GalleryHit]]:
+    """Leave out hits of an excluded point, and pictures of an excluded digest."""
+    kept = [hit for hit in hits if hit.point_id not in excluded]
+    digests = {value for value in excluded if isinstance(value, str)}
+    if not digests or not kept:
+        return kept
+    if reads.layout.picture is None:
+        return [hit for hit in kept if hit.image.sha256 not in digests]
+    # of an attached collection only the companion knows the digests
+    made = yield from reads.digests([hit.image for hit in kept], options=read)
+    return [hit for hit in kept if digests.isdisjoint(made.get(hit.point_id, ()))]
+
+
+def _rerank(
+    reads: GalleryReads,
+    model: QueryModel,
+    composed: ComposedQuery,
+    wanted: Sequence[Place],
+    stop: StopRule,
+    laps: _Laps,
+    read: ReadOptions,
+    *,
+    encoded: Sequence[HitTokens] = (),
+    encode: Callable[[KnownImage, HitTokens], HitTokens] | None = None,
+) -> Steps[_Scored]:
+    """Score places in stage one's order until the last one, or until the rule says stop.
+
+    The time budget runs from the search in the store. Where no candidate could be scored, the mode is ``none``.
+    """
+    found = _Scored()
+    if not wanted:
+        return found
+    tokens: dict[PointId, list[HitTokens]] = {entry.point_id: [entry] for entry in encoded}
+    size = stop.step or len(wanted)
+    read_up_to = 0
+    steps: list[list[float]] = []
+    longest = 0.0
+    for start in range(0, len(wanted), size):
+        if stop.is_settled(steps):
+            found.mode = "adaptive"
+            return found
+        spent = sum(laps.seconds[step] for step in ("retrieve", "fetch", "rerank"))
+        if stop.time_budget is not None and read_up_to and spent + longest > stop.time_budget:
+            found.mode = "budget"
+            return found
+        took = 0.0
+        if start + size > read_up_to and read_up_to < len(wanted):
+            # the first steps at once, and all others when one of them is needed
+            until = len(wanted) if stop.first_read is None or read_up_to else stop.first_read
+            images = [hit.image for place in wanted[read_up_to:until] for hit in place if hit.point_id not in tokens]
+            for entry in (yield from reads.tokens(list({i.point_id: i for i in images}.values()), options=read)):
+                tokens.setdefault(entry.point_id, []).append(entry)
+            reading = laps.end("fetch")
+            # a further read is part of the step that needs it; the first one comes before all steps
+            took = reading if read_up_to else 0.0
+            read_up_to = min(until, len(wanted))
+            spent = sum(laps.seconds[step] for step in ("retrieve", "fetch", "rerank"))
+            if stop.time_budget is not None and spent > stop.time_budget:
+                found.mode = "budget"
+                return found
+        hits = {hit.point_id: hit for place in wanted[start : start + size] for hit in place}
+        batch = [entry for point_id in hits if point_id not in found.scores for entry in tokens[point_id]]
+        if encode is not None:
+            for place_, entry in enumerate(batch):
+                if entry.data is None:
+                    batch[place_] = yield from computed(partial(encode, hits[entry.point_id].image, entry))
+            laps.end("encode")
+        step = yield from computed(partial(model.score, composed, batch))
+        longest = max(longest, took + laps.end("rerank"))
+        found.scores |= step.by_id
+        found.problems |= step.problems
+        found.views |= step.views
+        steps.append(list(step.by_id.values()))
+    found.mode = model.full_mode if found.scores else "none"
+    return found
+
+
+def _answer(
+    composed: ComposedQuery,
+    model: QueryModel,
+    places: Sequence[Place],
+    wanted: Sequence[Place],
+    scored: _Scored,
+    laps: _Laps,
+    *,
+    limit: int,
+    reranks: bool,
+    notes: Sequence[str],
+) -> SearchResult:
+    named = {hit.point_id: hit.image_id for place in places for hit in place}
+    return SearchResult(
+        candidates=rank_candidates(places, scored.scores, scored.views)[:limit],
+        timings=laps.timings(),
+        # a search that was to be re-ranked and found nothing has scored all there is
+        rerank_mode="exact" if reranks and composed.terms and not places else scored.mode,
+        notes=(
+            *composed.notes,
+            *_notes_on(scored, asked=len(wanted), named=named),
+            *_notes_on_encoding([hit for place in places for hit in place]),
+            *notes,
+        ),
+        scored=len(scored.scores),
+        precision=model.precision,
+    )
+
+
+def _hit_of(reads: GalleryReads, entry: GivenHit, points: dict[PointId, Record]) -> GalleryHit | None:
+    """Return a given entry as a hit of the gallery; None where there is no such point, or it is none of ours."""
+    if entry.point_id is None:
+        return None
+    if entry.point_id in points:
+        payload = points[entry.point_id].payload
+    elif entry.payload is not None:
+        payload = entry.payload
+    else:
+        return None
+    image = reads.layout.known(Hit(entry.point_id, entry.score, payload))
+    return None if image is None else GalleryHit(image, entry.score, entry.point, entry.group)
+
+
+def _encoding(model: QueryModel, options: RerankOptions) -> Callable[[KnownImage, HitTokens], HitTokens] | None:
+    """Return how tokens that are missing are made, None where they are not."""
+    if not options.encode_missing:
+        return None
+
+    def encode(image: KnownImage, entry: HitTokens) -> HitTokens:
+        source = entry.view or image.source
+        if source is None:
+            return entry
+        try:
+            picture = source if options.open_picture is None else options.open_picture(source)
+            data = model.encode_candidate(picture)
+        except CirError:
+            return entry
+        return HitTokens(entry.point_id, data, None, view=entry.view)
+
+    return encode
+
+
+def _check_limit(limit: int) -> None:
+    if limit < 1:
+        raise InputError(f"limit is {limit}; it must be at least 1, the number of results to return.")
+
+
+def _source_of(picture: ImageSource) -> str | None:
+    return str(picture) if hasattr(picture, "__fspath__") else None
+
+
+def _name_of(picture: ImageSource) -> str:
+    return _source_of(picture) or f"a picture given as {type(picture).__name__}"
+
+
+def _notes_on_foreign(count: int) -> list[str]:
+    if not count:
+        return []
+    return [f"{count} points that were found are no images of this gallery and were left out."]
+
+
+def _notes_on_strangers(count: int) -> list[str]:
+    if not count:
+        return []
+    return [f"{count} of the hits are no images of this gallery and were left out."]
+
+
+def _notes_on_encoding(hits: Sequence[GalleryHit]) -> list[str]:
+    """Return a note on pictures that were encoded in another precision than the exact one."""
+    found = Counter(hit.image.precision for hit in hits if hit.image.precision != "float32")
+    return [
+        f"{count} of the {len(hits)} pictures found were encoded in {precision} (`qdrant-cir index --precision`): "
+        "their vectors and tokens are close to the exact ones, not equal to them."
+        for precision, count in sorted(found.items())
+    ]
+
+
+def _notes_on(found: _Scored, *, asked: int, named: dict[PointId, str]) -> list[str]:
+    """Return notes on the candidates that were not re-ranked, and why."""
+    notes = []
+    looked_at = len(found.scores) + len(found.problems)
+    if found.mode == "adaptive":
+        notes.append(f"Re-ranking ended after {looked_at} of {asked} candidates: the first places were settled.")
+    if found.mode == "budget":
+        notes.append(f"Re-ranking ended after {looked_at} of {asked} candidates, for its time was over.")
+    problems = found.problems
+    if problems:
+        listed = "; ".join(f"{named[point_id]}: {reason}" for point_id, reason in list(problems.items())[:_NAMED])
+        more = f"; and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
+        notes.append(f"{len(problems)} candidates without valid tokens stand after the re-ranked ({listed}{more}).")
+    if {"missing", "stale"} & set(problems.values()):
+        notes.append("Index pictures of missing or stale tokens again with this bundle: `qdrant-cir index`.")
+    return notes

@@ -1,0 +1,288 @@
+"""A gallery inside a collection that stands: one named vector of its points, and a companion with all bookkeeping.
+
+Nothing of the user's is written but that vector, and no point is ever deleted. What belongs to what stands in the
+companion's metadata.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from qdrant_cir.errors import CollectionError, CollectionMismatchError, CollectionNotFoundError, InputError
+from qdrant_cir.model.bundle import Bundle
+from qdrant_cir.storage.payload_path import PayloadPath
+from qdrant_cir.storage.points import RESERVED, Layout
+from qdrant_cir.storage.reads import GalleryReads
+from qdrant_cir.storage.schema import FORMAT_VERSION, GallerySpec
+from qdrant_cir.storage.steps import Read, Steps
+from qdrant_cir.storage.stores.protocol import CollectionSpec, Store, VectorSpec
+from qdrant_cir.types import JsonObject
+
+__all__ = [
+    "Attachment",
+    "attach_collection",
+    "attached_vectors",
+    "companion_name",
+    "detach_collection",
+    "open_attached",
+]
+
+logger = logging.getLogger(__name__)
+
+ROLE = "attached"
+_BATCH = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """How a gallery lies in the user's collection; kept in the companion's metadata.
+
+    Attributes:
+        collection: the user's, by its own name.
+        vector: the named vector that we fill.
+        picture: path of the picture in the payload.
+        version: path of a payload field that changes when the picture does; None for none.
+        made_vector: whether attaching made the vector, so that detaching removes it.
+        root: folder that pictures must lie below; None for any.
+        private_addresses: whether pictures may be opened from addresses of a private network.
+    """
+
+    collection: str
+    vector: str
+    picture: str
+    version: str | None = None
+    made_vector: bool = True
+    root: str | None = None
+    private_addresses: bool = False
+
+    @property
+    def layout(self) -> Layout:
+        """Where its halves lie. Raises InputError for what is no path."""
+        return Layout(
+            gallery=self.collection,
+            companion=companion_name(self.collection, self.vector),
+            vector=self.vector,
+            picture=PayloadPath.parse(self.picture),
+            version=None if self.version is None else PayloadPath.parse(self.version),
+        )
+
+    def metadata(self, bundle: Bundle) -> JsonObject:
+        """Return what the companion keeps."""
+        return {
+            RESERVED: {
+                "format_version": FORMAT_VERSION,
+                "role": ROLE,
+                "fingerprint": bundle.fingerprint,
+                "bundle_name": bundle.manifest.name,
+                "collection": self.collection,
+                "vector": self.vector,
+                "picture": self.picture,
+                "version": self.version,
+                "made_vector": self.made_vector,
+                "root": self.root,
+                "private_addresses": self.private_addresses,
+            }
+        }
+
+
+def companion_name(collection: str, vector: str) -> str:
+    """Return the name of an attached gallery's companion."""
+    return f"{collection}__{vector}"
+
+
+def attach_collection(store: Store, wanted: Attachment, bundle: Bundle, *, overwrite: bool = False) -> Attachment:
+    """Add the vector and the companion to a collection that stands; what stands of them already is checked and kept.
+
+    Args:
+        store: where the collection is.
+        wanted: what to attach; an alias is resolved.
+        bundle: whose vectors and tokens it will hold.
+        overwrite: fill a vector that stood before and holds values that are not ours.
+
+    Returns:
+        The attachment as it stands now.
+
+    Raises:
+        CollectionNotFoundError: there is no such collection.
+        CollectionMismatchError: the vector stands in another size or distance or holds values that are not ours, or
+            a companion of another bundle or picture field stands.
+        InputError: a path or a name cannot be used.
+    """
+    collection = store.resolve(wanted.collection)
+    found = store.describe(collection)
+    if found is None:
+        raise CollectionNotFoundError(f"There is no collection {wanted.collection!r} to attach to.")
+    if isinstance(found.metadata.get(RESERVED), dict):
+        raise CollectionMismatchError(
+            f"{collection!r} is a collection that qdrant-cir made. Open it with Gallery.open instead."
+        )
+    companion = companion_name(collection, wanted.vector)
+    layout = Attachment(collection, wanted.vector, wanted.picture, wanted.version).layout
+    spec = VectorSpec(bundle.manifest.vector_size, is_multi=layout.picture is not None and layout.picture.is_many)
+    vector_stands = wanted.vector in found.vectors
+    if vector_stands:
+        _check_vector(collection, wanted.vector, found.vectors[wanted.vector], spec)
+    described = store.describe(companion)
+    standing = None if described is None else _attachment_of(companion, described)
+    if standing is not None and described is not None and not vector_stands:
+        # the collection was dropped and made again under its name, or the vector was removed by hand
+        logger.warning("%s has no vector %r any more; its old tokens are removed", collection, wanted.vector)
+        store.drop(companion)
+        standing = described = None
+    if standing is not None and described is not None:
+        _check_standing(standing, wanted, described, bundle)
+        return standing
+    if vector_stands and not overwrite and _holds_values(store, collection, wanted.vector):
+        raise CollectionMismatchError(
+            f"The vector {wanted.vector!r} of {collection!r} holds values that qdrant-cir did not write. Choose "
+            "another name with vector=, or give overwrite=True to replace them."
+        )
+    made = Attachment(
+        collection,
+        wanted.vector,
+        wanted.picture,
+        wanted.version,
+        made_vector=not vector_stands,
+        root=wanted.root,
+        private_addresses=wanted.private_addresses,
+    )
+    # the companion first: it says whether the vector is ours to remove
+    store.create(companion, CollectionSpec(None, made.metadata(bundle)))
+    if not vector_stands:
+        store.add_vector(collection, wanted.vector, spec)
+    return made
+
+
+def open_attached(collection: str, vector: str, bundle: Bundle | None = None) -> Steps[tuple[GalleryReads, Attachment]]:
+    """Look at an attached gallery.
+
+    Raises:
+        CollectionNotFoundError: there is no such collection, or nothing of ours is attached to it under this vector.
+        CollectionMismatchError: it was attached with another bundle.
+    """
+    resolved: str = yield Read(lambda store: store.resolve(collection))
+    found: CollectionSpec | None = yield Read(lambda store: store.describe(resolved))
+    if found is None:
+        raise CollectionNotFoundError(f"There is no collection {collection!r}.")
+    companion = companion_name(resolved, vector)
+    described: CollectionSpec | None = yield Read(lambda store: store.describe(companion))
+    if described is None:
+        raise CollectionNotFoundError(
+            f"Nothing is attached to {collection!r} under the vector {vector!r}. Attach first: qdrant_cir.attach(...), "
+            f"or `qdrant-cir attach -c {collection} --picture FIELD --vector {vector}`."
+        )
+    standing = _attachment_of(companion, described)
+    if vector not in found.vectors:
+        raise CollectionError(
+            f"{collection!r} has no vector {vector!r} any more: the collection was made again, or the vector was "
+            "removed. Attach and index again."
+        )
+    if bundle is not None:
+        _check_bundle(standing, described, bundle)
+    ours = _ours(companion, described)
+    spec = GallerySpec(str(ours.get("fingerprint")), str(ours.get("bundle_name")), found.vectors[vector].size)
+    return GalleryReads(standing.layout, spec), standing
+
+
+def attached_vectors(store: Store, collection: str) -> list[str]:
+    """Return the vectors that are attached to a collection, sorted; ``collection`` is its own name, no alias."""
+    begin = companion_name(collection, "")
+    vectors = []
+    for name in store.collection_names():
+        described = store.describe(name) if name.startswith(begin) else None
+        ours = None if described is None else described.metadata.get(RESERVED)
+        if isinstance(ours, dict) and ours.get("role") == ROLE and ours.get("collection") == collection:
+            vectors.append(str(ours.get("vector")))
+    return sorted(vectors)
+
+
+def detach_collection(store: Store, attachment: Attachment) -> None:
+    """Leave the collection as it was: remove the companion, and the vector if attaching made it, else our values.
+
+    May be repeated; killed in between, the next call goes on.
+    """
+    layout = attachment.layout
+    if attachment.made_vector:
+        store.remove_vector(layout.gallery, layout.vector)
+    else:
+        from qdrant_cir.storage.points import owner_of
+
+        after = None
+        while records := store.scroll(layout.companion, filter=None, limit=_BATCH, after=after, fields=(RESERVED,)):
+            store.clear_vectors(
+                layout.gallery, layout.vector, list(dict.fromkeys(owner_of(record) for record in records))
+            )
+            after = records[-1].point_id
+    store.drop(layout.companion)
+
+
+def _check_vector(collection: str, name: str, found: VectorSpec, wanted: VectorSpec) -> None:
+    if found != wanted:
+        raise CollectionMismatchError(
+            f"The vector {name!r} of {collection!r} is {_described(found)}; the bundle needs {_described(wanted)}. "
+            "Choose another name with vector=."
+        )
+
+
+def _described(spec: VectorSpec) -> str:
+    return f"{'a multivector' if spec.is_multi else 'a vector'} of {spec.size} numbers by {spec.distance}"
+
+
+def _holds_values(store: Store, collection: str, vector: str) -> bool:
+    from qdrant_client import models
+
+    having = models.Filter(must=[models.HasVectorCondition(has_vector=vector)])
+    return bool(store.scroll(collection, filter=having, limit=1, after=None, fields=()))
+
+
+def _check_standing(standing: Attachment, wanted: Attachment, described: CollectionSpec, bundle: Bundle) -> None:
+    _check_bundle(standing, described, bundle)
+    for what, before, now in (
+        ("picture", standing.picture, wanted.picture),
+        ("version", standing.version, wanted.version),
+    ):
+        if before != now:
+            raise CollectionMismatchError(
+                f"{standing.collection!r} was attached under {standing.vector!r} with {what}={before!r}, not {now!r}. "
+                "Attach with the same, or detach first."
+            )
+
+
+def _check_bundle(standing: Attachment, described: CollectionSpec, bundle: Bundle) -> None:
+    ours = _ours(standing.collection, described)
+    if ours.get("fingerprint") != bundle.fingerprint:
+        raise CollectionMismatchError(
+            f"{standing.collection!r} was attached under {standing.vector!r} with the bundle "
+            f"{ours.get('bundle_name')!r} ({str(ours.get('fingerprint'))[:12]}), not {bundle.manifest.name!r} "
+            f"({bundle.fingerprint[:12]}). Use that bundle, or attach this one under another vector name."
+        )
+
+
+def _attachment_of(companion: str, described: CollectionSpec) -> Attachment:
+    ours = _ours(companion, described)
+    version, root = ours.get("version"), ours.get("root")
+    return Attachment(
+        collection=str(ours.get("collection")),
+        vector=str(ours.get("vector")),
+        picture=str(ours.get("picture")),
+        version=version if isinstance(version, str) else None,
+        made_vector=ours.get("made_vector") is True,
+        root=root if isinstance(root, str) else None,
+        private_addresses=ours.get("private_addresses") is True,
+    )
+
+
+def _ours(companion: str, described: CollectionSpec) -> JsonObject:
+    ours = described.metadata.get(RESERVED)
+    if not isinstance(ours, dict) or ours.get("role") != ROLE:
+        raise CollectionMismatchError(
+            f"There is a collection {companion!r} of another origin, where the tokens would lie. Choose another vector "
+            "name."
+        )
+    if ours.get("format_version") != FORMAT_VERSION:
+        raise InputError(
+            f"{companion!r} has the format version {ours.get('format_version')!r}; this version of qdrant-cir reads "
+            f"{FORMAT_VERSION}. Install the version that wrote it."
+        )
+    return ours

@@ -1,0 +1,242 @@
+"""What a query reads of a gallery, as steps: one wording for the synchronous and the asynchronous world."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from qdrant_cir.errors import CollectionError
+from qdrant_cir.model.bundle import Bundle
+from qdrant_cir.storage.points import (
+    RESERVED,
+    GalleryHit,
+    HitTokens,
+    KnownImage,
+    Layout,
+    StoredImage,
+    tokens_record,
+)
+from qdrant_cir.storage.schema import (
+    SAMPLE,
+    GallerySpec,
+    check_pair,
+    field_names,
+    having,
+    not_found,
+    tokens_name,
+    unknown_field,
+)
+from qdrant_cir.storage.steps import Read, Steps
+from qdrant_cir.storage.stores.protocol import PLAIN, CollectionSpec, Hit, HitGroup, ReadOptions, Record
+from qdrant_cir.types import Float32, PointId
+
+if TYPE_CHECKING:
+    from qdrant_client.models import Filter
+
+__all__ = ["GalleryReads", "Nearest", "open_reads"]
+
+
+@dataclass(frozen=True, slots=True)
+class Nearest:
+    """What stage one found: hits, best first, and how many points stood between them that are no images of ours."""
+
+    hits: list[GalleryHit]
+    foreign: int
+
+    @property
+    def count(self) -> int:
+        """Points that the store returned."""
+        return len(self.hits) + self.foreign
+
+
+class GalleryReads:
+    """The read path of one gallery. Its methods are paths; a driver of :mod:`qdrant_cir.storage.steps` runs them."""
+
+    def __init__(self, layout: Layout, spec: GallerySpec) -> None:
+        """Describe a gallery that was looked at: :func:`open_reads`, or :mod:`qdrant_cir.storage.attachment`."""
+        self.layout = layout
+        self.spec = spec
+        self._seen_fields: set[str] = set()
+
+    @property
+    def name(self) -> str:
+        """The gallery's name."""
+        return self.layout.gallery
+
+    def images(
+        self, image_ids: Sequence[str | int], *, options: ReadOptions = PLAIN
+    ) -> Steps[dict[str | int, StoredImage]]:
+        """Read all that is stored of images, by the ids asked for: those that exist, in that order.
+
+        Of a point with several views, the first one that has tokens.
+
+        Raises:
+            InputError: an id cannot be one.
+        """
+        ids = {image_id: self.layout.point_id(image_id) for image_id in dict.fromkeys(image_ids)}
+        if not ids:
+            return {}
+        points = yield from self._fetch(self.layout.gallery, list(ids.values()), options, with_vectors=True)
+        known = {point.point_id: (image, point) for point in points if (image := self.layout.known(point)) is not None}
+        tokens = yield from self.tokens([image for image, _ in known.values()], options=options)
+        found: dict[str | int, StoredImage] = {}
+        for image_id, point_id in ids.items():
+            image, point = known.get(point_id, (None, None))
+            if image is None or point is None or point.vector is None:
+                continue
+            views = [entry for entry in tokens if entry.point_id == point_id]
+            place = next((place for place, entry in enumerate(views) if entry.data is not None), 0)
+            rows = point.vector.reshape(-1, point.vector.shape[-1])
+            found[image_id] = StoredImage(image, rows[min(place, len(rows) - 1)], views[place])
+        return found
+
+    def points(self, point_ids: Sequence[PointId], *, options: ReadOptions = PLAIN) -> Steps[list[Record]]:
+        """Read points of the gallery by id with their payload: those that exist, in the order asked for."""
+        return (yield from self._fetch(self.layout.gallery, point_ids, options)) if point_ids else []
+
+    def nearest(
+        self, vector: Float32, *, limit: int, filter: Filter | None, options: ReadOptions = PLAIN
+    ) -> Steps[Nearest]:
+        """Search the images nearest to a vector float32 [D].
+
+        Raises:
+            InputError: the vector does not fit, ``limit`` is below 1, or the filter cannot be evaluated.
+        """
+        layout = self.layout
+        found: list[Hit] = yield Read(
+            lambda store: store.query(
+                layout.gallery, vector, limit=limit, filter=filter, using=layout.vector, options=options
+            )
+        )
+        hits = [GalleryHit(image, hit.score, hit) for hit in found if (image := layout.known(hit)) is not None]
+        return Nearest(hits, len(found) - len(hits))
+
+    def nearest_groups(
+        self,
+        vector: Float32,
+        *,
+        group_by: str,
+        limit: int,
+        group_size: int,
+        filter: Filter | None,
+        options: ReadOptions = PLAIN,
+    ) -> Steps[list[list[GalleryHit]]]:
+        """Search the groups whose best image is nearest to a vector float32 [D]; foreign points are left out.
+
+        Raises:
+            InputError: as :meth:`nearest`, or the field cannot be grouped by.
+        """
+        layout = self.layout
+        found: list[HitGroup] = yield Read(
+            lambda store: store.query_groups(
+                layout.gallery,
+                vector,
+                group_by=group_by,
+                limit=limit,
+                group_size=group_size,
+                filter=filter,
+                using=layout.vector,
+                options=options,
+            )
+        )
+        return [
+            [
+                GalleryHit(image, hit.score, hit, group.value)
+                for hit in group.hits
+                if (image := layout.known(hit)) is not None
+            ]
+            for group in found
+        ]
+
+    def digests(self, images: Sequence[KnownImage], *, options: ReadOptions = PLAIN) -> Steps[dict[PointId, set[str]]]:
+        """Read the digests of the pictures that images were indexed from, by point id."""
+        ids = {record_id: image.point_id for image in images for record_id in self.layout.record_ids(image)}
+        records: list[Record] = yield Read(
+            lambda store: store.fetch(
+                self.layout.companion, list(ids), with_vectors=False, fields=(RESERVED,), options=options
+            )
+        )
+        found: dict[PointId, set[str]] = {}
+        for record in records:
+            made = tokens_record(record)
+            if made is not None:
+                found.setdefault(ids[record.point_id], set()).add(made.sha256)
+        return found
+
+    def tokens(self, images: Sequence[KnownImage], *, options: ReadOptions = PLAIN) -> Steps[list[HitTokens]]:
+        """Read the tokens of images, in their order, or why there are none; one entry per view.
+
+        One call of the store, none for no images.
+        """
+        ids = [record_id for image in images for record_id in self.layout.record_ids(image)]
+        records = (yield from self._fetch(self.layout.companion, ids, options)) if ids else []
+        by_id = {record.point_id: record for record in records}
+        return [entry for image in images for entry in self.layout.tokens(image, by_id)]
+
+    def check_filter(self, filter: Filter | None) -> Steps[None]:
+        """Refuse a filter on a field that no image has, which would silently find nothing, or everything.
+
+        Costs one read of one point per field, which stops at the first image that has it; a field once seen
+        costs nothing again. A field counts as absent where it is null or an empty list in every image. An
+        empty collection takes every filter.
+
+        Raises:
+            InputError: the filter is malformed, or names such a field; the message lists the fields of a
+                sample.
+        """
+        if filter is None:
+            return
+        # loads qdrant-client, which a search without a filter need not wait for
+        from qdrant_cir.storage.stores.filters import filter_fields
+
+        for field in filter_fields(filter):
+            if field in self._seen_fields:
+                continue
+            if (yield from self._scroll(having(field), limit=1)):
+                self._seen_fields.add(field)
+                continue
+            sample = yield from self._scroll(None, limit=SAMPLE)
+            if sample:
+                raise unknown_field(self.name, field, field_names(sample))
+
+    def _fetch(
+        self, name: str, ids: Sequence[PointId], options: ReadOptions, *, with_vectors: bool = False
+    ) -> Steps[list[Record]]:
+        records: list[Record] = yield Read(
+            lambda store: store.fetch(name, ids, with_vectors=with_vectors, using=self.layout.vector, options=options)
+        )
+        return records
+
+    def _scroll(self, filter: Filter | None, *, limit: int) -> Steps[list[Record]]:
+        records: list[Record] = yield Read(
+            lambda store: store.scroll(self.name, filter=filter, limit=limit, after=None)
+        )
+        return records
+
+
+def open_reads(name: str, bundle: Bundle | None = None) -> Steps[GalleryReads]:
+    """Look at what stands under a gallery's two names.
+
+    Args:
+        name: as it was made, or an alias of it.
+        bundle: that vectors and tokens are from; None checks no bundle.
+
+    Raises:
+        CollectionNotFoundError: there is none of that name; the message lists what there is.
+        CollectionMismatchError: it was made with another bundle, or by somebody else.
+        CollectionError: its tokens are gone.
+    """
+    resolved: str = yield Read(lambda store: store.resolve(name))
+    gallery: CollectionSpec | None = yield Read(lambda store: store.describe(resolved))
+    if gallery is None:
+        names: list[str] = yield Read(lambda store: store.collection_names())
+        raise not_found(name, names)
+    companion = tokens_name(resolved)
+    tokens: CollectionSpec | None = yield Read(lambda store: store.describe(companion))
+    if tokens is None:
+        raise CollectionError(
+            f"The collection {name!r} has lost its tokens: there is no collection {companion!r}. Index the images "
+            "again, which makes it anew."
+        )
+    return GalleryReads(Layout(resolved, companion), check_pair(resolved, gallery, tokens, bundle))

@@ -1,0 +1,47 @@
+"""An asynchronous Qdrant client as the synchronous one of which our store code makes its calls, in other threads."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from typing import Any
+
+from qdrant_client import AsyncQdrantClient
+
+from qdrant_cir.errors import StoreError
+
+__all__ = ["ClientBridge"]
+
+
+class ClientBridge:
+    """Calls of a client that lives on an event loop, made from other threads, which wait for the answer.
+
+    So a store is written once, for a synchronous client. Request headers that the calling thread has set with
+    ``qdrant_client.context_headers`` go along.
+    """
+
+    def __init__(self, client: AsyncQdrantClient, loop: asyncio.AbstractEventLoop) -> None:
+        self._target: Any = client
+        self._loop = loop
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        value = getattr(self._target, name)
+        if callable(value):
+            return lambda *args, **options: self._answer(value(*args, **options))
+        if isinstance(value, str | int | float | bool | dict | list | tuple | None):
+            return value
+        inner = object.__new__(ClientBridge)
+        inner._target, inner._loop = value, self._loop
+        return inner
+
+    def _answer(self, outcome: Any) -> Any:  # noqa: ANN401
+        if not inspect.isawaitable(outcome):
+            return outcome
+        if self._loop.is_closed():
+            outcome.close()  # type: ignore[attr-defined]
+            raise StoreError("The event loop of the asynchronous client is closed. Open a client in the running loop.")
+
+        async def awaited() -> Any:  # noqa: ANN401
+            return await outcome
+
+        return asyncio.run_coroutine_threadsafe(awaited(), self._loop).result()
