@@ -36,6 +36,7 @@ __all__ = [
     "StoreError",
     "StoreLockedError",
     "TokensError",
+    "printable",
 ]
 
 
@@ -93,3 +94,11 @@ class IndexingError(CirError):
 
 class EvaluationError(CirError):
     """An evaluation cannot give an honest number."""
+
+
+def printable(text: str) -> str:
+    """Return a text as it stands where a terminal shows every character of it, else in quotes and escaped.
+
+    For names that others gave: a file's name may hold commands for a terminal, or half of a surrogate pair.
+    """
+    return text if text.isprintable() else repr(text)

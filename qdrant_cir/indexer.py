@@ -8,10 +8,11 @@ the same command run twice, or again after Ctrl-C or a kill, does only what is l
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from os import PathLike
@@ -32,7 +33,7 @@ from qdrant_cir.indexing.preparation import (
     hash_image,
 )
 from qdrant_cir.indexing.report import FailedImage, IndexProgress, IndexReport, Outcome, Tally
-from qdrant_cir.indexing.sources import ImageRecord, RejectedRow
+from qdrant_cir.indexing.sources import ImageFolder, ImageRecord, RejectedRow
 from qdrant_cir.model.bundle import Bundle, load_bundle
 from qdrant_cir.model.compute import Compute, ExecutionProvider
 from qdrant_cir.model.cores import available_threads
@@ -41,9 +42,11 @@ from qdrant_cir.storage.collection import Collection, Label
 from qdrant_cir.storage.points import IndexedImage, KnownImage
 from qdrant_cir.storage.stores import Store, StoreLike, is_folder, open_store
 from qdrant_cir.tokens.form import TokenForm
-from qdrant_cir.types import EncodedImages, Encoder, ImageSource, PointId, Precision
+from qdrant_cir.types import DEFAULT_LIMITS, EncodedImages, Encoder, ImageSource, PictureLimits, PointId, Precision
 
 __all__ = ["FailedImage", "IndexProgress", "IndexReport", "Indexer"]
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_BATCH_SIZE = 32
 _BATCHES_AHEAD = 2
@@ -65,6 +68,7 @@ class Indexer:
         *,
         batch_size: int = DEFAULT_BATCH_SIZE,
         decode_threads: int | None = None,
+        limits: PictureLimits = DEFAULT_LIMITS,
     ) -> None:
         """Join a collection and an encoder of the same bundle.
 
@@ -74,6 +78,7 @@ class Indexer:
             bundle: says how images are preprocessed and how tokens are stored.
             batch_size: images per encoder run; about ten batches are in memory at any time.
             decode_threads: threads that read and decode, None for one per core.
+            limits: what one picture may ask for; a picture that asks for more is reported.
 
         Raises:
             InputError: a number below 1.
@@ -82,6 +87,7 @@ class Indexer:
         self._encoder = encoder
         self._bundle = bundle
         self._batch_size = batch_size
+        self._limits = limits
         self._decode_threads = available_threads() if decode_threads is None else decode_threads
         if self._batch_size < 1 or self._decode_threads < 1:
             raise InputError(f"batch_size ({batch_size}) and decode_threads ({decode_threads}) must be at least 1")
@@ -97,6 +103,7 @@ class Indexer:
         provider: ExecutionProvider = "auto",
         threads: int | None = None,
         precision: Precision = "float32",
+        limits: PictureLimits = DEFAULT_LIMITS,
     ) -> Self:
         """Load a bundle, open its image encoder, and make the collection where there is none.
 
@@ -110,6 +117,7 @@ class Indexer:
             precision: what the encoder computes in; others than ``float32`` are close to it, and faster, where the
                 bundle holds them (``python -m onnx_export add-precision --graph image_encoder``). Images are marked
                 with it, and encoded again where the exact encoder indexes them later.
+            limits: what one picture may ask for; a picture that asks for more is reported.
 
         Raises:
             InputError: an unknown provider or precision, or fewer than one thread.
@@ -123,7 +131,7 @@ class Indexer:
         encoder = ImageEncoder.open(loaded, compute)
         opened = open_store(store)
         try:
-            indexer = cls(Collection.create(opened, collection_name, loaded), encoder, loaded)
+            indexer = cls(Collection.create(opened, collection_name, loaded), encoder, loaded, limits=limits)
         except BaseException:
             if is_folder(store):
                 opened.close()
@@ -158,7 +166,8 @@ class Indexer:
         """
         if total is None and isinstance(records, Sized):
             total = len(records)
-        return self._run(records, Tally(total, progress))
+        skipped = records.skipped if isinstance(records, ImageFolder) else None
+        return self._run(records, Tally(total, progress, skipped=skipped))
 
     def index_attached(
         self,
@@ -183,7 +192,7 @@ class Indexer:
         return self._run(records, tally)
 
     def _run(self, records: Iterable[ImageRecord | RejectedRow], tally: Tally) -> IndexReport:
-        pipeline = _Pipeline(self._collection, self._encoder, self._bundle, self._decode_threads)
+        pipeline = _Pipeline(self._collection, self._encoder, self._bundle, self._decode_threads, self._limits)
         try:
             pipeline.run(records, tally, batch_size=self._batch_size)
         except StoreError as error:
@@ -276,10 +285,13 @@ class _Views:
 class _Pipeline:
     """The threads of one run."""
 
-    def __init__(self, collection: Collection, encoder: Encoder, bundle: Bundle, decode_threads: int) -> None:
+    def __init__(
+        self, collection: Collection, encoder: Encoder, bundle: Bundle, decode_threads: int, limits: PictureLimits
+    ) -> None:
         self._collection = collection
         self._encoder = encoder
         self._bundle = bundle
+        self._limits = limits
         self._form = TokenForm(bundle)
         self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="cir-decode")
         self._batches = ThreadPoolExecutor(_BATCHES_AHEAD, thread_name_prefix="cir-batch")
@@ -333,15 +345,17 @@ class _Pipeline:
     def _prepare(self, records: list[ImageRecord], refused: list[FailedImage]) -> _PreparedBatch:
         """Read, compare and decode one batch, in a thread of its own that waits for the others."""
         read = list(self._decoders.map(partial(_attempt, hash_image), records))
-        failed = refused + [result for result in read if isinstance(result, FailedImage)]
+        failed = [result for result in read if isinstance(result, FailedImage)]
         hashed = [result for result in read if isinstance(result, HashedImage)]
         compared = self._store.submit(self._compare, hashed).result()
-        decode = partial(decode_image, spec=self._bundle.manifest.preprocessing)
+        decode = partial(decode_image, spec=self._bundle.manifest.preprocessing, limits=self._limits)
         decoded = list(self._decoders.map(partial(_attempt, decode), compared.changed))
         failed += [result for result in decoded if isinstance(result, FailedImage)]
         self._views.failed({failure.image_id for failure in failed}, records)
         images = [result for result in decoded if isinstance(result, PreparedImage)]
-        outcome = Outcome(updated=compared.updated, unchanged=compared.unchanged, failed=tuple(failed))
+        if failed:
+            failed = self._store.submit(self._told_of_older, failed).result()
+        outcome = Outcome(updated=compared.updated, unchanged=compared.unchanged, failed=(*refused, *failed))
         return _PreparedBatch(images, outcome)
 
     def _compare(self, images: list[HashedImage]) -> _Compared:
@@ -363,6 +377,16 @@ class _Pipeline:
                 {image.record.image_id: Label(image.record.source, image.record.payload) for image in moved}
             )
         return _Compared(changed, updated=len(moved), unchanged=len(images) - len(changed) - len(moved))
+
+    def _told_of_older(self, failed: list[FailedImage]) -> list[FailedImage]:
+        """Add to the failures which of their images stay in the collection as they were, in the store's thread."""
+        known = self._collection.known([image.image_id for image in failed])
+        return [
+            replace(image, reason=f"{image.reason.rstrip('.')}. The version indexed before is kept.")
+            if image.image_id in known
+            else image
+            for image in failed
+        ]
 
     def _is_current(self, stored: KnownImage, sha256: str) -> bool:
         """Whether an image need not be encoded again: made by this bundle, exactly or in this precision."""
@@ -447,7 +471,7 @@ def _sorted_out(taken: list[ImageRecord | RejectedRow], seen: set[str]) -> tuple
         try:
             checked = checked_record(record)
         except InputError as error:
-            refused.append(FailedImage(str(record.image_id), str(error)))
+            refused.append(FailedImage(_name_of(record), str(error)))
             continue
         if checked.image_id in seen:
             reason = "The id was given before in this run; the first image stands."
@@ -459,9 +483,20 @@ def _sorted_out(taken: list[ImageRecord | RejectedRow], seen: set[str]) -> tuple
 
 
 def _attempt(step: Callable[[_In], _Out], item: _In) -> _Out | FailedImage:
-    """Take one step with one image; what is wrong with the image becomes a result."""
+    """Take one step with one image; what is wrong with the image becomes a result, whatever it raises."""
+    record = item.record if isinstance(item, HashedImage) else item
     try:
         return step(item)
     except InputError as error:
-        record = item.record if isinstance(item, HashedImage) else item
         return FailedImage(record.image_id, str(error))
+    except MemoryError:
+        raise
+    except Exception as error:
+        logger.exception("%r could not be read", record.image_id)
+        return FailedImage(record.image_id, f"it cannot be read: {type(error).__name__}: {error}")
+
+
+def _name_of(record: object) -> str:
+    """Name a record that may have no usable id."""
+    given = getattr(record, "image_id", None)
+    return str(given) if isinstance(given, str | int) else f"{type(record).__name__} {given!r:.80}"

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, overload
+from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol, TypeAlias, overload
 from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
+
+from qdrant_cir.errors import InputError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -37,8 +39,36 @@ class GalleryImage:
     image_id: str | int
 
 
-ImageSource: TypeAlias = "str | PathLike[str] | bytes | Image"
-"""A path, the bytes of an encoded file, or a Pillow image."""
+ImageSource: TypeAlias = "str | PathLike[str] | bytes | bytearray | memoryview | BinaryIO | NDArray[np.uint8] | Image"
+"""A path, an encoded file as bytes or open for reading, a Pillow image, or pixels: uint8 RGB [H, W, 3], grey [H, W]."""
+
+
+@dataclass(frozen=True, slots=True)
+class PictureLimits:
+    """What one picture may ask for; more is refused before it is decoded.
+
+    Attributes:
+        pixels: decoded of one picture. They take 4 bytes each, and decoding never takes more than 8. Formats whose
+            decoders need more count as more pixels: WebP and AVIF twice, JPEG 2000 two to three times, progressive JPEG
+            up to 1.5. A JPEG that is decoded at a part of its size counts by that part, and may declare four times as
+            many.
+        side: pixels of the longer side.
+        scans: of a JPEG, each of which is a pass over the picture; cameras and programs write up to ten.
+    """
+
+    pixels: int = 64_000_000
+    side: int = 20_000
+    scans: int = 64
+
+    def __post_init__(self) -> None:
+        """Check the numbers. Raises InputError."""
+        for name in ("pixels", "side", "scans"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise InputError(f"PictureLimits.{name} is {value!r}; expected a whole number of at least 1.")
+
+
+DEFAULT_LIMITS = PictureLimits()
 
 
 Reference: TypeAlias = "ImageSource | GalleryImage"
@@ -95,13 +125,15 @@ class Composition:
         vector: float32 [D], unit length, compared with gallery vectors by cosine.
         input_ids: int64 [L], the text's token ids without padding.
         fusion_states: float32 [L, H], last hidden states of all text tokens (``z_t``; paper, section 3.2).
-        truncated: whether the text was longer than the model reads.
+        is_truncated: the text was longer than the model reads.
+        is_understood: the model knows a word of the text at least.
     """
 
     vector: Float32
     input_ids: Int64
     fusion_states: Float32
-    truncated: bool = False
+    is_truncated: bool = False
+    is_understood: bool = True
 
 
 @dataclass(frozen=True, slots=True)

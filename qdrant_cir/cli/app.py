@@ -75,6 +75,12 @@ def index(
     bundle: BundleOption = None,
     provider: ProviderOption = "auto",
     precision: EncoderPrecisionOption = "float32",
+    max_megapixels: Annotated[
+        int, typer.Option("--max-megapixels", min=1, help="Pictures of more millions of pixels are not decoded.")
+    ] = 64,
+    max_side: Annotated[
+        int, typer.Option("--max-side", min=1, help="Pictures of which one side has more pixels are not decoded.")
+    ] = 20_000,
     as_json: JsonOption = False,
 ) -> None:
     """Index images into a collection, which is made where there is none.
@@ -87,8 +93,10 @@ def index(
     from qdrant_cir.model.compute import Compute
     from qdrant_cir.model.image_encoder import ImageEncoder
     from qdrant_cir.storage.collection import Collection
+    from qdrant_cir.types import PictureLimits
 
     place = place_of_store(context, path=path, url=url, api_key=api_key)
+    limits = PictureLimits(pixels=max_megapixels * 1_000_000, side=max_side)
     records = read_images(source)
     model = open_bundle(bundle)
     encoder = ImageEncoder.open(model, Compute(provider_named(provider), precision=precision_named(precision)))
@@ -97,7 +105,7 @@ def index(
         printing.show_progress(f"indexing into {collection}") as progress,
     ):
         gallery = Collection.create(store, collection, model)
-        report = Indexer(gallery, encoder, model).index(records, progress=progress)
+        report = Indexer(gallery, encoder, model, limits=limits).index(records, progress=progress)
         images = gallery.count(None)
     if as_json:
         printing.print_json(printing.index_report_json(collection, report, images=images))

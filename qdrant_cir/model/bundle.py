@@ -25,6 +25,7 @@ from qdrant_cir.model.contracts import (
 from qdrant_cir.model.manifest import (
     FORMAT_VERSION,
     MANIFEST_FILE,
+    PREPROCESSING_VERSION,
     Compression,
     GraphEntry,
     GraphVariant,
@@ -39,6 +40,7 @@ __all__ = [
     "FORMAT_VERSION",
     "GRAPH_CONTRACTS",
     "MANIFEST_FILE",
+    "PREPROCESSING_VERSION",
     "REQUIRED_GRAPHS",
     "Bundle",
     "Compression",

@@ -21,6 +21,7 @@ from qdrant_cir.types import JsonObject, JsonValue, Precision
 __all__ = [
     "FORMAT_VERSION",
     "MANIFEST_FILE",
+    "PREPROCESSING_VERSION",
     "Compression",
     "GraphEntry",
     "GraphVariant",
@@ -32,6 +33,8 @@ __all__ = [
 
 MANIFEST_FILE = "cir_config.json"
 FORMAT_VERSION = 1
+PREPROCESSING_VERSION = 2
+"""What newly exported bundles say; see :class:`PreprocessingSpec`."""
 _LAST_VERSION = 2**16 - 1
 
 _Json = TypeVar("_Json", bound="str | int | float | list[JsonValue] | JsonObject")
@@ -46,12 +49,16 @@ class PreprocessingSpec:
         pad_ratio: pictures at least this elongated are padded with black towards it.
         mean: per RGB channel, of values in 0..1.
         std: likewise.
+        version: how a file's values become RGB. In version 1 they are taken as sRGB, and the whole picture is decoded.
+            Version 2 converts embedded colour profiles to sRGB, scales floating-point and 12-bit values by what they
+            declare, and decodes large pictures at a part of their size.
     """
 
     size: int
     pad_ratio: float
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    version: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +189,8 @@ class Manifest:
                 "pad_ratio": pixels.pad_ratio,
                 "mean": list(pixels.mean),
                 "std": list(pixels.std),
+                # not written for version 1: manifests before it had no such key, and keep their fingerprint
+                **({} if pixels.version == 1 else {"version": pixels.version}),
             },
             "tokenizer": {
                 "file": tokenizer.file,
@@ -241,6 +250,7 @@ def parse_manifest(text: str) -> Manifest:
             pad_ratio=_number(pixels.get("pad_ratio"), "preprocessing.pad_ratio"),
             mean=_triple(pixels, "mean"),
             std=_triple(pixels, "std"),
+            version=_preprocessing_version(pixels),
         ),
         tokenizer=TokenizerSpec(
             file=_field(tokenizer, "file", str, "tokenizer."),
@@ -294,6 +304,16 @@ def _number(value: JsonValue, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
         raise BundleError(f"{MANIFEST_FILE}: {where} must be a number above 0, but is {value!r:.80}.")
     return float(value)
+
+
+def _preprocessing_version(pixels: JsonObject) -> int:
+    version = _size(pixels, "version", "preprocessing.") if "version" in pixels else 1
+    if version > PREPROCESSING_VERSION:
+        raise BundleError(
+            f"This bundle has preprocessing version {version}; this version of qdrant-cir knows versions up to "
+            f"{PREPROCESSING_VERSION}. Install the version of qdrant-cir that made it."
+        )
+    return version
 
 
 def _triple(pixels: JsonObject, key: str) -> tuple[float, float, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
+from numbers import Real
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from qdrant_cir.model.bundle import Bundle
 from qdrant_cir.model.composer import Composer
 from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.image_encoder import ImageEncoder
-from qdrant_cir.model.preprocess import blank_pixels, hash_source, load_image, preprocess
+from qdrant_cir.model.preprocess import blank_pixels, hash_source, read_pixels, source_digests
 from qdrant_cir.search.scoring import CandidateScorer, CandidateScores, Term
 from qdrant_cir.storage.points import HitTokens, StoredImage
 from qdrant_cir.tokens.form import TokenForm
@@ -28,7 +29,7 @@ from qdrant_cir.types import (
     RerankMode,
 )
 
-__all__ = ["ComposedQuery", "QueryModel", "gallery_ids", "picture_digests", "references_of"]
+__all__ = ["ComposedQuery", "QueryModel", "checked_query", "gallery_ids", "picture_digests", "references_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +156,7 @@ class QueryModel:
             ImageError: the picture cannot be read.
             TokensError, ProviderError: as when indexing.
         """
-        pixels = preprocess(load_image(source), self.bundle.manifest.preprocessing)
+        pixels = read_pixels(source, self.bundle.manifest.preprocessing)
         return self._form.encode(self._encoder.encode(pixels[None]).candidate_tokens[0])
 
     def _encode(
@@ -166,7 +167,7 @@ class QueryModel:
         picture = self._picture(reference, stored, has_text=has_text)
         if isinstance(picture, StoredImage):
             return self._stored(picture, weight, has_text=has_text)
-        images = self._encoder.encode(preprocess(load_image(picture), self.bundle.manifest.preprocessing)[None])
+        images = self._encoder.encode(read_pixels(picture, self.bundle.manifest.preprocessing)[None])
         return EncodedReference(images.vectors[0], images.tokens[0], weight)
 
     def _encode_blank(self) -> EncodedReference:
@@ -214,10 +215,28 @@ class QueryModel:
                 notes.append("Without a modification text nothing is re-ranked: must_not changed the retrieval alone.")
         elif query.reference is None:
             notes.append("There is no reference image, so the text was composed with a blank picture.")
-        if composed and composed[0].truncated:
+        if composed and not composed[0].is_understood:
+            notes.append("The model knows no word of the modification text. Write it in the language of its training.")
+        if composed and composed[0].is_truncated:
             kept = self.bundle.manifest.tokenizer.max_length
             notes.append(f"The modification text is too long: its first {kept} tokens were read.")
         return tuple(notes)
+
+
+def checked_query(query: Query) -> Query:
+    """Return a query with plain texts. Raises InputError for what is no query or text, and as :func:`references_of`."""
+    if not isinstance(query, Query):
+        raise InputError(f"The query is {query!r:.80}; expected a Query(reference, modification_text).")
+    text = _text(query.modification_text, name="modification_text")
+    checked = replace(query, modification_text=text, must_not=_text(query.must_not, name="must_not"))
+    references_of(checked)
+    return checked
+
+
+def _text(value: object, *, name: str) -> str:
+    if value is not None and not isinstance(value, str):
+        raise InputError(f"{name} is a {type(value).__name__}; expected a text.")
+    return value or ""
 
 
 def references_of(query: Query) -> list[tuple[Reference | None, float]]:
@@ -227,24 +246,32 @@ def references_of(query: Query) -> list[tuple[Reference | None, float]]:
         InputError: the query is empty, or a weight is missing, not finite or below 0, or all are 0.
     """
     given = query.reference
-    many: list[Reference | None]
-    many = list(given) if isinstance(given, Sequence) and not isinstance(given, str | bytes) else [given]
+    many: list[Reference | None] = [*given] if isinstance(given, list | tuple) else [given]  # type: ignore[list-item]
     if not many:
         raise InputError("The list of references is empty. Give a reference image, or None for none.")
-    for reference in many:
-        if reference is None and len(many) > 1:
-            raise InputError("One of the references is None. Leave it out, or give a picture.")
-    if many == [None] and not query.modification_text.strip():
+    if len(many) > 1 and any(reference is None for reference in many):
+        raise InputError("One of the references is None. Leave it out, or give a picture.")
+    if many[0] is None and not query.modification_text.strip():
         raise InputError("The query has neither a reference image nor a modification text. Give at least one.")
-    if not (isfinite(query.must_not_weight) and query.must_not_weight >= 0):
-        raise InputError(f"must_not_weight is {query.must_not_weight}; it must be a number of at least 0.")
-    weights = [1.0] * len(many) if query.weights is None else [float(weight) for weight in query.weights]
+    must_not_weight = _number(query.must_not_weight, name="must_not_weight")
+    if must_not_weight < 0:
+        raise InputError(f"must_not_weight is {must_not_weight}; it must be at least 0.")
+    given_weights = [1.0] * len(many) if query.weights is None else query.weights
+    if not isinstance(given_weights, Sequence) or isinstance(given_weights, str):
+        raise InputError(f"weights is a {type(given_weights).__name__}; expected a list of numbers, one per reference.")
+    weights = [_number(weight, name="a weight") for weight in given_weights]
     if len(weights) != len(many):
         raise InputError(f"There are {len(many)} references and {len(weights)} weights. Give one weight per reference.")
     total = sum(weights)
-    if not all(isfinite(weight) and weight >= 0 for weight in weights) or not total > 0:
+    if min(weights) < 0 or not total > 0:
         raise InputError(f"The weights are {weights}; each must be at least 0, and one of them above 0.")
     return [(reference, weight / total) for reference, weight in zip(many, weights, strict=True) if weight > 0]
+
+
+def _number(value: object, *, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real) or not isfinite(value):
+        raise InputError(f"{name} is {value!r:.40}; expected a finite number.")
+    return float(value)
 
 
 def gallery_ids(query: Query) -> list[str | int]:
@@ -255,11 +282,11 @@ def gallery_ids(query: Query) -> list[str | int]:
 
 def picture_digests(query: Query) -> frozenset[str]:
     """Return the sha256 of a query's references that are pictures of the caller's. Raises ImageError."""
-    return frozenset(
-        hash_source(reference)
-        for reference, _ in references_of(query)
-        if reference is not None and not isinstance(reference, GalleryImage)
-    )
+    digests: set[str] = set()
+    for reference, _ in references_of(query):
+        if reference is not None and not isinstance(reference, GalleryImage):
+            digests |= source_digests(reference)
+    return frozenset(digests)
 
 
 def _source_of(stored: StoredImage) -> str:
@@ -278,7 +305,9 @@ def _source_of(stored: StoredImage) -> str:
     try:
         found = hash_source(source)
     except ImageError as error:
-        raise InputError(f"The reference {image_id!r} cannot be read again: {error}. {asks}") from error
+        raise InputError(
+            f"The reference {image_id!r} cannot be read again: {str(error).rstrip('.')}. {asks}"
+        ) from error
     if found != stored.image.sha256:
         raise InputError(f"{source} is no longer the picture that was indexed as {image_id!r}. {asks}")
     return source

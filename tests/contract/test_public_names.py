@@ -31,6 +31,7 @@ PUBLIC = {
     "IndexingError",
     "InputError",
     "MissingExtraError",
+    "PictureLimits",
     "ProviderError",
     "Query",
     "Retriever",

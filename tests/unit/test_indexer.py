@@ -243,8 +243,8 @@ class TestBadInput:
             "empty.jpg": "empty",
             "text.jpg": "not an image",
             "bomb.png": "pixels",
-            "dangling.jpg": "no file",
-            "pipe.jpg": "not a file",
+            "dangling.jpg": "no image file",
+            "pipe.jpg": "not a regular file",
         }
 
     def test_bad_pictures_are_reported_by_name_and_reason_and_the_others_are_indexed(
