@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from qdrant_cir.errors import printable
 
 __all__ = ["FailedImage", "IndexProgress", "IndexReport", "Outcome", "Tally"]
 
@@ -54,7 +56,8 @@ class IndexReport:
     """What a run did; counts as in :class:`IndexProgress`.
 
     ``without_picture`` counts points of an attached collection that name no picture, ``swept`` records of tokens whose
-    point was gone. ``seconds`` is wall time; ``images_per_second`` counts encoded and written images over it.
+    point was gone, ``skipped`` the files of a folder that are no pictures by their names, by suffix. ``seconds`` is
+    wall time; ``images_per_second`` counts encoded and written images over it.
     """
 
     indexed: int
@@ -65,6 +68,7 @@ class IndexReport:
     images_per_second: float
     without_picture: int = 0
     swept: int = 0
+    skipped: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +86,15 @@ class Outcome:
 class Tally:
     """Counts of a run in the calling thread, and their report to whoever watches it."""
 
-    def __init__(self, total: int | None, progress: Callable[[IndexProgress], None] | None) -> None:
-        """Start the clock of a run of ``total`` images."""
+    def __init__(
+        self,
+        total: int | None,
+        progress: Callable[[IndexProgress], None] | None,
+        *,
+        skipped: Mapping[str, int] | None = None,
+    ) -> None:
+        """Start the clock of a run of ``total`` images, from a folder in which other files were ``skipped``."""
+        self._skipped = skipped or {}
         self.indexed = self.updated = self.unchanged = self.without_picture = self.swept = 0
         self.failed: list[FailedImage] = []
         self.total = total
@@ -105,7 +116,7 @@ class Tally:
         self.without_picture += outcome.without_picture
         self.swept += outcome.swept
         for failed in outcome.failed:
-            logger.warning("%s was not indexed: %s", failed.image_id, failed.reason)
+            logger.warning("%s was not indexed: %s", printable(failed.image_id), printable(failed.reason))
 
     def show(self) -> None:
         """Call whoever watches with the counts so far."""
@@ -143,4 +154,5 @@ class Tally:
             images_per_second=self.indexed / max(seconds, 1e-9),
             without_picture=self.without_picture,
             swept=self.swept,
+            skipped=self._skipped,
         )
