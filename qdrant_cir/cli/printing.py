@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from qdrant_cir.errors import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from qdrant_cir.types import Candidate, JsonObject, JsonValue, Query, SearchResult
 
 __all__ = [
+    "escaped",
     "index_report_json",
     "index_report_text",
     "print_json",
@@ -39,12 +43,19 @@ _LEAST = 8
 
 def print_json(value: JsonValue) -> None:
     """Write one JSON document to stdout, and nothing else."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    # half of a surrogate pair, as in a file name that is not UTF-8, can be written in JSON and in no encoding
+    typer.echo(re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text))
+
+
+def escaped(text: str) -> str:
+    """Write characters that no terminal shows, or that command it, as escape sequences; line breaks stay."""
+    return "".join(mark if mark.isprintable() or mark == "\n" else repr(mark)[1:-1] for mark in text)
 
 
 def print_note(sentence: str) -> None:
     """Write a sentence to stderr."""
-    typer.echo(sentence, err=True)
+    typer.echo(escaped(sentence), err=True)
 
 
 def stderr_console() -> Console:
@@ -61,6 +72,7 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, title
     from rich.table import Table
     from rich.text import Text
 
+    rows = [[printable(cell) for cell in row] for row in rows]
     console = Console(highlight=False)
     if not console.is_terminal:
         # nothing is cut off where the reader is a file or a program
@@ -126,6 +138,7 @@ def index_report_json(collection: str, report: IndexReport, *, images: int) -> J
         "updated": report.updated,
         "unchanged": report.unchanged,
         "failed": [{"image_id": failed.image_id, "reason": failed.reason} for failed in report.failed],
+        "skipped": {**report.skipped},
         "seconds": round(report.seconds, 3),
         "images_per_second": round(report.images_per_second, 2),
     }
@@ -138,7 +151,10 @@ def index_report_text(collection: str, report: IndexReport, *, images: int) -> s
         f"unchanged {report.unchanged}, failed {len(report.failed)} in {report.seconds:.1f} s "
         f"({report.images_per_second:.1f} images/s)."
     ]
-    lines += [f"  failed: {failed.image_id}: {failed.reason}" for failed in report.failed]
+    lines += [f"  failed: {printable(failed.image_id)}: {escaped(failed.reason)}" for failed in report.failed]
+    if report.skipped:
+        kinds = [f"{count} {printable(suffix) or 'without one'}" for suffix, count in report.skipped.items()]
+        lines.append(f"  skipped files whose suffix is not one of a picture: {', '.join(kinds)}")
     return "\n".join(lines)
 
 

@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from qdrant_cir.cli.exit_codes import INTERRUPTED, exit_code_of
+from qdrant_cir.cli.printing import print_note
 from qdrant_cir.errors import CirError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class ReportingGroup(TyperGroup):
         except CirError as error:
             if _is_debugging(ctx):
                 traceback.print_exc()
-            typer.echo(f"Error: {error}", err=True)
+            print_note(f"Error: {error}")
             raise typer.Exit(exit_code_of(error)) from error
         except KeyboardInterrupt as interrupt:
             if _is_debugging(ctx):
