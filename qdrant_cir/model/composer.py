@@ -61,7 +61,8 @@ class Composer:
                 vector=outputs["query_vectors"][row],
                 input_ids=tokenized.input_ids[row, :length],
                 fusion_states=outputs["fusion_states"][row, :length],
-                truncated=tokenized.truncated[row],
+                is_truncated=tokenized.truncated[row],
+                is_understood=tokenized.understood[row],
             )
             for row, length in enumerate(lengths)
         ]
