@@ -35,7 +35,8 @@ from qdrant_cir.model.manifest import PreprocessingSpec
 from qdrant_cir.model.preprocess import read_pixels
 spec = PreprocessingSpec(384, 1.25, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), int(sys.argv[2]))
 def peak():
-    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) // 1000
+    kilobytes = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
+    return int(kilobytes) * 1024 // 1_000_000
 try:
     read_pixels(sys.argv[3], spec)  # loads the decoder
 except ImageError:
@@ -150,12 +151,16 @@ def main() -> None:
     """Run it from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--version", default="2", help="of the preprocessing")
-    version = parser.parse_args().version
+    parser.add_argument("--only", default="", help="bombs whose names begin so")
+    arguments = parser.parse_args()
+    version = arguments.version
     peaks: dict[str, int] = {}
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as place:
         large, small = Path(place, "large"), Path(place, "small")
         for name, content, other in bombs():
+            if not name.startswith(arguments.only):
+                continue
             large.write_bytes(content)
             small.write_bytes(other)
             done = subprocess.run(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["as_rgb", "as_rgb_version_1"]
 
-_BAND_PIXELS = 1 << 20
+_BAND_PIXELS = 1 << 17
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_MIN, _SAMPLE_MAX = 258, 262, 340, 341
 """Tags of TIFF. MinSampleValue and MaxSampleValue (280, 281) are statistics, not for display (TIFF 6.0)."""
 

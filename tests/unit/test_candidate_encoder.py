@@ -126,7 +126,7 @@ def test_a_gallery_image_whose_picture_is_not_at_hand_is_refused_with_what_to_do
         with pytest.raises(InputError, match=r"no longer the picture that was indexed as 'red'.*Give the picture"):
             retriever.search(query)
         pictures[0].unlink()
-        with pytest.raises(InputError, match=r"'red' cannot be read again: there is no file .*Give the picture"):
+        with pytest.raises(InputError, match=r"'red' cannot be read again: There is no image file .*Give the picture"):
             retriever.search(query)
         assert retriever.search(Query(GalleryImage("red"))).candidates[0].image_id == "red"
     with EdgeStore(tmp_path / "other") as store:
