@@ -19,7 +19,7 @@ from qdrant_cir.model.compute import Compute, ExecutionProvider
 from qdrant_cir.search.effort import EXACT, Effort
 from qdrant_cir.search.given_hits import GivenHits
 from qdrant_cir.search.path import RerankOptions, SearchOptions, compose_steps, rerank_steps, search_steps
-from qdrant_cir.search.query_model import ComposedQuery, QueryModel, references_of
+from qdrant_cir.search.query_model import ComposedQuery, QueryModel, checked_query
 from qdrant_cir.storage.collection import Collection
 from qdrant_cir.storage.reads import GalleryReads, open_reads
 from qdrant_cir.storage.steps import Stopwatch, TimedSteps, run, run_async, run_side_by_side
@@ -175,7 +175,7 @@ class Retriever:
         Raises:
             InputError, ImageError, TokensError, StoreError, ProviderError: as :meth:`search`.
         """
-        references_of(query)
+        query = checked_query(query)
         return run(
             compose_steps(self.collection.reads, self._model, query, Stopwatch(self._clock)), self.collection.store
         )
@@ -356,7 +356,7 @@ class AsyncRetriever:
 
     async def compose(self, query: Query) -> ComposedQuery:
         """Encode and compose; as :meth:`Retriever.compose`."""
-        references_of(query)
+        query = checked_query(query)
         watch = Stopwatch(self._clock)
         return await self._run(TimedSteps(compose_steps(self._reads, self._model, query, watch), watch))
 
@@ -470,7 +470,7 @@ def _paths(
     clock: Callable[[], float],
 ) -> list[TimedSteps[SearchResult]]:
     """Check what a caller gave, and return a path per query that has not begun."""
-    options.check(queries)
+    queries = options.checked(queries)
     stop = options.effort.stop_rule(model.bundle, limit=options.limit, rerank_depth=options.rerank_depth)
     watches = [Stopwatch(clock) for _ in queries]
     return [

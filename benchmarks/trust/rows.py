@@ -23,7 +23,7 @@ from pyarrow import parquet
 
 from benchmarks.trust.damage import damaged
 from qdrant_cir.errors import CirError
-from qdrant_cir.indexing.preparation import hash_image
+from qdrant_cir.indexing.preparation import checked_record, hash_image
 from qdrant_cir.indexing.sources import ImageRecord, read_manifest
 
 __all__ = ["count_outcomes", "main"]
@@ -115,7 +115,7 @@ def _read(path: Path) -> None:
     for record in read_manifest(path):
         if isinstance(record, ImageRecord):
             try:
-                hash_image(record)
+                hash_image(checked_record(record))
             except CirError:
                 continue
 

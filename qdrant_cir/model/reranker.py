@@ -38,6 +38,10 @@ class Reranker:
         """Load the graph of a bundle; the rest as :func:`qdrant_cir.model.sessions.open_graph`."""
         return cls(open_graph(bundle, "reranker", compute), chunk=chunk)
 
+    def check_process(self) -> None:
+        """Raises ProviderError in a process that was forked after the graph was loaded."""
+        self._session.check_process()
+
     def score(self, query: Composition, candidates: StoredTokens) -> Float32:
         """Score every candidate against one query.
 

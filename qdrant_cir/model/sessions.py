@@ -47,6 +47,7 @@ class Session:
         import onnxruntime
 
         self._path = path
+        self._process = os.getpid()
         self._session = session
         self._options = onnxruntime.RunOptions()
         self.provider: Literal["cpu", "cuda"] = "cuda" if _CUDA in session.get_providers() else "cpu"
@@ -67,10 +68,12 @@ class Session:
 
         Raises:
             InputError: an input is missing, unknown, or has a shape or element type that the graph refuses.
-            ProviderError: the computation itself failed, for instance for want of memory.
+            ProviderError: the computation itself failed, for instance for want of memory, or this process was forked
+                after the graph was loaded.
         """
         from onnxruntime.capi import onnxruntime_pybind11_state as states
 
+        self.check_process()
         try:
             if self.provider == "cuda":
                 return self.run_bound(inputs)
@@ -88,6 +91,14 @@ class Session:
                 "Where memory ran out, use smaller batches or provider='cpu'."
             ) from error
         return dict(zip(self._output_names, values, strict=True))
+
+    def check_process(self) -> None:
+        """Raises ProviderError in a process that was forked after the graph was loaded: its threads are not there."""
+        if self._process != os.getpid():
+            raise ProviderError(
+                f"{self._path.name} was loaded by process {self._process}, from which this one (pid {os.getpid()}) was "
+                "forked. Open the model in the worker that uses it, after the fork."
+            )
 
     def run_bound(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Compute all outputs through io binding: one copy of each array to the device, one back."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from qdrant_cir.errors import CirError, InputError
 from qdrant_cir.search.effort import EXACT, Effort, StopRule
 from qdrant_cir.search.given_hits import GivenHit, GivenHits, given_hits, missing_payloads
-from qdrant_cir.search.query_model import ComposedQuery, QueryModel, gallery_ids, picture_digests, references_of
+from qdrant_cir.search.query_model import ComposedQuery, QueryModel, checked_query, gallery_ids, picture_digests
 from qdrant_cir.search.ranking import rank_candidates, rank_hits
 from qdrant_cir.storage.points import GalleryHit, HitTokens, KnownImage
 from qdrant_cir.storage.reads import GalleryReads
@@ -50,14 +50,16 @@ class SearchOptions:
     group_size: int = 10
     read: ReadOptions = PLAIN
 
-    def check(self, queries: Sequence[Query]) -> None:
-        """Check what a caller gave, before anything is computed.
+    def checked(self, queries: Sequence[Query]) -> list[Query]:
+        """Check what a caller gave, before anything is computed, and return the queries with plain texts.
 
         Raises:
             InputError: ``limit`` or ``group_size`` is below 1, ``rerank_depth`` below 0, the effort out of its range,
-                or a query is empty.
+                or a query is empty or none.
         """
         _check_limit(self.limit)
+        _check_whole(self.rerank_depth, name="rerank_depth")
+        _check_whole(self.group_size, name="group_size")
         if self.rerank_depth < 0:
             raise InputError(
                 f"rerank_depth is {self.rerank_depth}; it must be at least 0, where 0 means stage one alone, "
@@ -66,8 +68,7 @@ class SearchOptions:
         if self.group_size < 1:
             raise InputError(f"group_size is {self.group_size}; it must be at least 1, the members of a group.")
         self.effort.check()
-        for query in queries:
-            references_of(query)
+        return [checked_query(query) for query in queries]
 
 
 @dataclass(frozen=True, slots=True)
@@ -414,7 +415,13 @@ def _encoding(model: QueryModel, options: RerankOptions) -> Callable[[KnownImage
     return encode
 
 
+def _check_whole(value: int, *, name: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InputError(f"{name} is {value!r:.40}; it must be a whole number.")
+
+
 def _check_limit(limit: int) -> None:
+    _check_whole(limit, name="limit")
     if limit < 1:
         raise InputError(f"limit is {limit}; it must be at least 1, the number of results to return.")
 

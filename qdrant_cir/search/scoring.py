@@ -71,6 +71,7 @@ class SharedReranker:
 
     def score(self, query: Composition, candidates: StoredTokens) -> Float32:
         """Score every candidate, float32 [K]; the rest as :meth:`Reranker.score`."""
+        self._reranker.check_process()
         count = len(candidates.values)
         size = max(_LEAST_SHARE, ceil(count / self._threads))
         shares = [_share(candidates, slice(start, start + size)) for start in range(0, count, size)]
