@@ -230,7 +230,7 @@ def test_missing_images_are_named_and_their_queries_listed_and_the_rest_is_score
     assert (row.retrieved.value, row.retrieved_at_least, row.reranked_at_least) == (100.0, 50.0, 50.0)
     text = (tmp_path / "out" / "report.md").read_text()
     assert "1 of 2 queries are scored, over 11 of 13 images." in text
-    assert "* NAVY: there is no file" in text
+    assert "* NAVY: There is no image file" in text
     assert "* 0: 1 of 1 targets missing: NAVY" in text
     lines = [json.loads(line) for line in (tmp_path / "out" / "queries.jsonl").read_text().splitlines()]
     assert len(lines) == 7
