@@ -9,13 +9,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import qdrant_client
-from qdrant_client import models
+from qdrant_client import QdrantClient, models
 from typer.testing import CliRunner
 
 from qdrant_cir.cli.app import app
@@ -38,9 +36,10 @@ class Program:
     code: str
     needs_server: bool
 
-    def run(self, names: dict[str, object]) -> None:
-        """Run it; a traceback names the document and its line."""
-        exec(compile("\n" * self.line + self.code, self.document, "exec"), names)
+    def run(self, names: dict[str, object], *, address: str = '":memory:"', replaced: str = '":memory:"') -> None:
+        """Run it, with another server where that is asked for; a traceback names the document and its line."""
+        code = self.code.replace(replaced, address)
+        exec(compile("\n" * self.line + code, self.document, "exec"), names)
 
 
 def programs(document: str) -> list[Program]:
@@ -70,24 +69,20 @@ def folder(drawn: Path, build_tiny_bundle: Callable[..., Path], monkeypatch: pyt
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of a server, which clients connect to whatever address a program names."""
+def server() -> Iterator[str]:
+    """The address of a server that has no collection of the programs' names."""
     url = os.environ.get("QDRANT_URL")
     if not url:
         pytest.skip("needs qdrant: QDRANT_URL is not set")
-    connected = qdrant_client.QdrantClient(url)
-    standing = [name for name in COLLECTIONS if connected.collection_exists(name)]
+    client = QdrantClient(url)
+    standing = [name for name in COLLECTIONS if client.collection_exists(name)]
     if standing:
         pytest.skip(f"the server has collections of these names already: {', '.join(standing)}")
-    plain, plain_async = qdrant_client.QdrantClient, qdrant_client.AsyncQdrantClient
-    monkeypatch.setattr(qdrant_client, "QdrantClient", lambda *_args, **_options: plain(url))
-    monkeypatch.setattr(qdrant_client, "AsyncQdrantClient", lambda *_args, **_options: plain_async(url))
     yield url
     for name in COLLECTIONS:
         for made in (f"{name}__cir", f"{name}__cir_own", name):
-            with suppress(Exception):
-                connected.delete_collection(made)
-    connected.close()
+            client.delete_collection(made)
+    client.close()
 
 
 def test_the_programs_on_galleries_run_in_memory(folder: Path) -> None:
@@ -100,13 +95,13 @@ def test_the_programs_on_galleries_run_in_memory(folder: Path) -> None:
 def test_the_programs_on_galleries_run_on_a_server(folder: Path, server: str) -> None:
     names: dict[str, object] = {}
     for program in programs("docs/galleries.md"):
-        program.run(names)
+        program.run(names, address=repr(server))
 
 
 def test_the_first_program_of_the_readme_runs_on_a_collection_that_exists(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    client = qdrant_client.QdrantClient(":memory:")
+    client = QdrantClient(":memory:")
     client.create_collection(
         "products", vectors_config={"text": models.VectorParams(size=2, distance=models.Distance.COSINE)}
     )
@@ -121,10 +116,9 @@ def test_the_first_program_of_the_readme_runs_on_a_collection_that_exists(
     client.upsert("products", points)
     before = client.scroll("products", limit=200, with_vectors=True)
     (folder / "shirt.jpg").write_bytes((folder / "drawn/images/p000002.jpg").read_bytes())
-    monkeypatch.setattr(qdrant_client, "QdrantClient", lambda *_args, **_options: client)
 
     (program,) = programs("README.md")
-    program.run({})
+    program.run({"prepared": client}, replaced='QdrantClient("http://localhost:6333")', address="prepared")
 
     assert len(capsys.readouterr().out.splitlines()) == 10
     assert client.scroll("products", limit=200, with_vectors=True) == before
