@@ -1,4 +1,4 @@
-"""The programs of docs/galleries.md and the README run as they stand, from top to bottom.
+"""The programs of the README, docs/quickstart.md and docs/galleries.md run as they stand, from top to bottom.
 
 On ``:memory:``; and on the server of QDRANT_URL, where there is one, with the blocks that a document marks with
 ``<!-- needs a server -->``.
@@ -54,7 +54,7 @@ def programs(document: str) -> list[Program]:
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `qdrant-cir catalog build --out drawn` of the page leaves behind."""
     folder = tmp_path_factory.mktemp("programs")
-    arguments = ["catalog", "build", "--out", str(folder / "drawn"), "--products", "120", "--queries", "6"]
+    arguments = ["catalog", "build", "--out", str(folder / "drawn"), "--products", "60", "--queries", "6"]
     assert CliRunner().invoke(app, arguments).exit_code == 0
     return folder
 
@@ -98,6 +98,12 @@ def test_the_programs_on_galleries_run_on_a_server(folder: Path, server: str) ->
         program.run(names, address=repr(server))
 
 
+def test_the_programs_of_the_quickstart_run(folder: Path) -> None:
+    names: dict[str, object] = {}
+    for program in programs("docs/quickstart.md"):
+        program.run(names)
+
+
 def test_the_first_program_of_the_readme_runs_on_a_collection_that_exists(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -111,7 +117,7 @@ def test_the_first_program_of_the_readme_runs_on_a_collection_that_exists(
             vector={"text": [1.0, float(number)]},
             payload={"image_url": f"drawn/images/p{number:06}.jpg", "in_stock": number % 3 > 0},
         )
-        for number in range(1, 120)
+        for number in range(1, 60)
     ]
     client.upsert("products", points)
     before = client.scroll("products", limit=200, with_vectors=True)

@@ -10,17 +10,19 @@ from qdrant_cir.cli.app import app
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = ("README.md", "docs/quickstart.md", "docs/galleries.md")
 COMMANDS_TO_COME = {"attach", "detach"}
-"""Commands that the README shows and another change adds; what is here is looked at as soon as it exists."""
+"""Commands that the documents show and another change adds; what is here is looked at as soon as it exists."""
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language: str, document: str = "README.md") -> list[str]:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
-def shown_commands() -> list[str]:
-    lines = [line for block in blocks("bash") for line in block.splitlines()]
-    return [line for line in lines if line.startswith("qdrant-cir ")]
+def shown_commands(*documents: str) -> list[str]:
+    lines = [line for document in documents for block in blocks("bash", document) for line in block.splitlines()]
+    return list(dict.fromkeys(line for line in lines if line.startswith("qdrant-cir ")))
 
 
 def test_the_readme_has_at_most_700_words_and_60_numbers() -> None:
@@ -34,11 +36,11 @@ def test_the_program_of_the_readme_is_at_most_twelve_lines() -> None:
 
 
 def test_the_readme_shows_commands() -> None:
-    assert len(shown_commands()) >= 5
+    assert len(shown_commands("README.md")) >= 5
 
 
-@pytest.mark.parametrize("line", shown_commands())
-def test_every_command_and_option_of_the_readme_exists(line: str) -> None:
+@pytest.mark.parametrize("line", shown_commands(*DOCUMENTS))
+def test_every_command_and_option_that_is_shown_exists(line: str) -> None:
     words = line.split()
     command = words[1:3] if words[1] in ("catalog", "evaluate") else words[1:2]
     shown = CliRunner().invoke(app, [*command, "--help"], terminal_width=200)
@@ -49,7 +51,7 @@ def test_every_command_and_option_of_the_readme_exists(line: str) -> None:
         assert re.search(rf"(?<![\w-]){option}\b", shown.output), f"{option} of: {line}"
 
 
-@pytest.mark.parametrize("document", ["README.md", "ARCHITECTURE.md", "docs/quickstart.md", "docs/galleries.md"])
+@pytest.mark.parametrize("document", [*DOCUMENTS, "ARCHITECTURE.md"])
 def test_the_files_and_headings_that_a_document_links_to_exist(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(((?!http)[^)]+)\)", text):
