@@ -16,7 +16,7 @@ from qdrant_cir.errors import CirError, InputError
 from qdrant_cir.search.effort import EXACT, Effort, StopRule
 from qdrant_cir.search.given_hits import GivenHit, GivenHits, given_hits, missing_payloads
 from qdrant_cir.search.query_model import ComposedQuery, QueryModel, checked_query, gallery_ids, picture_digests
-from qdrant_cir.search.ranking import rank_candidates, rank_hits
+from qdrant_cir.search.ranking import rank_candidates, rank_groups, rank_hits
 from qdrant_cir.storage.points import GalleryHit, HitTokens, KnownImage
 from qdrant_cir.storage.reads import GalleryReads
 from qdrant_cir.storage.steps import Steps, Stopwatch, computed
@@ -264,7 +264,7 @@ def _retrieve(
             places = [
                 rank_hits(members) for hits in groups if (members := [hit for hit in hits if hit.point_id in standing])
             ]
-            places.sort(key=lambda members: -members[0].score)
+            places = rank_groups(places)
         if len(places) >= wanted or count < asked:
             break
         # excluded and foreign points took places: ask for twice that many more
@@ -333,7 +333,7 @@ def _rerank(
             took = reading if read_up_to else 0.0
             read_up_to = min(until, len(wanted))
             spent = sum(laps.seconds[step] for step in ("retrieve", "fetch", "rerank"))
-            if stop.time_budget is not None and spent > stop.time_budget:
+            if stop.time_budget is not None and spent + longest > stop.time_budget:
                 found.mode = "budget"
                 return found
         hits = {hit.point_id: hit for place in wanted[start : start + size] for hit in place}

@@ -161,6 +161,7 @@ def test_user_and_password_of_a_proxy_are_sent_but_never_shown(
 def test_a_key_over_plain_http_is_one_sentence_in_the_log_and_no_warning_of_python(
     front: RestFront, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    caplog.set_level(logging.WARNING, logger="qdrant_cir")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         monkeypatch.setenv("QDRANT_API_KEY", "of the environment")

@@ -62,6 +62,10 @@ ROWS: dict[str, Row] = {
     "an answer without a reason": Row(
         UnexpectedResponse(500, "", b"<html>", httpx.Headers()), StoreError, "html", True
     ),
+    "grpc, of a misuse of its own": Row(grpc.aio.UsageError("cancelled"), StoreError, "cancelled"),
+    "grpc, without a code": Row(grpc.RpcError("odd"), StoreError, "status 500: odd"),
+    "httpx itself": Row(httpx.ReadError("broken"), StoreError, "broken"),
+    "an address that httpx cannot read": Row(httpx.InvalidURL("no port"), StoreError, "no port"),
     "the file system": Row(OSError("no space left"), StoreError, "no space left"),
     "a name that has no address": Row(UnicodeError("label too long"), InputError, "label too long"),
     "a client that is closed": Row(RuntimeError("Client was closed."), StoreError, "closed"),
