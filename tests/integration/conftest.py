@@ -37,7 +37,7 @@ def qdrant_url() -> Iterator[str]:
         container.stop()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def store(qdrant_url: str) -> Iterator[ServerStore]:
     """A store on that server; every test makes and drops collections of its own."""
     client = connect(qdrant_url, os.environ.get("QDRANT_API_KEY"))
