@@ -70,11 +70,11 @@ def retriever(tiny_bundle: Path) -> Iterator[Retriever]:
 
 def unit(*sums: float) -> Float32:
     vector = np.array(sums, np.float32)
-    return vector / np.linalg.norm(vector)
+    return (vector / np.linalg.norm(vector)).astype(np.float32)
 
 
 def color_of(name: str) -> Float32:
-    return np.array(COLORS[name], np.float32) / 255 * 2 - 1
+    return (np.array(COLORS[name]) / 255 * 2 - 1).astype(np.float32)
 
 
 def ids(result: SearchResult) -> list[str]:
