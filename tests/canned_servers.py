@@ -84,7 +84,8 @@ def rest_server() -> Iterator[RestServer]:
             sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             parts = urlsplit(self.path)
             headers = {key.lower(): value for key, value in self.headers.items()}
-            canned.requests.append(Request(self.command, parts.path, parse_qs(parts.query), headers))
+            if parts.path != "/":  # asked for its version, of which it says nothing
+                canned.requests.append(Request(self.command, parts.path, parse_qs(parts.query), headers))
             is_write = _is_write(self.command, parts.path)
             refusal = canned.refusals.pop(0) if is_write and canned.refusals else None
             result: Any = {"operation_id": 1, "status": "completed"} if is_write else _COLLECTION

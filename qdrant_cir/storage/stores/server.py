@@ -43,6 +43,7 @@ from qdrant_cir.storage.stores.protocol import (
     hnsw_ef,
 )
 from qdrant_cir.storage.stores.retrying import RETRY_SECONDS, Retries, check_retry_seconds
+from qdrant_cir.storage.stores.versions import check_versions, checks_itself, raise_if_too_old
 from qdrant_cir.types import Float32, JsonValue, PointId
 
 __all__ = ["ServerStore"]
@@ -90,6 +91,7 @@ class ServerStore:
         self._retries = Retries(self._place, retry_seconds, sleep=sleep, clock=clock)
         self._reads_over_rest = _may_compress(client)
         self._sizes: dict[tuple[str, str], int | None] = {}
+        self._versions_are_checked = checks_itself(client)
 
     @classmethod
     def over_async(
@@ -458,7 +460,17 @@ class ServerStore:
                 return call()
 
         with translated(self._place, name=name):
-            return self._retries.call(in_turn)
+            try:
+                value = self._retries.call(in_turn)
+            except CLIENT_ERRORS as error:
+                if not is_local(self._client):
+                    raise_if_too_old(self._client, self._place, error)
+                raise
+        if not self._versions_are_checked:
+            # after a call that was answered: the server is there, and nobody waits for one that is not
+            self._versions_are_checked = True
+            check_versions(self._client, self._place)
+        return value
 
 
 def _may_compress(client: QdrantClient | AsyncQdrantClient) -> bool:
