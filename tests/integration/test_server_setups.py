@@ -91,6 +91,7 @@ def test_keys_and_tokens_allow_what_they_are_made_for(opened: Opened) -> None:
         both = token(KEY, {"shop": "r", "shop__tokens": "r"})
         for key in (READ_ONLY_KEY, both):
             reader = opened(server, key)
+            assert reader.resolve("shop") == "shop"
             assert nearest(reader, "shop")[0] == IDS[0]
             assert len(reader.fetch("shop__tokens", IDS, with_vectors=False)) == 30
             with pytest.raises(StoreError, match="API key"):
