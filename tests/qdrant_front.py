@@ -1,7 +1,8 @@
 """A Qdrant server of the test's own process: the client's ``:memory:`` engine behind real HTTP, with faults on demand.
 
 It writes down every request but those for its version. ``RestFront.faults`` are taken one by one by the requests
-that ``is_faulty`` names.
+that ``is_faulty`` names. What a real server does and ``:memory:`` does not is switched on: old vectors that stay under an
+owner's new payload, filters on fields without an index refused, exact counts refused.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock, Thread
 from typing import Any, Literal
+from urllib.parse import unquote
 
 from pydantic import BaseModel
 from qdrant_client import QdrantClient, models
@@ -23,12 +25,18 @@ from qdrant_client import QdrantClient, models
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a client sent; the headers' names are in lower case."""
+    """What a client sent, ``size`` bytes; the headers' names are in lower case."""
 
     method: str
     path: str
     headers: dict[str, str]
     body: Any
+    size: int = 0
+
+    @property
+    def call(self) -> str:
+        """The call without the address: ``POST products/points/query``."""
+        return f"{self.method} {self.path.removeprefix('/collections/')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +51,52 @@ class Fault:
 
 @dataclass(slots=True)
 class RestFront:
-    """The server: its memory, what it was asked, what it shall do wrong next, and which version it claims to be."""
+    """The server: its memory, what it was asked, and what it shall do wrong next.
+
+    Attributes:
+        memory: the engine behind it; a test writes there as the collection's owner.
+        port: of its address.
+        requests: all that it was asked.
+        faults: of the next requests that ``is_faulty`` names.
+        is_faulty: which requests take a fault.
+        before: called with every request before it is applied, for an owner who writes in between.
+        keeps_vectors: an upsert leaves vectors that it does not name, as a server does whose segments are indexed.
+        indexed: the only fields that filters may name, None for all.
+        allows_exact: whether exact counts are answered.
+        turn: held by a request that is applied.
+        version: that it claims to be, None for none.
+    """
 
     memory: QdrantClient
     port: int
     requests: list[Request] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     is_faulty: Callable[[Request], bool] = lambda request: True
+    before: Callable[[Request], None] = lambda request: None
+    keeps_vectors: bool = False
+    indexed: set[str] | None = None
+    allows_exact: bool = True
     turn: Lock = field(default_factory=Lock)
     version: str | None = None
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    def calls(self) -> list[str]:
+        """Every call since the last time it was asked for."""
+        calls = [request.call for request in self.requests]
+        self.requests.clear()
+        return calls
+
+    def refuse(self, request: Request) -> None:
+        """Raise what strict mode says of a request that it forbids."""
+        body = request.body if isinstance(request.body, dict) else {}
+        if not self.allows_exact and body.get("exact"):
+            raise ValueError("Forbidden: Exact search disabled! Help: Set exact=false.")
+        if self.indexed is not None:
+            for key in set(_keys_of(body.get("filter"))) - self.indexed:
+                raise ValueError(f"Bad request: Index required but not found for {key!r}. Help: Create an index.")
 
     def asked(self, method: str, end: str) -> list[Request]:
         """The requests of a method whose path ends so."""
@@ -80,7 +121,8 @@ def rest_front(port: int = 0, memory: QdrantClient | None = None) -> Iterator[Re
                 self.answer(404 if front.version is None else 200, json.dumps(said).encode())
                 return
             headers = {key.lower(): value for key, value in self.headers.items()}
-            request = Request(self.command, self.path.partition("?")[0], headers, json.loads(data) if data else None)
+            path = unquote(self.path.partition("?")[0])
+            request = Request(self.command, path, headers, json.loads(data) if data else None, len(data))
             with front.turn:
                 front.requests.append(request)
                 fault = front.faults.pop(0) if front.faults and front.is_faulty(request) else None
@@ -101,9 +143,12 @@ def rest_front(port: int = 0, memory: QdrantClient | None = None) -> Iterator[Re
         def apply(self, request: Request) -> tuple[int, dict[str, Any]]:
             try:
                 with front.turn:
-                    result = _apply(front.memory, request)
+                    front.before(request)
+                    front.refuse(request)
+                    result = _apply(front, request)
             except (KeyError, ValueError) as error:
-                status = 404 if "not found" in str(error) else 409 if "already exists" in str(error) else 400
+                is_gone = "not found" in str(error).lower() or "No point with id" in str(error)
+                status = 404 if is_gone else 409 if "already exists" in str(error) else 400
                 return status, {"status": {"error": str(error)}, "time": 0}
             return 200, {"result": result, "status": "ok", "time": 0}
 
@@ -138,10 +183,41 @@ def _plain(value: object) -> object:
     return json.loads(value.model_dump_json()) if isinstance(value, BaseModel) else value
 
 
-def _apply(memory: QdrantClient, request: Request) -> object:
+def _keys_of(filter: object) -> Iterator[str]:
+    """The payload fields that a filter names, wherever they stand in it."""
+    if isinstance(filter, dict):
+        if isinstance(filter.get("key"), str):
+            yield filter["key"]
+        for inner in filter.values():
+            yield from _keys_of(inner)
+    if isinstance(filter, list):
+        for inner in filter:
+            yield from _keys_of(inner)
+
+
+def _kept(memory: QdrantClient, name: str, points: list[models.PointStruct]) -> list[models.PointVectors]:
+    """The vectors that points have now and that an upsert of them does not name."""
+    old = {point.id: point.vector for point in memory.retrieve(name, [p.id for p in points], with_vectors=True)}
+    kept = []
+    for point in points:
+        before, now = old.get(point.id), point.vector
+        if isinstance(before, dict) and isinstance(now, dict) and before.keys() - now.keys():
+            left = {key: value for key, value in before.items() if key not in now}
+            kept.append(models.PointVectors(id=point.id, vector=left))
+    return kept
+
+
+def _apply(front: RestFront, request: Request) -> object:
     """Make a call of REST on the memory."""
-    body = request.body
-    _, _, name, *rest = [*request.path.split("/"), ""]
+    memory, body = front.memory, request.body
+    _, kind, name, *rest = [*request.path.split("/"), "", ""]
+    if kind == "aliases":
+        return _plain(memory.get_aliases())
+    if (name, request.method) == ("aliases", "POST"):
+        return memory.update_collection_aliases(models.ChangeAliasesOperation.model_validate(body).actions)
+    # an alias stands for its collection in every call
+    aliases = {alias.alias_name: alias.collection_name for alias in memory.get_aliases().aliases}
+    name = aliases.get(name, name)
     match request.method, "/".join(rest).strip("/"):
         case "GET", "":
             return _plain(memory.get_collections()) if not name else _plain(memory.get_collection(name))
@@ -153,7 +229,12 @@ def _apply(memory: QdrantClient, request: Request) -> object:
         case "DELETE", "":
             return memory.delete_collection(name)
         case "PUT", "points":
-            return _plain(memory.upsert(name, models.PointsList.model_validate(body).points))
+            points = models.PointsList.model_validate(body).points
+            kept = _kept(memory, name, points) if front.keeps_vectors else []
+            done = memory.upsert(name, points)
+            if kept:
+                memory.update_vectors(name, kept)
+            return _plain(done)
         case "POST", "points":
             read = models.PointRequest.model_validate(body)
             vectors = read.with_vector or False
@@ -167,23 +248,61 @@ def _apply(memory: QdrantClient, request: Request) -> object:
                 limit=asked.limit or 10,
                 query_filter=asked.filter,
                 with_payload=asked.with_payload,
+                with_vectors=asked.with_vector or False,
             )
             return _plain(found)
+        case "POST", "points/query/groups":
+            grouped = models.QueryGroupsRequest.model_validate(body)
+            groups = memory.query_points_groups(
+                name,
+                grouped.group_by,
+                grouped.query,
+                using=grouped.using,
+                limit=grouped.limit or 3,
+                group_size=grouped.group_size or 3,
+                query_filter=grouped.filter,
+                with_payload=grouped.with_payload,
+            )
+            return _plain(groups)
         case "POST", "points/scroll":
             scroll = models.ScrollRequest.model_validate(body)
-            points, after = memory.scroll(
+            points_, after = memory.scroll(
                 name,
                 scroll_filter=scroll.filter,
                 limit=scroll.limit or 10,
                 offset=scroll.offset,
                 with_payload=scroll.with_payload,
+                with_vectors=scroll.with_vector or False,
             )
-            return {"points": _plain(points), "next_page_offset": after}
+            return {"points": _plain(points_), "next_page_offset": after}
         case "POST", "points/count":
             counted = models.CountRequest.model_validate(body)
             return _plain(memory.count(name, counted.filter, exact=True))
         case "POST", "points/delete":
             return _plain(memory.delete(name, models.PointIdsList.model_validate(body)))
+        case "PUT", "points/vectors":
+            return _plain(memory.update_vectors(name, models.UpdateVectors.model_validate(body).points))
+        case "POST", "points/vectors/delete":
+            vector = models.DeleteVectors.model_validate(body)
+            return _plain(memory.delete_vectors(name, vector.vector, models.PointIdsList(points=vector.points or [])))
+        case "POST" | "PUT" as method, "points/payload":
+            given = models.SetPayload.model_validate(body)
+            write = memory.set_payload if method == "POST" else memory.overwrite_payload
+            return _plain(write(name, given.payload, given.points))
+        case "POST", "points/payload/delete":
+            dropped = models.DeletePayload.model_validate(body)
+            return _plain(memory.delete_payload(name, dropped.keys, dropped.points))
+        case "POST", "points/payload/clear":
+            return _plain(memory.clear_payload(name, models.PointIdsList.model_validate(body)))
+        case "POST", "points/batch":
+            operations = models.UpdateOperations.model_validate(body).operations
+            return _plain(memory.batch_update_points(name, operations))
+        case "PUT", path if path.startswith("vectors/"):
+            config = body.get("dense") or {}
+            made = models.DenseVectorNameConfig(dense=models.DenseVectorConfig.model_validate(config))
+            return _plain(memory.create_vector_name(name, path.removeprefix("vectors/"), made))
+        case "DELETE", path if path.startswith("vectors/"):
+            return _plain(memory.delete_vector_name(name, path.removeprefix("vectors/")))
         case "PUT", "index":
             return {"operation_id": 1, "status": "completed"}
     raise KeyError(f"{request.path} not found")
