@@ -186,8 +186,10 @@ class Indexer:
             progress: called in this thread after every batch.
             verify: read all other pictures too, and encode those whose content changed.
         """
-        total = self._collection.store.count(self._collection.name, None)
-        tally = Tally(total, progress)
+        self._collection.check_attached()
+        # how many pictures the points have is not known before they are read
+        has_several = self._collection.layout.is_many
+        tally = Tally(None if has_several else self._collection.store.count(self._collection.name, None), progress)
         records = attached_records(self._collection, self._bundle, open_picture, count=tally.add, verify=verify)
         return self._run(records, tally)
 
@@ -248,20 +250,21 @@ class _Views:
 
     def whole(self, images: list[IndexedImage], records: Sequence[ImageRecord]) -> list[IndexedImage]:
         """Return the images of points that are complete now; ``records`` are all records of the batch."""
+        several = {record.point_id for record in records if record.views > 1}
         with self._lock:
-            single = {record.point_id for record in records if record.point_id is None or record.views == 1}
-            out = [image for image in images if image.point_id in single or None in single]
             for image in images:
-                if image not in out:
+                if image.point_id in several:
                     self._ready.setdefault(image.point_id, []).append(image)
-            return out + self._taken([record for record in records if record.views > 1])
+            self._expect_less(records)
+            # one whose last picture could not be read became whole without a batch of its own
+            whole = [point_id for point_id in self._ready if not self._left[point_id]]
+            single = [image for image in images if image.point_id not in several]
+            return single + [image for point_id in whole for image in self._ready.pop(point_id)]
 
     def failed(self, image_ids: Set[str], records: Sequence[ImageRecord]) -> None:
         """Stop waiting for pictures that cannot be read."""
         with self._lock:
-            for record in records:
-                if record.views > 1 and record.point_id is not None and record.image_id in image_ids:
-                    self._left[record.point_id] = self._left.get(record.point_id, record.views) - 1
+            self._expect_less([record for record in records if record.image_id in image_ids])
 
     def rest(self) -> list[IndexedImage]:
         """Return the held images of points whose last picture could not be read."""
@@ -269,17 +272,10 @@ class _Views:
             rest, self._ready = [image for images in self._ready.values() for image in images], {}
             return rest
 
-    def _taken(self, records: Sequence[ImageRecord]) -> list[IndexedImage]:
-        whole: list[IndexedImage] = []
+    def _expect_less(self, records: Sequence[ImageRecord]) -> None:
         for record in records:
-            if record.point_id is None:
-                continue
-            left = self._left.get(record.point_id, record.views) - 1
-            self._left[record.point_id] = left
-            if left == 0:
-                whole += self._ready.pop(record.point_id, [])
-                del self._left[record.point_id]
-        return whole
+            if record.views > 1 and record.point_id is not None:
+                self._left[record.point_id] = self._left.get(record.point_id, record.views) - 1
 
 
 class _Pipeline:
@@ -318,8 +314,9 @@ class _Pipeline:
                 vanished = self._collection.write(rest)
                 failed = tuple(FailedImage(image.image_id, _VANISHED) for image in vanished)
                 tally.add(Outcome(indexed=len(rest) - len(vanished), failed=failed))
-            if self._collection.attachment is not None:
-                tally.add(Outcome(swept=self._collection.sweep()))
+            is_ours = self._collection.attachment is None
+            expected = None if is_ours else tally.indexed + tally.unchanged
+            tally.add(Outcome(swept=self._collection.sweep(expected=expected)))
             if tally.indexed:
                 self._collection.optimize()
         except BaseException as error:

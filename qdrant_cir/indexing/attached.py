@@ -35,13 +35,15 @@ def attached_records(
     """
     layout = collection.layout
     fields = [path.field for path in (layout.picture, layout.version) if path is not None]
-    for has_vector in (False, True):
+    # those with a vector first: what this run writes to the others is not met again
+    for has_vector in (True, False):
         for page in collection.pages(has_vector=has_vector, fields=list(dict.fromkeys(fields))):
             images = [image for record in page if (image := layout.known(record)) is not None]
             named = [image for image in images if image.views]
             digests = collection.up_to_date(named, bundle) if has_vector else {}
             todo = [image for image in named if verify or image.point_id not in digests]
-            count(Outcome(unchanged=len(named) - len(todo), without_picture=len(images) - len(named)))
+            unchanged = sum(len(image.views) for image in named) - sum(len(image.views) for image in todo)
+            count(Outcome(unchanged=unchanged, without_picture=len(images) - len(named)))
             for image in todo:
                 yield from _records(image, open_picture, digests.get(image.point_id))
 

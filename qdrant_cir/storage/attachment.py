@@ -9,12 +9,12 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from qdrant_cir.errors import CollectionError, CollectionMismatchError, CollectionNotFoundError, InputError
+from qdrant_cir.errors import CollectionMismatchError, CollectionNotFoundError, InputError
 from qdrant_cir.model.bundle import Bundle
 from qdrant_cir.storage.payload_path import PayloadPath
 from qdrant_cir.storage.points import RESERVED, Layout
 from qdrant_cir.storage.reads import GalleryReads
-from qdrant_cir.storage.schema import FORMAT_VERSION, GallerySpec
+from qdrant_cir.storage.schema import FORMAT_VERSION, GallerySpec, lost_vector
 from qdrant_cir.storage.steps import Read, Steps
 from qdrant_cir.storage.stores.protocol import CollectionSpec, Store, VectorSpec
 from qdrant_cir.types import JsonObject
@@ -174,10 +174,7 @@ def open_attached(collection: str, vector: str, bundle: Bundle | None = None) ->
         )
     standing = _attachment_of(companion, described)
     if vector not in found.vectors:
-        raise CollectionError(
-            f"{collection!r} has no vector {vector!r} any more: the collection was made again, or the vector was "
-            "removed. Attach and index again."
-        )
+        raise lost_vector(collection, vector)
     if bundle is not None:
         _check_bundle(standing, described, bundle)
     ours = _ours(companion, described)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from time import sleep
 from typing import TYPE_CHECKING, Self
 
 from qdrant_cir.errors import CollectionMismatchError, InputError
@@ -27,6 +28,7 @@ from qdrant_cir.storage.points import (
     owner_of,
     tokens_point,
     tokens_record,
+    views_mark,
 )
 from qdrant_cir.storage.reads import GalleryReads, open_reads
 from qdrant_cir.storage.schema import (
@@ -64,6 +66,7 @@ class CollectionInfo:
         name: of the collection.
         images: points that can be searched.
         points: points of the collection, whether they are images of ours or not.
+        pictures: pictures that have tokens; more than ``images`` where points have several.
         vector_size: dimensions of the vectors.
         fingerprint: of the bundle that made them, without compression.
         bundle_name: of that bundle.
@@ -76,6 +79,7 @@ class CollectionInfo:
     name: str
     images: int
     points: int
+    pictures: int
     vector_size: int
     fingerprint: str
     bundle_name: str
@@ -195,10 +199,11 @@ class Collection:
     def write(self, images: Iterable[IndexedImage]) -> list[IndexedImage]:
         """Write images, replacing those of the same ids, in batches of at most 4 MB.
 
-        Of an attached collection only our vector is written. The views of one point come together.
+        Of an attached collection only our vector is written, before the tokens: only they say of which picture it is,
+        so an interrupted write leaves a vector that is known to be of none. The views of one point come together.
 
         Returns:
-            Images of points that the collection does not have any more; their tokens are removed again.
+            Images of points that the collection does not have any more; nothing of them is written.
 
         Raises:
             InputError: an id, vector or payload cannot be stored; batches before it are written then.
@@ -212,12 +217,14 @@ class Collection:
                 )
                 self._write_tokens(batch)
                 self.store.upsert(self.name, points)
-            else:
-                self._write_tokens(batch)
-                gone = set(self.store.update_vectors(self.name, self.layout.vector, _vectors_by_point(batch)))
-                vanished += [image for image in batch if image.point_id in gone]
-        if vanished:
-            self.store.delete(self.layout.companion, [tokens_point(image, self.layout).point_id for image in vanished])
+                continue
+            if not self.attachment.made_vector:
+                # detaching clears the values that we wrote, and finds them by their records
+                self._write_tokens([replace(image, sha256="", bundle="", source=None, tokens=b"") for image in batch])
+            vectors = _vectors_by_point(batch, is_many=self.layout.is_many)
+            gone = set(self.store.update_vectors(self.name, self.layout.vector, vectors))
+            self._write_tokens([image for image in batch if image.point_id not in gone])
+            vanished += [image for image in batch if image.point_id in gone]
         return vanished
 
     def relabel(self, labels: Mapping[str, Label]) -> None:
@@ -304,6 +311,15 @@ class Collection:
                 found[image.image_id] = replace(image, written=written)
         return found
 
+    def check_attached(self) -> None:
+        """Check that what is attached still stands: the collection may have been dropped and made again.
+
+        Raises:
+            CollectionNotFoundError: the collection or the companion is gone.
+            CollectionError: the collection has lost our vector.
+        """
+        run(open_attached(self.name, self.layout.vector), self.store)
+
     def up_to_date(self, images: Sequence[KnownImage], bundle: Bundle) -> dict[PointId, tuple[str, ...]]:
         """Return the points of an attached collection whose tokens are all of the pictures that they name now.
 
@@ -320,6 +336,7 @@ class Collection:
                 if record is not None
                 and record.bundle == bundle.fingerprint
                 and self.layout.is_of(image, record, source=view)
+                and (not self.layout.is_many or record.views == views_mark(image.views))
             )
             if len(digests) == len(image.views):
                 current[image.point_id] = digests
@@ -333,21 +350,50 @@ class Collection:
         filter = models.Filter(must=having) if has_vector else models.Filter(must_not=having)
         yield from _pages(self.store, self.name, filter=filter, fields=fields)
 
-    def sweep(self) -> int:
-        """Delete tokens whose point is gone, and return how many there were."""
+    def sweep(self, *, expected: int | None = None, settle_seconds: float = 1.0) -> int:
+        """Delete tokens whose picture is gone, and return how many there were.
+
+        Looks only where there are not as many tokens as expected. A point of an attached collection that names no
+        picture any more loses our vector. In a gallery of our own tokens come before their point, so those without one
+        are looked at again after a moment: another process may be writing it.
+
+        Args:
+            expected: pictures of the gallery; None for as many as it has points.
+            settle_seconds: how long after the first look.
+        """
+        pictures = self.store.count(self.name, None) if expected is None else expected
+        if self.store.count(self.layout.companion, None) == pictures:
+            return 0
+        pages = _pages(self.store, self.layout.companion, fields=(RESERVED,))
+        orphans = [orphan for records in pages for orphan in self._orphans(records)]
+        if orphans and self.attachment is None:
+            sleep(settle_seconds)
         swept = 0
-        for records in _pages(self.store, self.layout.companion, fields=(RESERVED,)):
-            owners = {record.point_id: owner_of(record) for record in records}
-            standing = {
-                point.point_id
-                for point in self.store.fetch(
-                    self.name, list(dict.fromkeys(owners.values())), with_vectors=False, fields=()
-                )
-            }
-            orphans = [record_id for record_id, owner in owners.items() if owner not in standing]
-            self.store.delete(self.layout.companion, orphans)
-            swept += len(orphans)
+        for start in range(0, len(orphans), _PAGE):
+            still = self._orphans(orphans[start : start + _PAGE])
+            if self.layout.picture is not None:
+                owners = list(dict.fromkeys(map(owner_of, still)))
+                points = self.store.fetch(self.name, owners, with_vectors=False, fields=(self.layout.picture.field,))
+                bare = [point.point_id for point in points if not self._named(point)]
+                self.store.clear_vectors(self.name, self.layout.vector, bare)
+            self.store.delete(self.layout.companion, [record.point_id for record in still])
+            swept += len(still)
         return swept
+
+    def _orphans(self, records: Sequence[Record]) -> list[Record]:
+        """Return the records of tokens whose point is gone, or does not name their picture any more."""
+        fields = () if self.layout.picture is None else (self.layout.picture.field,)
+        owners = list(dict.fromkeys(map(owner_of, records)))
+        points = self.store.fetch(self.name, owners, with_vectors=False, fields=fields)
+        standing = {record_id for point in points for record_id in self._named(point)}
+        return [record for record in records if record.point_id not in standing]
+
+    def _named(self, point: Record) -> list[PointId]:
+        """Return the ids of the records that belong to a point; none where it names no picture."""
+        if self.layout.picture is None:
+            return [point.point_id]
+        image = self.layout.known(point)
+        return [] if image is None or not image.views else self.layout.record_ids(image)
 
     def stored(self, image_ids: Sequence[str | int]) -> dict[str | int, StoredImage]:
         """Read all that is stored of images, by id; as :meth:`GalleryReads.images`."""
@@ -382,13 +428,12 @@ class Collection:
         records = [record_id for image in images[:10] for record_id in self.layout.record_ids(image)]
         sizes = [len(data) for data in self.tokens([image.image_id for image in images[:10]]).values()]
         made = self._made(records)
-        points = self.store.count(self.name, None)
+        points, pictures = self.store.count(self.name, None), self.store.count(self.layout.companion, None)
         return CollectionInfo(
             name=self.name,
-            images=min(points, self.store.count(self.layout.companion, None))
-            if self.attachment is None
-            else self.count(),
+            images=min(points, pictures) if self.attachment is None else self.count(),
             points=points,
+            pictures=pictures,
             vector_size=self.spec.vector_size,
             fingerprint=self.spec.fingerprint,
             bundle_name=self.spec.bundle_name,
@@ -430,14 +475,14 @@ class Collection:
         return models.Filter(must=[having] if filter is None else [having, filter])
 
 
-def _vectors_by_point(images: Sequence[IndexedImage]) -> dict[PointId, Float32]:
-    """Return the vector of every point, float32 [D], or [V, D] of a point with several views."""
+def _vectors_by_point(images: Sequence[IndexedImage], *, is_many: bool) -> dict[PointId, Float32]:
+    """Return the vector of every point, float32 [D], or [V, D] where points have several views."""
     import numpy as np
 
     by_point: dict[PointId, list[Float32]] = {}
     for image in images:
         by_point.setdefault(image.point_id, []).append(image.vector)
-    return {point_id: np.stack(rows) if len(rows) > 1 else rows[0] for point_id, rows in by_point.items()}
+    return {point_id: np.stack(rows) if is_many else rows[0] for point_id, rows in by_point.items()}
 
 
 def _pages(

@@ -9,6 +9,8 @@ import base64
 import binascii
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from typing import Literal, TypeAlias
 from uuid import UUID, uuid5
 
@@ -33,6 +35,7 @@ __all__ = [
     "tokens_point",
     "tokens_record",
     "view_id_of",
+    "views_mark",
 ]
 
 RESERVED = "_cir"
@@ -139,6 +142,7 @@ class TokensRecord:
         source: of an attached collection, the value that named the picture.
         precision: what the image encoder computed in.
         fields: of a gallery of our own, the payload fields that indexing wrote; None for a record that lacks them.
+        views: of a point with several pictures, a mark of all that it named.
     """
 
     sha256: str
@@ -146,6 +150,7 @@ class TokensRecord:
     source: str | None = None
     precision: str = "float32"
     fields: tuple[str, ...] | None = None
+    views: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,9 +243,14 @@ class Layout:
             precision=str(ours.get("precision", "float32")),
         )
 
+    @property
+    def is_many(self) -> bool:
+        """Whether a point has several pictures."""
+        return self.picture is not None and self.picture.is_many
+
     def record_ids(self, image: KnownImage) -> list[PointId]:
         """Return the ids under which the companion holds an image's tokens: one, or one per view."""
-        if self.picture is None or not self.picture.is_many:
+        if not self.is_many:
             return [image.point_id]
         return [view_id_of(image.point_id, view) for view in image.views]
 
@@ -253,9 +263,8 @@ class Layout:
         views: Sequence[str | None] = image.views if self.picture is not None else [None]
         if not views:
             return [HitTokens(image.point_id, None, "missing")]
-        is_many = self.picture is not None and self.picture.is_many
         return [
-            self._tokens(image, records.get(record_id), view=view if is_many else None, source=view)
+            self._tokens(image, records.get(record_id), view=view if self.is_many else None, source=view)
             for record_id, view in zip(self.record_ids(image), views, strict=True)
         ]
 
@@ -299,6 +308,11 @@ def view_id_of(point_id: PointId, view: str) -> UUID:
     return uuid5(_NAMESPACE, f"{point_id}\n{view}")
 
 
+def views_mark(views: Sequence[str]) -> str:
+    """Return a short mark of the views of a point, in their order."""
+    return str(uuid5(_NAMESPACE, "\n".join(views)))
+
+
 def gallery_point(image: IndexedImage) -> StoredPoint:
     """Return the searchable half of an image. Raises InputError for a payload with a field named ``_cir``."""
     return StoredPoint(image.point_id, image.vector, labelled(image, image.payload))
@@ -326,6 +340,7 @@ def tokens_point(image: IndexedImage, layout: Layout) -> StoredPoint:
         if layout.picture.is_many:
             record_id = view_id_of(image.point_id, str(image.source))
             ours["point"] = image.point_id if isinstance(image.point_id, int) else str(image.point_id)
+            ours["views"] = views_mark(layout.picture.strings(image.payload))
     payload: JsonObject = {RESERVED: ours, _TOKENS: base64.b64encode(image.tokens).decode("ascii")}
     return StoredPoint(record_id, None, payload)
 
@@ -335,13 +350,14 @@ def tokens_record(record: Record) -> TokensRecord | None:
     ours = record.payload.get(RESERVED)
     if not isinstance(ours, dict) or "sha256" not in ours:
         return None
-    source, fields = ours.get("source"), ours.get("fields")
+    source, fields, views = ours.get("source"), ours.get("fields"), ours.get("views")
     return TokensRecord(
         sha256=str(ours["sha256"]),
         bundle=_bundle_in(ours),
         source=source if isinstance(source, str) else None,
         precision=str(ours.get("precision", "float32")),
         fields=tuple(map(str, fields)) if isinstance(fields, list) else None,
+        views=views if isinstance(views, str) else None,
     )
 
 
@@ -355,15 +371,19 @@ def owner_of(record: Record) -> PointId:
 
 
 def batches_by_bytes(images: Iterable[IndexedImage], *, limit: int) -> Iterator[list[IndexedImage]]:
-    """Yield images in batches of at most ``limit`` stored bytes; a larger image is one by itself."""
+    """Yield images in batches of at most ``limit`` stored bytes; a larger point is one by itself.
+
+    Images of one point that follow each other, which are its views, stay together.
+    """
     batch: list[IndexedImage] = []
     size = 0
-    for image in images:
-        needs = _stored_bytes(image)
+    for _, point in groupby(images, key=attrgetter("point_id")):
+        views = list(point)
+        needs = sum(map(_stored_bytes, views))
         if batch and size + needs > limit:
             yield batch
             batch, size = [], 0
-        batch.append(image)
+        batch += views
         size += needs
     if batch:
         yield batch

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from qdrant_cir.errors import CollectionError
+from qdrant_cir.errors import CollectionError, InputError, StoreError
 from qdrant_cir.model.bundle import Bundle
 from qdrant_cir.storage.points import (
     RESERVED,
@@ -23,6 +23,7 @@ from qdrant_cir.storage.schema import (
     check_pair,
     field_names,
     having,
+    lost_vector,
     not_found,
     tokens_name,
     unknown_field,
@@ -87,8 +88,10 @@ class GalleryReads:
                 continue
             views = [entry for entry in tokens if entry.point_id == point_id]
             place = next((place for place, entry in enumerate(views) if entry.data is not None), 0)
+            # a view that could not be read has neither tokens nor a row
+            row = sum(entry.sha256 is not None for entry in views[:place])
             rows = point.vector.reshape(-1, point.vector.shape[-1])
-            found[image_id] = StoredImage(image, rows[min(place, len(rows) - 1)], views[place])
+            found[image_id] = StoredImage(image, rows[min(row, len(rows) - 1)], views[place])
         return found
 
     def points(self, point_ids: Sequence[PointId], *, options: ReadOptions = PLAIN) -> Steps[list[Record]]:
@@ -104,11 +107,15 @@ class GalleryReads:
             InputError: the vector does not fit, ``limit`` is below 1, or the filter cannot be evaluated.
         """
         layout = self.layout
-        found: list[Hit] = yield Read(
-            lambda store: store.query(
-                layout.gallery, vector, limit=limit, filter=filter, using=layout.vector, options=options
+        try:
+            found: list[Hit] = yield Read(
+                lambda store: store.query(
+                    layout.gallery, vector, limit=limit, filter=filter, using=layout.vector, options=options
+                )
             )
-        )
+        except (InputError, StoreError):
+            yield from self._check_vector()
+            raise
         hits = [GalleryHit(image, hit.score, hit) for hit in found if (image := layout.known(hit)) is not None]
         return Nearest(hits, len(found) - len(hits))
 
@@ -128,18 +135,22 @@ class GalleryReads:
             InputError: as :meth:`nearest`, or the field cannot be grouped by.
         """
         layout = self.layout
-        found: list[HitGroup] = yield Read(
-            lambda store: store.query_groups(
-                layout.gallery,
-                vector,
-                group_by=group_by,
-                limit=limit,
-                group_size=group_size,
-                filter=filter,
-                using=layout.vector,
-                options=options,
+        try:
+            found: list[HitGroup] = yield Read(
+                lambda store: store.query_groups(
+                    layout.gallery,
+                    vector,
+                    group_by=group_by,
+                    limit=limit,
+                    group_size=group_size,
+                    filter=filter,
+                    using=layout.vector,
+                    options=options,
+                )
             )
-        )
+        except (InputError, StoreError):
+            yield from self._check_vector()
+            raise
         return [
             [
                 GalleryHit(image, hit.score, hit, group.value)
@@ -173,6 +184,14 @@ class GalleryReads:
         records = (yield from self._fetch(self.layout.companion, ids, options)) if ids else []
         by_id = {record.point_id: record for record in records}
         return [entry for image in images for entry in self.layout.tokens(image, by_id)]
+
+    def _check_vector(self) -> Steps[None]:
+        """Raise CollectionError where the user's collection has lost our vector: it was made again under its name."""
+        if self.layout.picture is None:
+            return
+        found: CollectionSpec | None = yield Read(lambda store: store.describe(self.layout.gallery))
+        if found is not None and self.layout.vector not in found.vectors:
+            raise lost_vector(self.layout.gallery, self.layout.vector)
 
     def check_filter(self, filter: Filter | None) -> Steps[None]:
         """Refuse a filter on a field that no image has, which would silently find nothing, or everything.

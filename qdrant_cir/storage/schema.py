@@ -29,6 +29,7 @@ __all__ = [
     "gallery_names",
     "gallery_specs",
     "having",
+    "lost_vector",
     "not_found",
     "tokens_name",
     "unknown_field",
@@ -123,6 +124,14 @@ def not_found(name: str, names: Iterable[str]) -> CollectionNotFoundError:
     return CollectionNotFoundError(
         f"There is no collection {name!r}. "
         + (f"There is: {others}." if others else "There are none yet: index images first.")
+    )
+
+
+def lost_vector(name: str, vector: str) -> CollectionError:
+    """Return what is wrong with a collection to which a vector was attached that it has no more."""
+    return CollectionError(
+        f"{name!r} has no vector {vector!r} any more: the collection was made again, or the vector was removed. "
+        "Attach and index again."
     )
 
 

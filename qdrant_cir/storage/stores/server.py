@@ -135,7 +135,11 @@ class ServerStore:
         """Return what a collection is made of, or None where there is none of that name."""
         if not self._call(name, lambda: self._client.collection_exists(name)):
             return None
-        return _spec_of(self._call(name, lambda: self._client.get_collection(name)))
+        spec = _spec_of(self._call(name, lambda: self._client.get_collection(name)))
+        # a search that follows need not ask again
+        self._forget(name)
+        self._sizes |= {(name, vector): found.size for vector, found in spec.vectors.items()}
+        return spec
 
     def create(self, name: str, spec: CollectionSpec) -> None:
         """Make an empty collection.
@@ -381,9 +385,9 @@ class ServerStore:
         self._call(name, lambda: self._client.delete(name, selector, wait=True))
 
     def count(self, name: str, filter: models.Filter | None) -> int:
-        """Count points exactly."""
+        """Count points exactly, or as well as the server may where strict mode forbids exact counts."""
         check_filter_form(filter)
-        return self._call(name, lambda: self._client.count(name, filter, exact=True)).count
+        return self._call(name, partial(_counted, partial(self._client.count, name, filter))).count
 
     def optimize(self, name: str) -> None:
         """Do nothing: a server optimizes by itself. Raises CollectionNotFoundError like every other call."""
@@ -507,6 +511,16 @@ def _widely(search: Callable[..., _Value], view: models.SearchParams | None) -> 
 
 def _forbids_view(error: Exception) -> bool:
     return not is_transient(error) and "hnsw_ef" in detail_of(error)
+
+
+def _counted(count: Callable[..., models.CountResult]) -> models.CountResult:
+    """Count exactly, or roughly where strict mode forbids exact counts."""
+    try:
+        return count(exact=True)
+    except CLIENT_ERRORS as error:
+        if is_transient(error) or "exact" not in detail_of(error).lower():
+            raise
+    return count(exact=False)
 
 
 def _names_of(answer: models.CollectionsResponse) -> list[str]:
