@@ -147,7 +147,7 @@ def rest_front(port: int = 0, memory: QdrantClient | None = None) -> Iterator[Re
                     front.refuse(request)
                     result = _apply(front, request)
             except (KeyError, ValueError) as error:
-                is_gone = "not found" in str(error).lower() or "No point with id" in str(error)
+                is_gone = "No point with id" in str(error) or str(error).strip("'").endswith("not found")
                 status = 404 if is_gone else 409 if "already exists" in str(error) else 400
                 return status, {"status": {"error": str(error)}, "time": 0}
             return 200, {"result": result, "status": "ok", "time": 0}
@@ -207,6 +207,15 @@ def _kept(memory: QdrantClient, name: str, points: list[models.PointStruct]) -> 
     return kept
 
 
+def _query(memory: QdrantClient, name: str, query: Any, using: str | None) -> Any:  # noqa: ANN401
+    """A query as the memory takes it: a server compares one vector with each of several, the memory wants a list."""
+    vectors = memory.get_collection(name).config.params.vectors
+    params = vectors.get(using or "") if isinstance(vectors, dict) else None
+    vector = getattr(query, "nearest", query)
+    is_single = isinstance(vector, list) and not isinstance(vector[0], list)
+    return [vector] if params is not None and params.multivector_config is not None and is_single else query
+
+
 def _apply(front: RestFront, request: Request) -> object:
     """Make a call of REST on the memory."""
     memory, body = front.memory, request.body
@@ -243,7 +252,7 @@ def _apply(front: RestFront, request: Request) -> object:
             asked = models.QueryRequest.model_validate(body)
             found = memory.query_points(
                 name,
-                asked.query,
+                _query(memory, name, asked.query, asked.using),
                 using=asked.using,
                 limit=asked.limit or 10,
                 query_filter=asked.filter,
@@ -256,7 +265,7 @@ def _apply(front: RestFront, request: Request) -> object:
             groups = memory.query_points_groups(
                 name,
                 grouped.group_by,
-                grouped.query,
+                _query(memory, name, grouped.query, grouped.using),
                 using=grouped.using,
                 limit=grouped.limit or 3,
                 group_size=grouped.group_size or 3,

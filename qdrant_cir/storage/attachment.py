@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from qdrant_cir.errors import CollectionMismatchError, CollectionNotFoundError, InputError
+from qdrant_cir.errors import CollectionMismatchError, CollectionNotFoundError, InputError, StoreError
 from qdrant_cir.model.bundle import Bundle
 from qdrant_cir.storage.payload_path import PayloadPath
 from qdrant_cir.storage.points import RESERVED, Layout
@@ -150,7 +150,11 @@ def attach_collection(store: Store, wanted: Attachment, bundle: Bundle, *, overw
     # the companion first: it says whether the vector is ours to remove
     store.create(companion, CollectionSpec(None, made.metadata(bundle)))
     if not vector_stands:
-        store.add_vector(collection, wanted.vector, spec)
+        try:
+            store.add_vector(collection, wanted.vector, spec)
+        except (InputError, StoreError):
+            store.drop(companion)
+            raise
     return made
 
 

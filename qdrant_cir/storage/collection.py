@@ -409,6 +409,8 @@ class Collection:
 
     def set_payload(self, image_id: str | int, payload: Mapping[str, JsonValue]) -> None:
         """Set payload fields of one image of a gallery of our own. Raises InputError for an unknown id."""
+        if self.attachment is not None:
+            raise InputError(f"The payload of {self.name!r} is not qdrant-cir's to change: it is attached to it.")
         if image_id not in self.stored([image_id]):
             raise InputError(f"There is no image {image_id!r} in {self.name!r}.")
         self.store.set_payloads(self.name, {self.layout.point_id(image_id): payload})

@@ -90,7 +90,7 @@ class ServerStore:
         self._turn = turn_of(client)
         self._retries = Retries(self._place, retry_seconds, sleep=sleep, clock=clock)
         self._reads_over_rest = _may_compress(client)
-        self._sizes: dict[tuple[str, str], int | None] = {}
+        self._known: dict[tuple[str, str], VectorSpec | None] = {}
         self._versions_are_checked = checks_itself(client)
 
     @classmethod
@@ -138,7 +138,7 @@ class ServerStore:
         spec = _spec_of(self._call(name, lambda: self._client.get_collection(name)))
         # a search that follows need not ask again
         self._forget(name)
-        self._sizes |= {(name, vector): found.size for vector, found in spec.vectors.items()}
+        self._known |= {(name, vector): found for vector, found in spec.vectors.items()}
         return spec
 
     def create(self, name: str, spec: CollectionSpec) -> None:
@@ -193,7 +193,7 @@ class ServerStore:
         Raises:
             InputError: a vector or payload cannot be stored; nothing of this call is written then.
         """
-        points = checked_points(points, name=name, size=self._size_of(name, VECTOR_NAME))
+        points = checked_points(points, name=name, size=_size(self._vector(name, VECTOR_NAME)))
         if points:
             structs = [_point_struct(point) for point in points]
             self._call(name, lambda: self._client.upsert(name, structs, wait=True))
@@ -379,7 +379,7 @@ class ServerStore:
     def delete(self, name: str, point_ids: Sequence[PointId]) -> None:
         """Remove points; ids that do not exist are skipped."""
         if not point_ids:
-            self._size_of(name, VECTOR_NAME)
+            self._vector(name, VECTOR_NAME)
             return
         selector = models.PointIdsList(points=[_client_id(point_id) for point_id in point_ids])
         self._call(name, lambda: self._client.delete(name, selector, wait=True))
@@ -410,9 +410,13 @@ class ServerStore:
     ) -> Any:  # noqa: ANN401 - a QueryResponse or a GroupsResult, as ``ask`` returns it
         check_limit(limit)
         check_filter_form(filter)
-        check_query_vector(vector, name=name, size=self._size_of(name, using))
+        spec = self._vector(name, using)
+        check_query_vector(vector, name=name, size=_size(spec))
+        # a server takes one vector for several views, the local client wants a list of them
+        has_several = spec is not None and spec.is_multi and is_local(self._client)
+        query = [vector.tolist()] if has_several else vector.tolist()
         search = partial(
-            ask, query=vector.tolist(), using=using, query_filter=filter, with_payload=True, **_given(options)
+            ask, query=query, using=using, query_filter=filter, with_payload=True, **_given(options)
         )
         if options.params is not None:
             return self._call(name, partial(search, search_params=options.params))
@@ -445,16 +449,15 @@ class ServerStore:
         return read()
 
     def _forget(self, name: str) -> None:
-        self._sizes = {key: size for key, size in self._sizes.items() if key[0] != name}
+        self._known = {key: spec for key, spec in self._known.items() if key[0] != name}
 
     def _vectors_of(self, name: str) -> Mapping[str, VectorSpec]:
         return _spec_of(self._call(name, lambda: self._client.get_collection(name))).vectors
 
-    def _size_of(self, name: str, vector: str) -> int | None:
-        if (name, vector) not in self._sizes:
-            found = self._vectors_of(name).get(vector)
-            self._sizes[name, vector] = None if found is None else found.size
-        return self._sizes[name, vector]
+    def _vector(self, name: str, vector: str) -> VectorSpec | None:
+        if (name, vector) not in self._known:
+            self._known[name, vector] = self._vectors_of(name).get(vector)
+        return self._known[name, vector]
 
     def _call(self, name: str | None, call: Callable[[], _Value]) -> _Value:
         """Call the client about a collection: in turn, with retries, and with its errors translated."""
@@ -475,6 +478,10 @@ class ServerStore:
             self._versions_are_checked = True
             check_versions(self._client, self._place)
         return value
+
+
+def _size(spec: VectorSpec | None) -> int | None:
+    return None if spec is None else spec.size
 
 
 def _may_compress(client: QdrantClient | AsyncQdrantClient) -> bool:
