@@ -96,6 +96,8 @@ def _given(entry: object, layout: Layout, *, group: JsonValue) -> GivenHit:
 def _point_id(value: int | str | UUID) -> PointId:
     if isinstance(value, UUID):
         return value
+    if isinstance(value, str) and value.isascii() and value.isdecimal():
+        return _point_id(int(value))
     if isinstance(value, str):
         try:
             return UUID(value)
@@ -117,14 +119,7 @@ def _refused(entry: object) -> InputError:
 
 
 def missing_payloads(places: Sequence[Sequence[GivenHit]], layout: Layout) -> list[PointId]:
-    """Return the points whose payload lacks fields that a gallery reads, each once."""
-    needed = None if layout.picture is None else layout.picture.field
-    return list(
-        dict.fromkeys(
-            entry.point_id
-            for hits in places
-            for entry in hits
-            if entry.point_id is not None
-            and (entry.payload is None or (needed not in entry.payload if needed else "_cir" not in entry.payload))
-        )
-    )
+    """Return the points whose payload lacks what a gallery reads of it, each once."""
+    given = [entry for hits in places for entry in hits]
+    lacking = [entry.point_id for entry in given if entry.payload is None or not layout.reads_all(entry.payload)]
+    return [point_id for point_id in dict.fromkeys(lacking) if point_id is not None]

@@ -254,6 +254,12 @@ class Layout:
             return [image.point_id]
         return [view_id_of(image.point_id, view) for view in image.views]
 
+    def reads_all(self, payload: Mapping[str, JsonValue]) -> bool:
+        """Return whether a payload holds what is read of it; a caller may have asked Qdrant for other fields alone."""
+        if self.picture is None:
+            return RESERVED in payload
+        return all(path.values(payload) for path in (self.picture, self.version) if path is not None)
+
     def version_of(self, payload: Mapping[str, JsonValue]) -> str | None:
         """Return what the payload says of the picture's version; None where nothing is looked at."""
         return None if self.version is None else "\n".join(self.version.texts(payload))

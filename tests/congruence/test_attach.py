@@ -164,13 +164,20 @@ def test_points_are_taken_in_every_form_that_qdrant_returns(gallery: Gallery, ow
     assert ids(gallery.rerank(query, points)) == ids(best)
     assert ids(gallery.rerank(query, chosen)) == ids(best)
     assert ids(gallery.rerank(query, [GalleryImage(str(id)) for id in chosen])) == ids(best)
+    assert ids(gallery.rerank(query, [str(id) for id in chosen])) == ids(best)
     assert ids(gallery.rerank(query, list(best))) == ids(best)
+    found = gallery.search(pictures / "c3.png", "make it darker", limit=6, rerank_depth=6)
+    assert ids(gallery.rerank(query, [candidate.point for candidate in found])) == ids(best)
     assert [c.point for c in gallery.rerank(query, points)] == [
         next(point for point in points if str(point.id) == str(c.point_id)) for c in best
     ]
     if isinstance(owner, ClientOwner):
         records = owner.store.retrieve(owner.name, chosen)
         assert ids(gallery.rerank(query, records)) == ids(best)
+        # of the payload somebody may have read what is not the picture
+        partly = owner.store.retrieve(owner.name, chosen, with_payload=["media.tags", "n"])
+        assert gallery.rerank(query, partly).notes == ()
+        assert ids(gallery.rerank(query, partly)) == ids(best)
 
 
 def test_pictures_of_the_callers_stand_among_points(gallery: Gallery, pictures: Path) -> None:
@@ -284,6 +291,41 @@ def test_values_that_are_not_ours_are_left_unless_overwriting_is_asked(
     # the vector stood before, so it stays; the value that nobody replaced too
     assert owner.having("own") == {id_of(BARE)}
     assert "own" in store.describe(owner.name).vectors  # type: ignore[union-attr]
+
+
+def test_a_killed_write_to_a_vector_that_stood_before_is_undone_by_detaching(
+    owner: Owner, join: Attach, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = join(owner, vector="own").collection.store
+    store.drop(f"{owner.name}__own")
+    gallery = join(owner, vector="own")
+    written: list[int] = []
+    kind: Any = type(store)
+    upsert = kind.upsert
+
+    def killed(self: object, name: str, points: list[Any]) -> None:
+        if any(point.payload["tokens"] for point in points):
+            raise KeyboardInterrupt
+        written.append(len(points))
+        upsert(self, name, points)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "upsert", killed)
+        with pytest.raises(KeyboardInterrupt):
+            gallery.index()
+    assert owner.having("own")
+    gallery.detach()
+    assert owner.having("own") == set()
+    assert "own" in store.describe(owner.name).vectors  # type: ignore[union-attr]
+
+
+def test_a_shard_is_no_store(tmp_path: Path, join: Attach) -> None:
+    with EdgeStore(tmp_path) as store:
+        ShardOwner(store, is_bare=True).create()
+    listed = sorted(path.name for path in (tmp_path / "products").iterdir())
+    with pytest.raises(InputError, match="'products' as the collection"):
+        EdgeStore(tmp_path / "products")
+    assert sorted(path.name for path in (tmp_path / "products").iterdir()) == listed
 
 
 def test_nothing_of_the_users_can_be_dropped_or_set(gallery: Gallery, owner: Owner) -> None:
@@ -627,6 +669,20 @@ def test_a_search_makes_two_reads_and_index_three_calls_a_batch(front: RestFront
     assert front.calls() == ["POST products/points", "POST products__cir/points", *two]
     everything(gallery, pictures, group_by="brand")
     assert front.calls() == ["POST products/points/query/groups", *two[1:]]
+    # the digests of the candidates, of which only the companion knows
+    everything(gallery, pictures, exclude_reference=True)
+    assert front.calls() == [*two, two[1]]
+    gallery.rerank(query, [1, 3])
+    assert front.calls() == ["POST products/points", two[1]]
+    gallery.index()
+    assert sorted(call for call in front.calls() if not call.startswith("GET")) == [
+        "POST products/points/count",
+        "POST products/points/scroll",
+        "POST products/points/scroll",
+        "POST products/points/scroll",
+        "POST products__cir/points",
+        "POST products__cir/points/count",
+    ]
 
 
 def test_the_asynchronous_gallery_answers_alike(tiny_bundle: Path, pictures: Path, front: RestFront) -> None:

@@ -15,10 +15,11 @@ from weakref import WeakSet, WeakValueDictionary
 
 import qdrant_edge as edge
 
-from qdrant_cir.errors import CollectionNotFoundError, StoreError
+from qdrant_cir.errors import CollectionNotFoundError, InputError, StoreError
 from qdrant_cir.storage.stores.directory_lock import DirectoryLock
 from qdrant_cir.storage.stores.edge_shards import (
     collection_folders,
+    is_shard,
     open_shard,
     read_spec,
     release_inherited,
@@ -42,11 +43,16 @@ class EdgeFolder:
     """One locked folder and the collections that are open in it. Every use holds :attr:`guard`."""
 
     def __init__(self, directory: Path) -> None:
-        """Lock a folder, making it where there is none. Raises StoreError, StoreLockedError."""
+        """Lock a folder, making it where there is none. Raises InputError, StoreError, StoreLockedError."""
         self.directory = directory
         self.guard = RLock()
         self.holders: WeakSet[object] = WeakSet()
         self.open: dict[str, OpenCollection] = {}
+        if is_shard(directory):
+            raise InputError(
+                f"{directory} is itself a shard of Qdrant Edge. Give the folder that it lies in as the store, "
+                f"{str(directory.parent)!r}, and {directory.name!r} as the collection."
+            )
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:

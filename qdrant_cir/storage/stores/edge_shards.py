@@ -163,7 +163,7 @@ def release_inherited(folder: Path) -> None:
     number in use, because Edge believes that the number is its own.
     """
     try:
-        log = (folder / _SHARD_FOLDER / "wal").stat()
+        log = (_shard_of(folder) / "wal").stat()
         numbers = [int(path.name) for path in Path("/dev/fd").iterdir()]
         null = os.open(os.devnull, os.O_RDONLY)
     except OSError:  # no such list of open files on this platform

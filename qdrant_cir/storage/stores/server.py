@@ -415,9 +415,7 @@ class ServerStore:
         # a server takes one vector for several views, the local client wants a list of them
         has_several = spec is not None and spec.is_multi and is_local(self._client)
         query = [vector.tolist()] if has_several else vector.tolist()
-        search = partial(
-            ask, query=query, using=using, query_filter=filter, with_payload=True, **_given(options)
-        )
+        search = partial(ask, query=query, using=using, query_filter=filter, with_payload=True, **_given(options))
         if options.params is not None:
             return self._call(name, partial(search, search_params=options.params))
         return self._call(name, partial(_widely, search, _view(self._client, limit)))
