@@ -10,7 +10,8 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from os import PathLike, fspath
+from os import PathLike
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -568,7 +569,8 @@ def attach(
         vector: name of the vector to fill; made where there is none.
         version: path of a payload field that changes when the picture under the same name does.
         bundle: the model folder; None for the bundled model.
-        root: folder that pictures must lie below; None takes paths as they stand.
+        root: folder that pictures must lie below; None takes paths as they stand, or the folder that was given when
+            it was attached.
         open_picture: opens a picture by its value in the payload, instead of files and addresses.
         private_addresses: allow pictures from addresses of a private network.
         overwrite: fill a vector that stood before and holds values that are not ours.
@@ -587,13 +589,19 @@ def attach(
         vector,
         picture,
         version,
-        root=None if root is None else fspath(root),
+        root=None if root is None else str(Path(root).resolve()),
         private_addresses=private_addresses,
     )
 
     def made(opened: Store) -> Gallery:
         attachment = attach_collection(opened, wanted, loaded, overwrite=overwrite)
         joined = Collection.open_attached(opened, attachment.collection, vector, loaded)
+        # the pictures may have moved since it was attached
+        joined.attachment = replace(
+            attachment,
+            root=wanted.root or attachment.root,
+            private_addresses=wanted.private_addresses or attachment.private_addresses,
+        )
         return Gallery(joined, loaded, compute=compute, open_picture=open_picture)
 
     return _opened(store, made)

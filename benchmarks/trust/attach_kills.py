@@ -91,7 +91,7 @@ def kill_and_compare(
         told = []
         for _ in range(kills):
             # what was written before takes a moment as well: each run is let to write its share
-            told.append(_killed([place, folder, bundle], share=points // (kills + 1), delay=chance.uniform(0, 0.2)))
+            told.append(_killed([place, folder, bundle], share=points // (kills + 3), delay=chance.uniform(0, 0.2)))
         with qdrant_cir.attach(
             place, NAME, picture="media.main", root=folder, bundle=bundle or None, provider="cpu"
         ) as gallery:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from qdrant_cir.errors import CollectionError, InputError, StoreError
@@ -165,7 +165,11 @@ class GalleryReads:
         ids = {record_id: image.point_id for image in images for record_id in self.layout.record_ids(image)}
         records: list[Record] = yield Read(
             lambda store: store.fetch(
-                self.layout.companion, list(ids), with_vectors=False, fields=(RESERVED,), options=options
+                self.layout.companion,
+                list(ids),
+                with_vectors=False,
+                fields=(RESERVED,),
+                options=self._of_companion(options),
             )
         )
         found: dict[PointId, set[str]] = {}
@@ -181,7 +185,7 @@ class GalleryReads:
         One call of the store, none for no images.
         """
         ids = [record_id for image in images for record_id in self.layout.record_ids(image)]
-        records = (yield from self._fetch(self.layout.companion, ids, options)) if ids else []
+        records = (yield from self._fetch(self.layout.companion, ids, self._of_companion(options))) if ids else []
         by_id = {record.point_id: record for record in records}
         return [entry for image in images for entry in self.layout.tokens(image, by_id)]
 
@@ -218,6 +222,10 @@ class GalleryReads:
             sample = yield from self._scroll(None, limit=SAMPLE)
             if sample:
                 raise unknown_field(self.name, field, field_names(sample))
+
+    def _of_companion(self, options: ReadOptions) -> ReadOptions:
+        """Return what of a read holds for the companion: beside an attached collection it has no shard keys."""
+        return options if self.layout.picture is None else replace(options, shard_key_selector=None)
 
     def _fetch(
         self, name: str, ids: Sequence[PointId], options: ReadOptions, *, with_vectors: bool = False

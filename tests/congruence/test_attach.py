@@ -8,14 +8,14 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 from uuid import uuid4
 
 import numpy as np
 import pytest
 from PIL import Image
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
-from qdrant_front import RestFront, rest_front
+from qdrant_front import Fault, Request, RestFront, rest_front
 from shops import ClientOwner, Id, Item, Owner, ShardOwner, id_of, item
 
 import qdrant_cir
@@ -398,6 +398,15 @@ def test_what_the_owner_does_never_fails_a_search_and_index_heals(
     assert is_whole(gallery)
 
 
+def test_pictures_that_moved_are_found_below_another_root(
+    gallery: Gallery, owner: Owner, join: Attach, tmp_path: Path
+) -> None:
+    Image.new("RGB", (20, 20), (9, 90, 200)).save(tmp_path / "moved.png")
+    owner.set_payload(id_of(3), item(3, "moved.png").payload)
+    assert len(gallery.index().failed) == 1
+    assert join(owner, root=tmp_path).index().indexed == 1
+
+
 def test_a_version_field_says_that_the_picture_is_another(owner: Owner, join: Attach) -> None:
     gallery = join(owner, version="n")
     gallery.index()
@@ -683,6 +692,47 @@ def test_a_search_makes_two_reads_and_index_three_calls_a_batch(front: RestFront
         "POST products__cir/points",
         "POST products__cir/points/count",
     ]
+
+
+@pytest.mark.parametrize("cut", ["no", "before", "after"])
+def test_a_server_that_fails_for_a_moment_changes_nothing(
+    front: RestFront, join: Attach, pictures: Path, cut: Literal["no", "before", "after"]
+) -> None:
+    owner = ClientOwner(QdrantClient(front.url, check_compatibility=False))
+    owner.create()
+    owner.put([item(n, f"c{n}.png") for n in range(COUNT)])
+    mine = owner.dump()
+    failed: set[str] = set()
+
+    def is_first(request: Request) -> bool:
+        is_new = request.call not in failed
+        failed.add(request.call)
+        return is_new
+
+    front.faults, front.is_faulty = [Fault(cut=cut) for _ in range(99)], is_first
+    gallery = join(owner)
+    assert gallery.index().indexed == COUNT
+    assert len(everything(gallery, pictures)) == COUNT
+    assert is_whole(gallery)
+    gallery.detach()
+    front.faults.clear()
+    assert owner.dump() == mine
+    assert {c.name for c in owner.store.get_collections().collections} == {owner.name}
+
+
+def test_a_shard_key_goes_with_the_reads_of_the_users_collection(
+    front: RestFront, join: Attach, pictures: Path
+) -> None:
+    owner = ClientOwner(QdrantClient(front.url, check_compatibility=False))
+    owner.create()
+    owner.put([item(n, f"c{n}.png") for n in range(COUNT)])
+    gallery = join(owner)
+    gallery.index()
+    front.calls()
+    everything(gallery, pictures, shard_key_selector="tenant-1")
+    keys = {request.call: request.body.get("shard_key") for request in front.requests}
+    # the companion has no shard keys: it is read by the ids that the tenant's shard returned
+    assert keys == {"POST products/points/query": "tenant-1", "POST products__cir/points": None}
 
 
 def test_the_asynchronous_gallery_answers_alike(tiny_bundle: Path, pictures: Path, front: RestFront) -> None:
