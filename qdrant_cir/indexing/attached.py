@@ -11,7 +11,7 @@ from qdrant_cir.indexing.sources import ImageRecord
 from qdrant_cir.model.bundle import Bundle
 from qdrant_cir.storage.collection import Collection
 from qdrant_cir.storage.points import KnownImage
-from qdrant_cir.types import ImageSource
+from qdrant_cir.types import ImageSource, PointId
 
 __all__ = ["attached_records"]
 
@@ -35,6 +35,7 @@ def attached_records(
     """
     layout = collection.layout
     fields = [path.field for path in (layout.picture, layout.version) if path is not None]
+    taken: set[PointId] = set()
     # those with a vector first: what this run writes to the others is not met again
     for has_vector in (True, False):
         for page in collection.pages(has_vector=has_vector, fields=list(dict.fromkeys(fields))):
@@ -44,7 +45,10 @@ def attached_records(
             todo = [image for image in named if verify or image.point_id not in digests]
             unchanged = sum(len(image.views) for image in named) - sum(len(image.views) for image in todo)
             count(Outcome(unchanged=unchanged, without_picture=len(images) - len(named)))
-            for image in todo:
+            # one that lost its vector since it was taken is left to the next run
+            fresh = [image for image in todo if image.point_id not in taken]
+            taken.update(image.point_id for image in fresh)
+            for image in fresh:
                 yield from _records(image, open_picture, digests.get(image.point_id))
 
 

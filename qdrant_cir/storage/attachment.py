@@ -117,6 +117,8 @@ def attach_collection(store: Store, wanted: Attachment, bundle: Bundle, *, overw
         raise CollectionMismatchError(
             f"{collection!r} is a collection that qdrant-cir made. Open it with Gallery.open instead."
         )
+    if wanted.vector in ("", "tokens"):
+        raise InputError(f"A vector named {wanted.vector!r} cannot be attached. Choose another name with vector=.")
     companion = companion_name(collection, wanted.vector)
     layout = Attachment(collection, wanted.vector, wanted.picture, wanted.version).layout
     spec = VectorSpec(bundle.manifest.vector_size, is_multi=layout.picture is not None and layout.picture.is_many)
@@ -124,7 +126,7 @@ def attach_collection(store: Store, wanted: Attachment, bundle: Bundle, *, overw
     if vector_stands:
         _check_vector(collection, wanted.vector, found.vectors[wanted.vector], spec)
     described = store.describe(companion)
-    standing = None if described is None else _attachment_of(companion, described)
+    standing = None if described is None else _attachment_of(collection, wanted.vector, described)
     if standing is not None and described is not None and not vector_stands:
         # the collection was dropped and made again under its name, or the vector was removed by hand
         logger.warning("%s has no vector %r any more; its old tokens are removed", collection, wanted.vector)
@@ -176,7 +178,7 @@ def open_attached(collection: str, vector: str, bundle: Bundle | None = None) ->
             f"Nothing is attached to {collection!r} under the vector {vector!r}. Attach first: qdrant_cir.attach(...), "
             f"or `qdrant-cir attach -c {collection} --picture FIELD --vector {vector}`."
         )
-    standing = _attachment_of(companion, described)
+    standing = _attachment_of(resolved, vector, described)
     if vector not in found.vectors:
         raise lost_vector(collection, vector)
     if bundle is not None:
@@ -260,8 +262,16 @@ def _check_bundle(standing: Attachment, described: CollectionSpec, bundle: Bundl
         )
 
 
-def _attachment_of(companion: str, described: CollectionSpec) -> Attachment:
+def _attachment_of(collection: str, vector: str, described: CollectionSpec) -> Attachment:
+    """Return what a companion says. Raises CollectionMismatchError where it is not of this collection and vector."""
+    companion = companion_name(collection, vector)
     ours = _ours(companion, described)
+    if (ours.get("collection"), ours.get("vector")) != (collection, vector):
+        # a__b__c is of the vector b__c of a, and of the vector c of a__b
+        raise CollectionMismatchError(
+            f"The collection {companion!r}, where the tokens would be stored, belongs to the vector "
+            f"{ours.get('vector')!r} of {ours.get('collection')!r}. Choose another vector name."
+        )
     version, root = ours.get("version"), ours.get("root")
     return Attachment(
         collection=str(ours.get("collection")),

@@ -267,6 +267,27 @@ def test_another_picture_or_bundle_is_refused(
     assert join(owner).collection.attachment == gallery.collection.attachment
 
 
+def test_companions_of_one_name_are_not_mixed_up(gallery: Gallery, owner: Owner, join: Attach, pictures: Path) -> None:
+    # products__cir__more: the vector cir__more of products, or the vector more of products__cir
+    owner.store.create_collection("products__cir__more", {}) if isinstance(owner, ClientOwner) else None
+    with pytest.raises(CollectionMismatchError):
+        join(ClientOwner(owner.store, f"{owner.name}__cir"), vector="more")
+    if isinstance(owner, ClientOwner):
+        with pytest.raises(CollectionMismatchError, match="another origin"):
+            join(owner, vector="cir__more")
+        owner.store.delete_collection("products__cir__more")
+        other = ClientOwner(owner.store, f"{owner.name}__a")
+        other.create()
+        join(owner, vector="a__b").index()
+        with pytest.raises(CollectionMismatchError, match="belongs to the vector 'a__b'"):
+            join(other, vector="b")
+        with pytest.raises(CollectionMismatchError, match="belongs to the vector 'a__b'"):
+            Gallery.open(other.name, store=owner.store, vector="b", bundle=gallery.bundle.folder)
+    for name in ("", "tokens"):
+        with pytest.raises(InputError, match="another name"):
+            join(owner, vector=name)
+
+
 def test_a_vector_of_another_size_is_refused(owner: Owner, join: Attach) -> None:
     with pytest.raises(CollectionMismatchError, match="4 numbers"):
         join(owner, vector="image")
