@@ -12,14 +12,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from qdrant_client import QdrantClient, models
-from qdrant_front import RestFront, rest_front
-from shops import SIZES, ClientOwner, Id, Item, id_of
+from qdrant_front import rest_front
+from shops import SIZES, ClientOwner, Id, Item, Owner, ShardOwner, id_of
 
 import qdrant_cir
 from qdrant_cir.gallery import Gallery
+from qdrant_cir.storage.stores import EdgeStore
 from qdrant_cir.types import GalleryImage
 
 Color = tuple[int, int, int]
+Place = tuple[Owner, bool]
 Writer = Callable[[Path, Mapping[str, Color]], list[Path]]
 
 PRODUCTS = 5
@@ -42,6 +44,8 @@ WRITES = st.one_of(
     st.just(("rerank",)),
     st.just(("our delete",)),
 )
+
+SEQUENCES = st.lists(WRITES, min_size=3, max_size=14)
 
 
 def payload_of(picture: str | None, n: int = 0) -> dict[str, Any]:
@@ -68,42 +72,56 @@ def pictures(tmp_path_factory: pytest.TempPathFactory, write_solid_images: Write
 
 
 @pytest.fixture(scope="module", params=["memory", "keeping"])
-def place(request: pytest.FixtureRequest) -> Iterator[tuple[QdrantClient, RestFront | None]]:
+def place(request: pytest.FixtureRequest) -> Iterator[Place]:
+    """An owner, and whether the store keeps vectors that an upsert does not name."""
     if request.param == "memory":
-        yield QdrantClient(":memory:", force_disable_check_same_thread=True), None
+        yield ClientOwner(QdrantClient(":memory:", force_disable_check_same_thread=True), "seq"), False
     else:
         with rest_front() as front:
             front.keeps_vectors = True
-            yield QdrantClient(front.url, check_compatibility=False), front
+            yield ClientOwner(QdrantClient(front.url, check_compatibility=False), "seq"), True
 
 
 @pytest.fixture(scope="module")
-def bundle(tiny_bundle: Path) -> Path:
-    return tiny_bundle
+def shard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with EdgeStore(tmp_path_factory.mktemp("edge")) as store:
+        yield ShardOwner(store, "seq", is_bare=True), False
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
-@given(writes=st.lists(WRITES, min_size=3, max_size=14))
+@given(writes=SEQUENCES)
 def test_searches_answer_index_heals_and_the_data_are_the_owners(
-    place: tuple[QdrantClient, RestFront | None], bundle: Path, pictures: Path, writes: list[tuple[Any, ...]]
+    place: Place, tiny_bundle: Path, pictures: Path, writes: list[tuple[Any, ...]]
 ) -> None:
+    live(place, tiny_bundle, pictures, writes)
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(writes=SEQUENCES)
+def test_the_same_holds_for_a_shard_of_the_users_own(
+    shard: Place, tiny_bundle: Path, pictures: Path, writes: list[tuple[Any, ...]]
+) -> None:
+    live(shard, tiny_bundle, pictures, writes)
+
+
+def live(place: Place, bundle: Path, pictures: Path, writes: list[tuple[Any, ...]]) -> None:
+    """Let the owner write, and us search and index in between, then compare his data with the model."""
     logging.disable(logging.CRITICAL)
-    client, front = place
-    owner, model = ClientOwner(client, "seq"), Model()
+    (owner, keeps), model = place, Model()
     owner.create()
-    gallery = qdrant_cir.attach(client, "seq", picture="picture", root=pictures, bundle=bundle, provider="cpu")
+    gallery = qdrant_cir.attach(owner.store, "seq", picture="picture", root=pictures, bundle=bundle, provider="cpu")
     for n in range(3):
-        write(owner, model, ("upsert", n, PICTURES[n]), front)
+        write(owner, model, ("upsert", n, PICTURES[n]), keeps=keeps)
     for step in writes:
-        write(owner, model, step, front)
+        write(owner, model, step, keeps=keeps)
         ours(gallery, pictures, step)
     gallery.search(pictures / "p0.png", "make it red", limit=9)
     gallery.index()
     check_healed(gallery, owner, model, pictures)
     gallery.detach()
     check_data(owner, model)
-    client.delete_collection("seq")
-    assert client.get_collections().collections == []
+    owner.remove()
+    assert gallery.collection.store.collection_names() == []
     logging.disable(logging.NOTSET)
 
 
@@ -123,8 +141,7 @@ def ours(gallery: Gallery, pictures: Path, step: tuple[Any, ...]) -> None:
             gallery.delete([str(id_of(n)) for n in range(2)])
 
 
-def write(owner: ClientOwner, model: Model, step: tuple[Any, ...], front: RestFront | None) -> None:
-    keeps = front is not None
+def write(owner: Owner, model: Model, step: tuple[Any, ...], *, keeps: bool) -> None:
     match step:
         case ("upsert" | "upsert with ours" as kind, n, picture):
             id, payload, vectors = id_of(n), payload_of(picture, n), {"image": [1.0, 2.0, 3.0, float(n)]}
@@ -152,7 +169,7 @@ def write(owner: ClientOwner, model: Model, step: tuple[Any, ...], front: RestFr
             model.points[id_of(n)] = (payload, {name: value for name, value in vectors.items() if name != "image"})
 
 
-def check_data(owner: ClientOwner, model: Model) -> None:
+def check_data(owner: Owner, model: Model) -> None:
     found = owner.dump()
     assert found.keys() == model.points.keys()
     for id, (payload, vectors) in model.points.items():
@@ -163,7 +180,7 @@ def check_data(owner: ClientOwner, model: Model) -> None:
             assert np.allclose(found[id][1][name], unit, atol=1e-6)
 
 
-def check_healed(gallery: Gallery, owner: ClientOwner, model: Model, pictures: Path) -> None:
+def check_healed(gallery: Gallery, owner: Owner, model: Model, pictures: Path) -> None:
     check_data(owner, model)
     readable = {id for id, (payload, _) in model.points.items() if payload.get("picture") in PICTURES[:3]}
     result = gallery.search(pictures / "p0.png", "make it red", limit=9)
@@ -180,13 +197,15 @@ def check_healed(gallery: Gallery, owner: ClientOwner, model: Model, pictures: P
         gallery.search(GalleryImage(str(id)), "make it blue")
 
 
-def test_a_picture_that_changes_while_index_runs_is_found_by_the_next(bundle: Path, pictures: Path) -> None:
+def test_a_picture_that_changes_while_index_runs_is_found_by_the_next(tiny_bundle: Path, pictures: Path) -> None:
     with rest_front() as front:
         front.keeps_vectors = True
         owner = ClientOwner(QdrantClient(front.url, check_compatibility=False), "seq")
         owner.create()
         owner.put([Item(n, payload_of(PICTURES[n]), {}) for n in range(3)])
-        gallery = qdrant_cir.attach(owner.store, "seq", picture="picture", root=pictures, bundle=bundle, provider="cpu")
+        gallery = qdrant_cir.attach(
+            owner.store, "seq", picture="picture", root=pictures, bundle=tiny_bundle, provider="cpu"
+        )
 
         def change(request: Any) -> None:  # noqa: ANN401
             if request.call == "PUT seq/points/vectors":
