@@ -63,6 +63,7 @@ class RestFront:
         keeps_vectors: an upsert leaves vectors that it does not name, as a server does whose segments are indexed.
         indexed: the only fields that filters may name, None for all.
         allows_exact: whether exact counts are answered.
+        placement: shards and copies that every collection is said to have.
         turn: held by a request that is applied.
         version: that it claims to be, None for none.
     """
@@ -76,6 +77,7 @@ class RestFront:
     keeps_vectors: bool = False
     indexed: set[str] | None = None
     allows_exact: bool = True
+    placement: dict[str, int] = field(default_factory=dict)
     turn: Lock = field(default_factory=Lock)
     version: str | None = None
 
@@ -229,7 +231,11 @@ def _apply(front: RestFront, request: Request) -> object:
     name = aliases.get(name, name)
     match request.method, "/".join(rest).strip("/"):
         case "GET", "":
-            return _plain(memory.get_collections()) if not name else _plain(memory.get_collection(name))
+            if not name:
+                return _plain(memory.get_collections())
+            described: Any = _plain(memory.get_collection(name))
+            described["config"]["params"] |= front.placement
+            return described
         case "GET", "exists":
             return {"exists": memory.collection_exists(name)}
         case "PUT", "":

@@ -150,7 +150,8 @@ def attach_collection(store: Store, wanted: Attachment, bundle: Bundle, *, overw
         private_addresses=wanted.private_addresses,
     )
     # the companion first: it says whether the vector is ours to remove
-    store.create(companion, CollectionSpec(None, made.metadata(bundle)))
+    # and as many copies of it as of the collection: a search needs both
+    store.create(companion, CollectionSpec(None, made.metadata(bundle), placement=found.placement))
     if not vector_stands:
         try:
             store.add_vector(collection, wanted.vector, spec)

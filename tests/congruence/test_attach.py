@@ -741,6 +741,15 @@ def test_a_server_that_fails_for_a_moment_changes_nothing(
     assert {c.name for c in owner.store.get_collections().collections} == {owner.name}
 
 
+def test_the_companion_has_as_many_copies_as_the_collection(front: RestFront, join: Attach) -> None:
+    owner = ClientOwner(QdrantClient(front.url, check_compatibility=False))
+    owner.create()
+    front.placement = {"shard_number": 3, "replication_factor": 2, "write_consistency_factor": 2}
+    join(owner)
+    (made,) = front.asked("PUT", "/products__cir")
+    assert {key: made.body[key] for key in front.placement} == front.placement
+
+
 def test_a_shard_key_goes_with_the_reads_of_the_users_collection(
     front: RestFront, join: Attach, pictures: Path
 ) -> None:

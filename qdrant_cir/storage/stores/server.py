@@ -51,6 +51,8 @@ __all__ = ["ServerStore"]
 _OPERATIONS = 500
 """Payloads that one call changes."""
 
+_PLACEMENT = ("shard_number", "replication_factor", "write_consistency_factor")
+
 _Value = TypeVar("_Value")
 
 _UNCOMPRESSED = {"Accept-Encoding": "identity"}
@@ -152,12 +154,13 @@ class ServerStore:
         vectors = {}
         if spec.vector_size is not None:
             vectors[VECTOR_NAME] = models.VectorParams(size=spec.vector_size, distance=models.Distance.COSINE)
+        placement: dict[str, Any] = dict(spec.placement)
         attempts = 0
 
         def make() -> None:
             nonlocal attempts
             attempts += 1
-            self._client.create_collection(name, vectors_config=vectors, metadata=spec.metadata)
+            self._client.create_collection(name, vectors_config=vectors, metadata=spec.metadata, **placement)
 
         try:
             self._call(name, make)
@@ -540,8 +543,12 @@ def _spec_of(info: models.CollectionInfo) -> CollectionSpec:
         for name, params in named.items()
     }
     ours = vectors.get(VECTOR_NAME)
+    placement = {key: getattr(info.config.params, key) for key in _PLACEMENT}
     return CollectionSpec(
-        vector_size=None if ours is None else ours.size, metadata=dict(info.config.metadata or {}), vectors=vectors
+        vector_size=None if ours is None else ours.size,
+        metadata=dict(info.config.metadata or {}),
+        vectors=vectors,
+        placement={key: value for key, value in placement.items() if value is not None},
     )
 
 
