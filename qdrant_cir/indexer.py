@@ -350,7 +350,7 @@ class _Pipeline:
         failed += [result for result in decoded if isinstance(result, FailedImage)]
         self._views.failed({failure.image_id for failure in failed}, records)
         images = [result for result in decoded if isinstance(result, PreparedImage)]
-        if failed:
+        if failed and self._collection.attachment is None:
             failed = self._store.submit(self._told_of_older, failed).result()
         outcome = Outcome(updated=compared.updated, unchanged=compared.unchanged, failed=(*refused, *failed))
         return _PreparedBatch(images, outcome)

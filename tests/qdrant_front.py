@@ -1,7 +1,7 @@
 """A Qdrant server of the test's own process: the client's ``:memory:`` engine behind real HTTP, with faults on demand.
 
-It writes down every request but those for its version. ``RestFront.faults`` are taken one by one by the requests
-that ``is_faulty`` names. What a real server does and ``:memory:`` does not is switched on: old vectors that stay under an
+It writes down every request but those for its version. ``RestFront.faults`` are taken one by one by the requests that
+``is_faulty`` names. What a real server does and ``:memory:`` does not is switched on: old vectors that stay under an
 owner's new payload, filters on fields without an index refused, exact counts refused.
 """
 
@@ -65,7 +65,7 @@ class RestFront:
         allows_exact: whether exact counts are answered.
         placement: shards and copies that every collection is said to have.
         turn: held by a request that is applied.
-        version: that it claims to be, None for none.
+        version: that it claims to be; None says none.
     """
 
     memory: QdrantClient

@@ -112,7 +112,8 @@ def _killed(arguments: list[str], *, share: int, delay: float) -> int:
             break
     time.sleep(delay)
     child.send_signal(signal.SIGKILL)
-    child.wait()
+    if child.wait() != -signal.SIGKILL:
+        raise RuntimeError(f"The run ended by itself, with exit status {child.returncode}, and was not killed.")
     return told
 
 

@@ -1,9 +1,12 @@
 """A gallery of images in a store: two collections, one to search and one with the candidate tokens.
 
 A gallery of our own, ``NAME``, holds a vector and the user's fields per image, ``NAME__tokens`` the tokens, under the
-same point ids. An attached one is a named vector in the user's collection, with a companion of tokens beside it. Tokens
-are written before the gallery's half and deleted after it, so an image that can be found has its tokens; what stands on
-both sides shows a pair whose halves are of different pictures (``docs/adr/0002-storage.md``).
+same point ids. Its tokens are written before the gallery's half and deleted after it, so an image that can be found
+has its tokens; what stands on both sides shows a pair whose halves are of different pictures
+(``docs/adr/0002-storage.md``).
+
+An attached one is a named vector in the user's collection, with a companion of tokens beside it. There only the tokens
+say of which picture they are, so the vector is written first: what an interrupted run leaves is known to be of none.
 """
 
 from __future__ import annotations

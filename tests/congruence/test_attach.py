@@ -19,7 +19,14 @@ from qdrant_front import Fault, Request, RestFront, rest_front
 from shops import ClientOwner, Id, Item, Owner, ShardOwner, id_of, item
 
 import qdrant_cir
-from qdrant_cir.errors import CirError, CollectionError, CollectionMismatchError, CollectionNotFoundError, InputError
+from qdrant_cir.errors import (
+    CirError,
+    CollectionError,
+    CollectionMismatchError,
+    CollectionNotFoundError,
+    InputError,
+    StoreError,
+)
 from qdrant_cir.gallery import Gallery
 from qdrant_cir.storage.stores import EdgeStore
 from qdrant_cir.types import GalleryImage, SearchResult, Timings
@@ -739,6 +746,16 @@ def test_a_server_that_fails_for_a_moment_changes_nothing(
     front.faults.clear()
     assert owner.dump() == mine
     assert {c.name for c in owner.store.get_collections().collections} == {owner.name}
+
+
+def test_a_server_that_is_too_old_is_left_as_it_was(front: RestFront, join: Attach) -> None:
+    owner = ClientOwner(QdrantClient(front.url, check_compatibility=False))
+    owner.create()
+    front.version = "1.17.0"
+    front.faults, front.is_faulty = [Fault(status=404, body=b"")], lambda request: "/vectors/cir" in request.path
+    with pytest.raises(StoreError, match=r"1\.18"):
+        join(owner)
+    assert [c.name for c in owner.store.get_collections().collections] == [owner.name]
 
 
 def test_the_companion_has_as_many_copies_as_the_collection(front: RestFront, join: Attach) -> None:

@@ -54,7 +54,7 @@ def test_foreign_points_are_left_out_and_counted(store: Store, index: Index) -> 
     store.upsert("own", [StoredPoint(n, vector, {"brand": "theirs"}) for n in range(3)])
     assert set(found(gallery)) == set(COLORS)
     result = gallery.search(None, "make it red", limit=20)
-    assert "3 points that were found are no images of this gallery" in " ".join(result.notes)
+    assert "3 of the points found are not images of this gallery" in " ".join(result.notes)
     _, report = index(brand="a")
     assert (report.indexed, report.unchanged, report.swept) == (0, 6, 0)
     assert (gallery.info().images, gallery.info().points) == (6, 9)

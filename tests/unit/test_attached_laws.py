@@ -133,13 +133,13 @@ def test_the_companion_is_made_before_the_vector_for_it_keeps_whose_the_vector_i
     assert store.changes == [("create", COMPANION), ("add_vector", SHOP)]
 
 
-def test_a_point_gets_its_tokens_before_its_vector_and_loses_its_vector_before_its_tokens(
+def test_a_point_gets_and_loses_its_vector_before_its_tokens_which_alone_say_of_which_picture_they_are(
     store: NotingStore, bundle: Bundle
 ) -> None:
     collection = attached(store, bundle)
     store.changes.clear()
     assert collection.write([encoded(bundle, 1)]) == []
-    assert store.changes == [("upsert", COMPANION), ("update_vectors", SHOP)]
+    assert store.changes == [("update_vectors", SHOP), ("upsert", COMPANION)]
     store.changes.clear()
     assert collection.delete([1]) == {1}
     assert store.changes == [("clear_vectors", SHOP), ("delete", COMPANION)]
@@ -170,7 +170,7 @@ def test_where_a_field_tells_the_pictures_version_tokens_of_another_version_are_
     assert problems(collection) == {1: None, 2: "stale"}
 
 
-def test_tokens_of_a_point_that_is_gone_are_removed_again_and_no_point_is_made(
+def test_tokens_of_a_point_that_is_gone_are_not_written_and_no_point_is_made(
     store: NotingStore, bundle: Bundle
 ) -> None:
     collection = attached(store, bundle)

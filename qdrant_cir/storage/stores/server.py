@@ -231,6 +231,7 @@ class ServerStore:
         )
         if vector not in self._vectors_of(name):
             self._call(name, lambda: create(name, vector, config))
+        self._forget(name)
 
     def remove_vector(self, name: str, vector: str) -> None:
         """Remove a named vector with all its values; nothing happens where there is none."""
