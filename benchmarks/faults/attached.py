@@ -40,10 +40,9 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         name="vector_added_before_the_companion",
         file="qdrant_cir/storage/attachment.py",
-        old="    store.create(companion, CollectionSpec(None, made.metadata(bundle)))\n    if not vector_stands:\n"
-        "        store.add_vector(collection, wanted.vector, spec)\n",
+        old="    store.create(companion, CollectionSpec(None, made.metadata(bundle), placement=found.placement))\n",
         new="    if not vector_stands:\n        store.add_vector(collection, wanted.vector, spec)\n"
-        "    store.create(companion, CollectionSpec(None, made.metadata(bundle)))\n",
+        "    store.create(companion, CollectionSpec(None, made.metadata(bundle), placement=found.placement))\n",
         tests=_LAWS,
     ),
     Fault(
@@ -68,10 +67,10 @@ FAULTS: tuple[Fault, ...] = (
         tests=_LAWS,
     ),
     Fault(
-        name="vector_written_before_its_tokens",
+        name="tokens_of_an_attached_point_written_before_its_vector",
         file="qdrant_cir/storage/collection.py",
-        old="                self._write_tokens(batch)\n                gone =",
-        new="                gone =",
+        old="            gone = set(self.store.update_vectors(",
+        new="            self._write_tokens(batch)\n            gone = set(self.store.update_vectors(",
         tests=_LAWS,
     ),
     Fault(
@@ -94,8 +93,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         name="tokens_of_a_point_that_is_gone_left",
         file="qdrant_cir/storage/collection.py",
-        old="        if vanished:\n",
-        new="        if vanished and self.attachment is None:\n",
+        old="self._write_tokens([image for image in batch if image.point_id not in gone])",
+        new="self._write_tokens(batch)",
         tests=_LAWS,
     ),
     Fault(
