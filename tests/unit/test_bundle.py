@@ -147,7 +147,9 @@ def test_a_missing_file_is_named(folder: Path) -> None:
         load_bundle(folder)
 
 
-@pytest.mark.parametrize("path", ["/etc/passwd", "../tokenizer.json", "onnx/../../x", "C:/x", "onnx\\x", ""])
+@pytest.mark.parametrize(
+    "path", ["/etc/passwd", "../tokenizer.json", "onnx/../../x", "C:/x", "onnx\\x", "", "./x", "onnx//x", "x\0"]
+)
 def test_paths_that_are_not_plainly_inside_the_folder_are_refused(folder: Path, path: str) -> None:
     edit(folder, put("tokenizer.file", path))
     with pytest.raises(BundleError, match="not a plain path inside the bundle"):
@@ -162,6 +164,69 @@ def test_symbolic_links_are_refused_even_to_the_right_content(folder: Path, tmp_
         load_bundle(folder)
 
 
+@pytest.fixture
+def snapshot(folder: Path, tmp_path: Path) -> Path:
+    """The bundle with external weights, as a hub's cache lays it out: files are links to blobs, by their digest."""
+    data = external_graph(folder)
+    graph = folder / "onnx" / "composer.onnx"
+    files = {f"onnx/{path.name}": sha256_of(path) for path in (graph, data)}
+    edit(folder, put("graphs.composer.files", files))
+    repository = tmp_path / "models--own--bundle"
+    moved = repository / "snapshots" / "0a1b2c"
+    (repository / "blobs").mkdir(parents=True)
+    for path in [path for path in folder.rglob("*") if path.is_file()]:
+        blob = repository / "blobs" / sha256_of(path)
+        link = moved / path.relative_to(folder)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(blob)
+        link.symlink_to(Path(*[".."] * len(link.relative_to(repository).parts[1:]), "blobs", blob.name))
+    return moved
+
+
+def test_links_of_a_hubs_cache_to_its_blobs_are_loaded(snapshot: Path) -> None:
+    from qdrant_cir.model.compute import Compute
+    from qdrant_cir.model.sessions import open_graph
+
+    bundle = load_bundle(snapshot)
+    assert open_graph(bundle, "composer", Compute("cpu")).inputs == bundle.manifest.graphs["composer"].inputs
+
+
+def test_a_blob_with_another_checksum_is_refused(snapshot: Path) -> None:
+    blob = (snapshot / "tokenizer.json").resolve()
+    blob.write_bytes(blob.read_bytes() + b" ")
+    with pytest.raises(BundleError, match=r"tokenizer\.json is not the file that the manifest describes"):
+        load_bundle(snapshot)
+
+
+def test_a_link_out_of_the_hubs_repository_is_refused(snapshot: Path, tmp_path: Path) -> None:
+    blob = (snapshot / "tokenizer.json").resolve()
+    elsewhere = tmp_path / "models--other" / "blobs" / blob.name
+    elsewhere.parent.mkdir(parents=True)
+    blob.rename(elsewhere)
+    for link in (snapshot / "tokenizer.json", blob):  # straight, and through a blob that is a link itself
+        link.unlink(missing_ok=True)
+        link.symlink_to(elsewhere)
+        with pytest.raises(BundleError, match="symbolic link"):
+            load_bundle(snapshot)
+        link.unlink()
+        (snapshot / "tokenizer.json").unlink(missing_ok=True)
+        (snapshot / "tokenizer.json").symlink_to(blob)
+
+
+def test_a_linked_folder_within_a_hubs_cache_is_refused(snapshot: Path) -> None:
+    (snapshot / "onnx").rename(snapshot.parents[1] / "blobs" / "onnx")
+    (snapshot / "onnx").symlink_to("../../blobs/onnx")
+    with pytest.raises(BundleError, match="symbolic link"):
+        load_bundle(snapshot)
+
+
+def test_links_that_lead_to_each_other_are_refused(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer.json").symlink_to("tokenizer.json")
+    with pytest.raises(BundleError, match="symbolic link"):
+        load_bundle(folder)
+
+
 def external_graph(folder: Path) -> Path:
     """Rewrite the composer with its weights in a file of their own, and give that file."""
     import onnx
@@ -169,7 +234,8 @@ def external_graph(folder: Path) -> Path:
 
     path = folder / "onnx" / "composer.onnx"
     model = onnx.load(path)
-    for tensor in model.graph.initializer:  # only raw bytes can move out
+    # only raw bytes can move out, and shapes must stay
+    for tensor in (tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT):
         tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name))
     onnx.save(model, path, save_as_external_data=True, location="composer.onnx.data", size_threshold=0)
     data = path.with_name("composer.onnx.data")
@@ -191,6 +257,39 @@ def test_external_weights_with_a_checksum_are_loaded_and_guarded(folder: Path) -
     assert isinstance(load_bundle(folder), Bundle)
     data.write_bytes(bytes(len(data.read_bytes())))
     with pytest.raises(BundleError, match=r"composer\.onnx\.data is not the file"):
+        load_bundle(folder)
+
+
+@pytest.mark.parametrize(
+    "location", ["/etc/passwd", "../tokenizer.json", "./composer.onnx", "*/_ORT_MEM_ADDR_/*", "linked.data", ""]
+)
+def test_weights_are_read_from_listed_files_alone(folder: Path, tmp_path: Path, location: str) -> None:
+    import onnx
+
+    path = folder / "onnx" / "composer.onnx"
+    model = onnx.load(path)
+    inner = onnx.helper.make_tensor("w", onnx.TensorProto.FLOAT, [1], [0.0])
+    inner.ClearField("float_data")
+    inner.data_location = onnx.TensorProto.EXTERNAL
+    inner.external_data.add(key="location", value=location)
+    model.graph.node.append(onnx.helper.make_node("Constant", [], ["unused"], value=inner))
+    path.write_bytes(model.SerializeToString())
+    (tmp_path / "secret").write_text("secret")
+    (path.parent / "linked.data").symlink_to(tmp_path / "secret")
+    edit(folder, put("graphs.composer.files", {"onnx/composer.onnx": sha256_of(path)}))
+    with pytest.raises(BundleError, match="reads weights from"):
+        load_bundle(folder)
+    listed = {"onnx/composer.onnx": sha256_of(path), f"onnx/{location}": "0" * 64}
+    edit(folder, put("graphs.composer.files", listed))
+    with pytest.raises(BundleError, match=r"not a plain path|symbolic link|lacks the file|reads weights from"):
+        load_bundle(folder)
+
+
+def test_a_graph_under_a_name_of_another_format_is_refused(folder: Path) -> None:
+    path = (folder / "onnx" / "composer.onnx").rename(folder / "onnx" / "composer.ort")
+    edit(folder, put("graphs.composer.file", "onnx/composer.ort"))
+    edit(folder, put("graphs.composer.files", {"onnx/composer.ort": sha256_of(path)}))
+    with pytest.raises(BundleError, match=r"composer\.ort is no \.onnx file"):
         load_bundle(folder)
 
 
