@@ -34,6 +34,7 @@ from qdrant_cir.model.manifest import (
     TokenizerSpec,
     parse_manifest,
 )
+from qdrant_cir.model.tokenizer_file import check_tokenizer, read_tokenizer
 from qdrant_cir.types import JsonObject, Precision
 
 __all__ = [
@@ -174,7 +175,8 @@ def load_bundle(path: str | PathLike[str] | None = None) -> Bundle:
     Raises:
         BundleError: the folder, its manifest or a file is missing; a path leaves the folder or is a symbolic link,
             other than one of a hub's cache to its own blobs; a checksum differs; a graph declares other tensors than
-            the runtime's contract, or reads weights that the manifest does not list.
+            the runtime's contract, or reads weights that the manifest does not list; the tokenizer knows no unknown
+            words, lacks the manifest's first token or may take for ever.
     """
     folder = default_bundle_path() if path is None else Path(path)
     manifest = _read_manifest(folder)
@@ -186,6 +188,8 @@ def load_bundle(path: str | PathLike[str] | None = None) -> Bundle:
                 _check_file(folder, file, sha256)
             _check_weights_listed(folder, graph)
     _check_file(folder, manifest.tokenizer.file, manifest.tokenizer.sha256)
+    tokenizer = folder / manifest.tokenizer.file
+    check_tokenizer(read_tokenizer(tokenizer), tokenizer, manifest.tokenizer)
     if manifest.compression is not None:
         _check_file(folder, manifest.compression.file, manifest.compression.sha256)
     return Bundle(folder=folder, manifest=manifest, fingerprint=_fingerprint(manifest))
