@@ -67,7 +67,7 @@ class TokenLoss:
 
     @property
     def has_drifted(self) -> bool:
-        """Whether so much more is lost than at the fitting that it should be fitted again."""
+        """Whether the loss has grown so much since the fitting that it should be fitted again."""
         return self.lost_when_fitted is not None and self.lost > DRIFTED * self.lost_when_fitted
 
 

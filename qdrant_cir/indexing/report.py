@@ -1,4 +1,4 @@
-"""What an indexing run did and how far it has come."""
+"""Progress and results of an indexing run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["FailedImage", "IndexProgress", "IndexReport", "Outcome", "Tally"]
 logger = logging.getLogger(__name__)
 
 _RATE_WINDOW = 15.0
-"""Seconds of the past that the rate and the estimate look at."""
+"""The last seconds, which the rate and the estimate are computed from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,17 +28,17 @@ class FailedImage:
 
 @dataclass(frozen=True, slots=True)
 class IndexProgress:
-    """How far a run has come; what is counted is in the store.
+    """Progress of a run; everything counted is in the store.
 
     Attributes:
-        done: images dealt with, of any outcome.
+        done: images processed, with any outcome.
         total: images of the run, None where it is not known.
         indexed: encoded and written.
         updated: pictures already there whose metadata was rewritten.
         unchanged: already there as they are.
         failed: images that were not indexed.
-        images_per_second: of the last seconds, any outcome.
-        eta_seconds: what is left at that rate, None where it is not known.
+        images_per_second: of the last seconds, with any outcome.
+        eta_seconds: seconds left at that rate, None where it is not known.
     """
 
     done: int
@@ -53,10 +53,10 @@ class IndexProgress:
 
 @dataclass(frozen=True, slots=True)
 class IndexReport:
-    """What a run did; counts as in :class:`IndexProgress`.
+    """Results of a run; counts as in :class:`IndexProgress`.
 
     ``without_picture`` counts points of an attached collection that name no picture, ``swept`` records of tokens whose
-    point was gone, ``skipped`` the files of a folder that are no pictures by their names, by suffix. ``seconds`` is
+    point was gone, ``skipped`` the files of a folder whose names are not those of pictures, by suffix. ``seconds`` is
     wall time; ``images_per_second`` counts encoded and written images over it.
     """
 
@@ -73,7 +73,7 @@ class IndexReport:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of some images."""
+    """The outcome of some images."""
 
     indexed: int = 0
     updated: int = 0
@@ -84,7 +84,7 @@ class Outcome:
 
 
 class Tally:
-    """Counts of a run in the calling thread, and their report to whoever watches it."""
+    """Counts of a run in the calling thread, reported to a progress callback."""
 
     def __init__(
         self,
@@ -104,11 +104,11 @@ class Tally:
 
     @property
     def done(self) -> int:
-        """Images dealt with, of any outcome."""
+        """Images processed, with any outcome."""
         return self.indexed + self.updated + self.unchanged + len(self.failed)
 
     def add(self, outcome: Outcome) -> None:
-        """Count what became of some images, and log those that failed."""
+        """Count the outcome of some images, and log those that failed."""
         self.indexed += outcome.indexed
         self.updated += outcome.updated
         self.unchanged += outcome.unchanged
@@ -119,7 +119,7 @@ class Tally:
             logger.warning("%s was not indexed: %s", printable(failed.image_id), printable(failed.reason))
 
     def show(self) -> None:
-        """Call whoever watches with the counts so far."""
+        """Call the progress callback with the counts so far."""
         if self._progress is None:
             return
         now, done = time.monotonic(), self.done

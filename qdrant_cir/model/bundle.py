@@ -1,4 +1,4 @@
-"""The model folder: its manifest, its graphs, and whether its files are what they were."""
+"""The model folder: its manifest, its graphs, and the checks of its files."""
 
 from __future__ import annotations
 
@@ -74,10 +74,10 @@ class Bundle:
     """A model folder whose files were checked.
 
     Attributes:
-        folder: where it lies.
-        manifest: what it says.
-        fingerprint: 64 hex digits over everything that changes what is stored or scored: equal fingerprints
-            compute the same. Name, licence and provenance are not part of it.
+        folder: its path.
+        manifest: the content of its ``cir_config.json``.
+        fingerprint: 64 hex digits, a hash of everything that changes what is stored or scored. Bundles with the same
+            fingerprint compute the same. Name, licence and provenance are not part of it.
     """
 
     folder: Path
@@ -103,10 +103,9 @@ class Bundle:
 
     @property
     def vectors_fingerprint(self) -> str:
-        """The fingerprint that a gallery carries: bundles of equal ones make the same vectors.
+        """The fingerprint that a gallery stores; bundles with the same one make the same vectors.
 
-        That of the bundle without compression. Each image carries :attr:`fingerprint`, which covers the form of its
-        tokens as well.
+        It ignores compression. Each image stores :attr:`fingerprint`, which also covers the form of its tokens.
         """
         packed = self.manifest.compression
         if packed is None:
@@ -115,12 +114,12 @@ class Bundle:
 
     @property
     def has_candidate_encoder(self) -> bool:
-        """Whether stage two reads candidates through an image encoder of its own."""
+        """Whether stage two reads candidates through its own image encoder."""
         return "candidate_encoder" in self.manifest.graphs
 
     @property
     def tokenizer_path(self) -> Path:
-        """Where the tokenizer's JSON lies."""
+        """The path of the tokenizer's JSON."""
         return self.folder / self.manifest.tokenizer.file
 
 
@@ -136,7 +135,7 @@ def sha256_of(path: Path) -> str:
 
 
 def sorted_digests(entry: GraphEntry) -> str:
-    """Name the content of a graph: the digests of its files, sorted, with spaces between."""
+    """Return the digests of a graph's files, sorted and joined by spaces."""
     return " ".join(sorted(entry.files.values()))
 
 
@@ -158,7 +157,7 @@ def graph_entry(folder: Path, name: GraphName, files: Sequence[str], sizes: Mode
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Path:
-    """Write ``cir_config.json`` into a bundle folder and give its path."""
+    """Write ``cir_config.json`` into a bundle folder and return its path."""
     path = folder / MANIFEST_FILE
     partial = path.with_suffix(".partial")
     partial.write_text(manifest.to_json(), encoding="utf-8")
@@ -201,7 +200,9 @@ def _read_manifest(folder: Path) -> Manifest:
         if not folder.is_dir():
             raise BundleError(f"There is no bundle folder {folder}. Give the folder that holds {MANIFEST_FILE}.")
         if not path.is_file():
-            raise BundleError(f"{folder} is no bundle: it holds no {MANIFEST_FILE}. Export one or give another folder.")
+            raise BundleError(
+                f"{folder} is not a bundle: it has no {MANIFEST_FILE}. Export one or give another folder."
+            )
         with path.open("rb") as file:
             content = file.read(_MANIFEST_BYTES + 1)
         if len(content) > _MANIFEST_BYTES:
@@ -296,7 +297,7 @@ def _check_weights_listed(folder: Path, entry: GraphEntry | GraphVariant) -> Non
 
 
 def _fingerprint(manifest: Manifest, *, reranker: str | None = None) -> str:
-    """Hash what changes what is stored or scored; ``reranker`` are other digests to count for that graph."""
+    """Hash what changes what is stored or scored; ``reranker`` replaces the digests of that graph."""
     said = manifest.to_object()
     digests: JsonObject = {name: sorted_digests(entry) for name, entry in manifest.graphs.items()}
     said["graphs"] = digests if reranker is None else {**digests, "reranker": reranker}

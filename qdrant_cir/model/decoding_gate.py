@@ -1,4 +1,4 @@
-"""A bound on what pictures that are decoded at the same time take together, over all threads of a process."""
+"""A limit on the memory of all pictures that are decoded at the same time, over all threads of a process."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["decoding"]
 def decoding(needed: int, *, capacity: int) -> Iterator[None]:
     """Wait until ``needed`` bytes fit beside what is being decoded, and hold them; first come, first served.
 
-    Where nothing else is being decoded, a picture is let in whatever it needs.
+    If nothing else is being decoded, a picture of any size may start.
     """
-    # a process that was forked while another thread held the lock would wait for ever: it has a gate of its own
+    # a process that was forked while another thread held the lock would wait for ever, so each process has its own gate
     gate = _gate_of(os.getpid())
     gate.enter(needed, capacity)
     try:
@@ -28,7 +28,7 @@ def decoding(needed: int, *, capacity: int) -> Iterator[None]:
 
 
 class _Gate:
-    """What is held now, and who waits, in order."""
+    """The bytes that are held now, and the callers that wait, in order."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()

@@ -1,4 +1,4 @@
-"""The manifest of a bundle: its format, read and written here alone."""
+"""The manifest of a bundle: its format, read and written only here."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ __all__ = [
 MANIFEST_FILE = "cir_config.json"
 FORMAT_VERSION = 1
 PREPROCESSING_VERSION = 2
-"""What newly exported bundles say; see :class:`PreprocessingSpec`."""
+"""The version of newly exported bundles; see :class:`PreprocessingSpec`."""
 _LAST_VERSION = 2**16 - 1
 
 _LARGEST_PICTURE = 4_096
@@ -64,8 +64,8 @@ class PreprocessingSpec:
         mean: per RGB channel, of values in 0..1.
         std: likewise.
         version: how a file's values become RGB. In version 1 they are taken as sRGB, and the whole picture is decoded.
-            Version 2 converts embedded colour profiles to sRGB, scales floating-point and 12-bit values by what they
-            declare, and decodes large pictures at a part of their size.
+            Version 2 converts embedded colour profiles to sRGB, scales floating-point and 12-bit values by the range
+            they declare, and decodes large pictures at a part of their size.
     """
 
     size: int
@@ -94,7 +94,7 @@ class TokenizerSpec:
 
 @dataclass(frozen=True, slots=True)
 class GraphVariant:
-    """A graph once more in another arithmetic, with the same inputs and outputs.
+    """The same graph in another precision, with the same inputs and outputs.
 
     Attributes:
         file: path of the ONNX file inside the bundle, with forward slashes.
@@ -114,7 +114,7 @@ class GraphEntry:
         files: every file of the graph (itself and its external weights) with its sha256.
         inputs: as declared, all sizes filled in.
         outputs: likewise.
-        variants: the graph in other arithmetic, by precision; they change neither what is stored nor the fingerprint.
+        variants: the graph in other precisions; they change neither what is stored nor the fingerprint.
     """
 
     file: str
@@ -129,13 +129,13 @@ class Compression:
     """How candidate tokens are made smaller before they are stored (``python -m onnx_export fit-codec``).
 
     Attributes:
-        rows: M, as :class:`CompressionSizes` says.
+        rows: M, as in :class:`CompressionSizes`.
         dims: R, likewise.
         version: likewise.
         file: path of the projection inside the bundle: an npz of ``mean`` [C], ``down`` [C, R] and ``up`` [R, C].
         sha256: of that file.
-        exact_reranker: digests of the re-ranker's files in the bundle that it was fitted for, sorted, with spaces
-            between. Both bundles may share a collection, for their vectors are the same.
+        exact_reranker: digests of the re-ranker's files in the bundle that it was fitted for, sorted and
+            joined by spaces. Both bundles may share a collection because their vectors are the same.
     """
 
     rows: int
@@ -178,7 +178,7 @@ class Manifest:
         )
 
     def to_object(self) -> JsonObject:
-        """Give the manifest as the JSON object that stands in the file."""
+        """Return the manifest as the JSON object of the file."""
 
         def tensors(specs: Sequence[TensorSpec]) -> list[JsonValue]:
             return [{"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape)} for spec in specs]
@@ -203,7 +203,7 @@ class Manifest:
                 "pad_ratio": pixels.pad_ratio,
                 "mean": list(pixels.mean),
                 "std": list(pixels.std),
-                # not written for version 1: manifests before it had no such key, and keep their fingerprint
+                # not written for version 1: older manifests have no such key and keep their fingerprint
                 **({} if pixels.version == 1 else {"version": pixels.version}),
             },
             "tokenizer": {
@@ -222,7 +222,7 @@ class Manifest:
         }
 
     def to_json(self) -> str:
-        """Write the manifest as JSON; :func:`parse_manifest` gives an equal manifest back."""
+        """Return the manifest as JSON; :func:`parse_manifest` reads it back."""
         return json.dumps(self.to_object(), indent=2, ensure_ascii=False) + "\n"
 
 
@@ -234,8 +234,8 @@ def parse_manifest(text: str) -> Manifest:
     """Read a manifest's JSON.
 
     Raises:
-        BundleError: it is not JSON, of another format version, or lacks a key or has one of the wrong type, or a number
-            that no model has.
+        BundleError: it is not JSON, has another format version, a key is missing or has the wrong type, or a number is
+            one that no model has.
     """
     try:
         root = json.loads(text)
@@ -397,7 +397,7 @@ def _parse_variants(source: JsonObject, where: str) -> dict[Precision, GraphVari
     variants = _field(source, "variants", dict, where.removesuffix("variants."))
     if unknown := set(variants) - set(get_args(Precision)):
         raise BundleError(
-            f"{MANIFEST_FILE}: {where}{min(unknown)!r} is no precision that this version of qdrant-cir knows "
+            f"{MANIFEST_FILE}: {where}{min(unknown)!r} is not a precision that this version of qdrant-cir knows "
             f"({', '.join(get_args(Precision))}). Install the version that made the bundle."
         )
     return {

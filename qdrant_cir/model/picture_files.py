@@ -180,7 +180,7 @@ def _advice(pixels: int) -> str:
 
 
 def _of_container(head: bytes) -> Format | None:
-    """Tell AVIF from HEIC by the brands of an ISO container, of which up to five fit the head."""
+    """Distinguish AVIF from HEIC by the brands of an ISO container, of which up to five fit the head."""
     (length,) = struct.unpack(">I", head[:4])
     brands = {head[8:12], *(head[place : place + 4] for place in range(16, min(length, len(head)), 4))}
     if brands & {b"avif", b"avis"}:
@@ -191,7 +191,7 @@ def _of_container(head: bytes) -> Format | None:
 
 
 def _may_be_tga(head: bytes) -> bool:
-    """Tell whether a head can be of TGA, which has no signature: every field of it must hold what is defined."""
+    """Return whether a head can be of TGA, which has no signature: all its fields must hold defined values."""
     if len(head) < 18:
         return False
     width, height = struct.unpack("<HH", head[12:16])

@@ -1,4 +1,4 @@
-"""A query in the model's terms: its references encoded, its text composed, and the scores of its candidates."""
+"""A query for the model: its references encoded, its text composed, and its candidates scored."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = ["ComposedQuery", "QueryModel", "checked_query", "gallery_ids", "pictu
 
 @dataclass(frozen=True, slots=True)
 class EncodedReference:
-    """A reference in the encoder's terms: vector float32 [D], tokens float32 [N, C]; and its share of the query."""
+    """An encoded reference: vector float32 [D], tokens float32 [N, C], and its weight in the query."""
 
     vector: Float32
     tokens: Float32
@@ -48,8 +48,8 @@ class ComposedQuery:
     Attributes:
         vector: float32 [D], unit length: the query vector for Qdrant.
         using: name of the vector that it is compared with.
-        notes: plain sentences on what of the query was left out or cut.
-        terms: what the re-ranker scores; none for a query without a text.
+        notes: plain sentences about parts of the query that were left out or cut.
+        terms: the terms that the re-ranker scores; none for a query without a text.
         fingerprint: of the bundle that composed it.
     """
 
@@ -81,20 +81,20 @@ class QueryModel:
 
     @property
     def precision(self) -> Precision:
-        """What the re-ranker computes in."""
+        """The precision that the re-ranker computes in."""
         return self._scorer.precision
 
     @property
     def full_mode(self) -> RerankMode:
-        """How candidates are scored when all of them are: ``exact`` or ``compressed``."""
+        """The mode when all candidates are scored: ``exact`` or ``compressed``."""
         return self._scorer.full_mode
 
     def encode(self, query: Query, stored: Mapping[str | int, StoredImage]) -> list[EncodedReference]:
-        """Encode the references of a query, each by itself: its numbers do not depend on what else is asked.
+        """Encode the references of a query, each by itself: its numbers do not depend on the rest of the query.
 
         Args:
             query: checked.
-            stored: what is stored of references that are a :class:`GalleryImage`, by id.
+            stored: the stored images of references that are a :class:`GalleryImage`, by id.
 
         Returns:
             One per reference whose weight is above 0; weights add up to 1. Without a reference, a blank picture.
@@ -113,8 +113,8 @@ class QueryModel:
     def compose(self, query: Query, references: Sequence[EncodedReference], *, using: str) -> ComposedQuery:
         """Compose encoded references with the texts of their query.
 
-        Stage one searches the weighted mean of the composed vectors, less ``must_not_weight`` times the vector of the
-        text that must not be; stage two scores the same sum of terms. ``using`` is the name of the gallery's vector.
+        Stage one searches the weighted mean of the composed vectors, minus ``must_not_weight`` times the vector of the
+        ``must_not`` text; stage two scores the same sum of terms. ``using`` is the name of the gallery's vector.
 
         Raises:
             InputError: a text is not valid Unicode.
@@ -171,7 +171,10 @@ class QueryModel:
         return EncodedReference(images.vectors[0], images.tokens[0], weight)
 
     def _encode_blank(self) -> EncodedReference:
-        """Return the reference of a query that has none, encoded once; two threads that meet here encode the same."""
+        """Return the reference of a query that has none, encoded once.
+
+        Two threads may both encode it, with the same result.
+        """
         if self._blank is None:
             images = self._encoder.encode(blank_pixels(self.bundle.manifest.preprocessing)[None])
             self._blank = EncodedReference(images.vectors[0], images.tokens[0], 1.0)
@@ -180,7 +183,7 @@ class QueryModel:
     def _picture(
         self, reference: Reference, stored: Mapping[str | int, StoredImage], *, has_text: bool
     ) -> ImageSource | StoredImage:
-        """Return what a reference is read from: what is stored, or a picture to encode."""
+        """Return the stored image of a reference, or the picture to encode."""
         if not isinstance(reference, GalleryImage):
             return reference
         image_id = reference.image_id
@@ -194,7 +197,7 @@ class QueryModel:
         return stored[image_id]
 
     def _stored(self, stored: StoredImage, weight: float, *, has_text: bool) -> EncodedReference:
-        """Bring a gallery image back into the encoder's terms; its tokens only where there is a text."""
+        """Restore the vector of a gallery image, and its tokens if there is a text."""
         sizes = self.bundle.manifest.sizes
         if not has_text:
             tokens = np.zeros((sizes.token_rows, sizes.token_dims), dtype=np.float32)
@@ -212,7 +215,7 @@ class QueryModel:
         if not query.modification_text.strip():
             notes.append("There is no modification text, so the picture itself was searched.")
             if query.must_not.strip():
-                notes.append("Without a modification text nothing is re-ranked: must_not changed the retrieval alone.")
+                notes.append("Without a modification text nothing is re-ranked: must_not changed only the retrieval.")
         elif query.reference is None:
             notes.append("There is no reference image, so the text was composed with a blank picture.")
         if composed and not composed[0].is_understood:
@@ -224,7 +227,10 @@ class QueryModel:
 
 
 def checked_query(query: Query) -> Query:
-    """Return a query with plain texts. Raises InputError for what is no query or text, and as :func:`references_of`."""
+    """Return a query with plain texts. Raises InputError if it is not a query or its texts are not text.
+
+    Other errors are those of :func:`references_of`.
+    """
     if not isinstance(query, Query):
         raise InputError(f"The query is {query!r:.80}; expected a Query(reference, modification_text).")
     text = _text(query.modification_text, name="modification_text")
@@ -290,18 +296,18 @@ def picture_digests(query: Query) -> frozenset[str]:
 
 
 def _source_of(stored: StoredImage) -> str:
-    """Locate the picture of a gallery image whose stored tokens are of the candidates' encoder, not the references'.
+    """Locate the picture of a gallery image, to encode it again as a reference.
 
     Raises:
-        InputError: the file is gone, or it is another picture by now.
+        InputError: the file is gone, or it now holds another picture.
     """
     image_id, source = stored.image.image_id, stored.image.source
     asks = (
-        "This bundle encodes references and candidates by different encoders, so a reference must be encoded anew. "
+        "This bundle encodes references and candidates by different encoders, so a reference must be encoded again. "
         "Give the picture itself."
     )
     if source is None:
-        raise InputError(f"It is not known from which file the reference {image_id!r} was read. {asks}")
+        raise InputError(f"The file of the reference {image_id!r} is not known. {asks}")
     try:
         found = hash_source(source)
     except ImageError as error:
@@ -314,7 +320,7 @@ def _source_of(stored: StoredImage) -> str:
 
 
 def _unit(vector: Float32) -> Float32:
-    """Return a vector at unit length, float32 [D]; one without length as it is."""
+    """Return a vector at unit length, float32 [D]; a zero vector as it is."""
     length = float(np.linalg.norm(vector))
     unit: Float32 = (vector / length if length else vector).astype(np.float32)
     return unit

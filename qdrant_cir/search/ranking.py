@@ -85,5 +85,5 @@ def rank_candidates(
 
 
 def _public_id(point_id: PointId) -> PointId | None:
-    """Return a point's id; None for a picture of the caller's, which has a number below 0 while it is ranked."""
+    """Return a point's id; None for a picture of the caller's, which has a negative number while it is ranked."""
     return None if isinstance(point_id, int) and point_id < 0 else point_id

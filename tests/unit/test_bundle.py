@@ -451,7 +451,7 @@ def test_a_manifest_of_other_bytes_than_text_is_refused(folder: Path) -> None:
 def test_no_folder_and_no_manifest_are_told_apart(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="There is no bundle folder"):
         load_bundle(tmp_path / "nothing")
-    with pytest.raises(BundleError, match=r"is no bundle: it holds no cir_config\.json"):
+    with pytest.raises(BundleError, match=r"is not a bundle: it has no cir_config\.json"):
         load_bundle(tmp_path)
 
 

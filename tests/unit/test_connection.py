@@ -198,5 +198,5 @@ def test_an_asynchronous_client_has_the_same_settings_and_warns_of_nothing(front
     ["", "localhost:6333", "http://", "http://localhost:port", "http://localhost:99999", "http://[::1", "ftp://x"],
 )
 def test_what_is_no_address_is_refused(url: str) -> None:
-    with pytest.raises(InputError, match="no address of a Qdrant server"):
+    with pytest.raises(InputError, match="not the address of a Qdrant server"):
         connect(url)

@@ -57,7 +57,7 @@ ROWS: dict[str, Row] = {
         ResponseHandlingException(httpx.ConnectError("refused")), StoreError, "cannot be reached", is_transient=True
     ),
     "an answer that cannot be read": Row(ResponseHandlingException(unreadable()), StoreError, "status 502"),
-    "a refused call": Row(response(400), InputError, "wrong: the reason"),
+    "a refused call": Row(response(400), InputError, "rejected a call about the collection 'gallery': the reason"),
     "a collection that stands": Row(response(400, "Collection `g` already exists!"), CollectionError, "already"),
     "an answer without a reason": Row(
         UnexpectedResponse(500, "", b"<html>", httpx.Headers()), StoreError, "html", True
@@ -89,9 +89,9 @@ CODES: dict[grpc.StatusCode, Row] = {
         (grpc.StatusCode.CANCELLED, StoreError, "status 500", False),
         (grpc.StatusCode.DATA_LOSS, StoreError, "status 500", False),
         (grpc.StatusCode.DEADLINE_EXCEEDED, StoreError, "cannot be reached", True),
-        (grpc.StatusCode.FAILED_PRECONDITION, InputError, "wrong", False),
+        (grpc.StatusCode.FAILED_PRECONDITION, InputError, "rejected", False),
         (grpc.StatusCode.INTERNAL, StoreError, "status 500", False),
-        (grpc.StatusCode.INVALID_ARGUMENT, InputError, "wrong", False),
+        (grpc.StatusCode.INVALID_ARGUMENT, InputError, "rejected", False),
         (grpc.StatusCode.NOT_FOUND, CollectionNotFoundError, "'gallery'", False),
         (grpc.StatusCode.OUT_OF_RANGE, StoreError, "status 500", False),
         (grpc.StatusCode.PERMISSION_DENIED, StoreError, "refused the API key", False),

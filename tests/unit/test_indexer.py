@@ -441,7 +441,7 @@ def test_a_failing_store_ends_the_run_with_the_count_and_the_next_run_goes_on(
             gallery.store.close()
 
     gallery.encoder.before_batch = close_store
-    with pytest.raises(IndexingError, match=r"after \d+ images were indexed .*same command again"):
+    with pytest.raises(IndexingError, match=r"after \d+ images were indexed .*run the same command"):
         gallery.indexer().index(read_folder(photos))
     gallery.encoder.before_batch = lambda: None
     store = EdgeStore(tmp_path / "store")
