@@ -93,8 +93,8 @@ def _outcome(folder: Path, *, opens: bool) -> tuple[str, str]:
         for text in _TEXTS:
             tokenizer.tokenize([text])
     except CirError as error:
-        str(error).encode()  # it can be printed
-        return "refused", ""
+        is_printable = str(error).encode(errors="ignore").decode() == str(error)
+        return ("refused", "") if is_printable else ("raw", f"{type(error).__name__} that cannot be printed")
     except (KeyboardInterrupt, SystemExit):
         raise
     # a PanicException of the tokenizers library is no Exception
