@@ -11,8 +11,9 @@ from dataclasses import dataclass
 __all__ = ["why_endless"]
 
 _LONGEST = 10_000
-_MOST_REPEATS = 1_000
-"""Above it a bounded repeat counts as one without end; below, a group is written out that often."""
+_MOST_WAYS = 100
+"""Ways in which optional parts, bounded repeats and alternatives may share a text; thirty optional parts have 2 ** 30.
+A repeat with more of them counts as endless."""
 _MOST_ENDLESS = 2
 """Endless repeats one after the other. Where what follows n of them is missing, a text of L characters may take
 L ** (n + 1) steps; so nothing that must be there may follow the last."""
@@ -32,12 +33,16 @@ class _Group:
         endless: endless repeats of the current alternative.
         most: of any alternative.
         has_tail: something that must be there follows an endless repeat.
+        ways: of the current alternative to share a text among its parts.
+        ways_before: of the alternatives before it.
     """
 
     varies: bool = False
     endless: int = 0
     most: int = 0
     has_tail: bool = False
+    ways: int = 1
+    ways_before: int = 0
 
 
 def why_endless(expression: str) -> str | None:
@@ -65,7 +70,8 @@ def why_endless(expression: str) -> str | None:
                 groups.append(_Group())
             continue
         elif sign == "|":
-            groups[-1].varies, groups[-1].endless = True, 0
+            group = groups[-1]
+            group.varies, group.endless, group.ways, group.ways_before = True, 0, 1, group.ways_before + group.ways
             place += 1
             continue
         elif sign == ")" and len(groups) > 1:
@@ -74,20 +80,25 @@ def why_endless(expression: str) -> str | None:
         else:
             place += 1
         repeat, least = _QUANTIFIER.match(expression, place), 1
-        group = groups[-1]
+        group, ways = groups[-1], atom.ways_before + atom.ways
         group.varies |= atom.varies
         if repeat is not None:
             place = repeat.end()
             least, most = _bounds(repeat)
             if atom.varies and (most is None or most > 1):
                 return "it repeats a group that holds a repeat or an alternative"
-            if most is None or most > _MOST_REPEATS:
+            if most is None or most - least > _MOST_WAYS:
                 atom.most += 1
+            else:
+                ways += most - least
             group.varies |= least != most
             if expression[place : place + 1] in ("?", "+"):
                 place += 1  # lazy or possessive
             if _QUANTIFIER.match(expression, place):
                 return "it repeats a repeat"
+        group.ways *= ways
+        if group.ways > _MOST_WAYS:
+            return f"its parts can share a text in more than {_MOST_WAYS} ways"
         is_tail = least > 0 and atom.most == 0 and group.endless > 0
         if (is_tail and group.endless == _MOST_ENDLESS) or (atom.has_tail and group.endless > 0):
             return f"it has {_MOST_ENDLESS} endless repeats, and then something that may be missing"
