@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -116,22 +117,71 @@ def _report(checkpoint: CheckpointFile, shared: Mapping[str, str]) -> SourceRepo
     return SourceReport(str(checkpoint.path), used, {**training, **reasons})
 
 
-def load_blip(folder: str | Path, sizes: ModelSizes) -> Conversion:
+def read_blip_sizes(folder: str | Path) -> ModelSizes:
+    """Read model sizes from the ``config.json`` of a BLIP folder (or hub name) of transformers.
+
+    The re-ranker, which BLIP lacks, merges its streams by a learnt projection in the second half of its layers, as in
+    the paper.
+
+    Raises:
+        CheckpointError: the configuration cannot be read, is no BLIP's, or of a model that this project's cannot be.
+    """
+    from transformers import AutoConfig, BlipConfig
+
+    with _reading(folder):
+        config = AutoConfig.from_pretrained(folder)
+        if not isinstance(config, BlipConfig):
+            raise CheckpointError(f"{folder} holds a model of type {config.model_type!r}; expected 'blip'.")
+    text, vision = config.text_config, config.vision_config
+    for what, act in (("text_config", text.hidden_act), ("vision_config", vision.hidden_act)):
+        if act != "gelu":
+            raise CheckpointError(
+                f"{folder}: hidden_act of {what} is {act!r}; this project's models have 'gelu' alone."
+            )
+    if vision.intermediate_size != 4 * vision.hidden_size:
+        raise CheckpointError(
+            f"{folder}: intermediate_size of vision_config is {vision.intermediate_size}; this project's models have "
+            f"four times hidden_size, {4 * vision.hidden_size}."
+        )
+    sizes = ModelSizes(
+        image_size=vision.image_size,
+        patch_size=vision.patch_size,
+        stem="patch",
+        image_width=vision.hidden_size,
+        image_depth=vision.num_hidden_layers,
+        image_heads=vision.num_attention_heads,
+        text_width=text.hidden_size,
+        text_depth=text.num_hidden_layers,
+        text_heads=text.num_attention_heads,
+        feed_forward=text.intermediate_size,
+        vocabulary=text.vocab_size,
+        max_positions=text.max_position_embeddings,
+        vector_size=config.image_text_hidden_size,
+        merge_layers_from=text.num_hidden_layers // 2,
+        image_norm_eps=vision.layer_norm_eps,
+        text_norm_eps=text.layer_norm_eps,
+    )
+    _check_sizes(sizes, f"{folder}: config.json")
+    return sizes
+
+
+def load_blip(folder: str | Path, sizes: ModelSizes | None = None) -> Conversion:
     """Start both stages from a ``BlipForImageTextRetrieval`` folder (or hub name) of transformers.
 
     Every attention weight of the text encoder goes into the composer and into both streams of the re-ranker;
     ``merge_layer`` and ``cls_head`` start fresh (paper, section 4.1).
 
-    Raises:
-        CheckpointError: the folder cannot be read, or its shapes are not those of ``sizes``.
-    """
-    from transformers import BlipForImageTextRetrieval
+    Args:
+        folder: what to read.
+        sizes: for what the folder's configuration does not hold: ``merge_layers_from`` and ``similarity_weight``. The
+            others must be the configuration's. By default those of :func:`read_blip_sizes`.
 
-    try:
-        blip = BlipForImageTextRetrieval.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder} cannot be read as a BLIP image-text-retrieval model: {error}") from error
-    source: StateDict = dict(blip.state_dict())
+    Raises:
+        CheckpointError: the folder cannot be read, lacks weights, or its configuration says other sizes.
+    """
+    own = read_blip_sizes(folder)
+    sizes = own if sizes is None else _agreed(own, sizes, folder)
+    source, unread = _read_blip(folder)
     where = Path(folder)
     model = build_model(sizes)
     vision = {_vision_name(k): v for k, v in source.items() if k.startswith(("vision_model.", "vision_proj."))}
@@ -143,8 +193,64 @@ def load_blip(folder: str | Path, sizes: ModelSizes) -> Conversion:
     streams |= {name: model.reranker.state_dict()[name] for name in fresh}
     _fill(model.reranker, streams, where)
     ignored = {key: reason for key in source if (reason := _why_ignored(key))}
+    ignored |= {key: _why_ignored(key) or "no weight of BlipForImageTextRetrieval" for key in unread}
     report = SourceReport(str(folder), tuple(k for k in source if k not in ignored), ignored)
     return Conversion(model.eval(), None, ConversionReport((report,), tuple(fresh), None))
+
+
+def _read_blip(folder: str | Path) -> tuple[StateDict, list[str]]:
+    """Read the weights, and the names of those that transformers does not read.
+
+    None may be missing: transformers would fill it with random numbers.
+    """
+    from transformers import BlipForImageTextRetrieval
+
+    with _reading(folder):
+        # shapes that differ would end it without their names
+        blip, info = BlipForImageTextRetrieval.from_pretrained(
+            folder, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    missing = sorted(info["missing_keys"])
+    wrong = sorted(str(key[0]) for key in info["mismatched_keys"])
+    failed = [str(message) for message in info["error_msgs"]]
+    if missing or wrong or failed:
+        raise CheckpointError(
+            f"{folder} does not hold a whole BlipForImageTextRetrieval: missing {_some(missing)}; of another shape "
+            f"{_some(wrong + failed)}. Give a model for image-text retrieval, such as Salesforce/blip-itm-base-coco."
+        )
+    return dict(blip.state_dict()), sorted(info["unexpected_keys"])
+
+
+@contextmanager
+def _reading(folder: str | Path) -> Iterator[None]:
+    """Turn what transformers raises for a folder into CheckpointError; its errors share no class below Exception."""
+    try:
+        yield
+    except (CheckpointError, MemoryError):
+        raise
+    except Exception as error:
+        raise CheckpointError(f"{folder} cannot be read as a BLIP image-text-retrieval model: {error}") from error
+
+
+_FREE = ("merge_layers_from", "similarity_weight", "image_norm_eps", "text_norm_eps")
+"""Sizes that a BLIP folder does not hold, and those that it alone tells."""
+
+
+def _agreed(own: ModelSizes, wanted: ModelSizes, folder: str | Path) -> ModelSizes:
+    """Return the wanted sizes with the folder's, where both say the same."""
+    differing = [
+        f"{field.name} is {getattr(own, field.name)} there and {getattr(wanted, field.name)} in the sizes given"
+        for field in fields(ModelSizes)
+        if field.name not in _FREE and getattr(own, field.name) != getattr(wanted, field.name)
+    ]
+    if differing:
+        raise CheckpointError(
+            f"{folder} says other sizes in its config.json: {_some(differing)}. Leave --sizes out, or name only what "
+            "the folder does not: merge_layers_from."
+        )
+    agreed = replace(wanted, image_norm_eps=own.image_norm_eps, text_norm_eps=own.text_norm_eps)
+    _check_sizes(agreed, str(folder))
+    return agreed
 
 
 _SIZE_FIELDS = {
@@ -165,8 +271,12 @@ _SIZE_FIELDS = {
 """Names of our sizes in BERT's configuration, and in its vision fields."""
 
 
-def read_sizes(config: Path) -> ModelSizes:
-    """Read model sizes from a BERT-style configuration; missing fields are as in the paper.
+def read_sizes(config: Path, base: ModelSizes = BLIP_BASE) -> ModelSizes:
+    """Read model sizes from a BERT-style configuration.
+
+    Args:
+        config: the file.
+        base: for fields that it lacks; by default the paper's.
 
     Raises:
         CheckpointError: the file cannot be read, holds no size, or sizes that do not fit together.
@@ -183,15 +293,28 @@ def read_sizes(config: Path) -> ModelSizes:
         value = found.get(ours, 1)
         if isinstance(value, bool) or not isinstance(value, int) or value < (ours != "merge_layers_from"):
             raise CheckpointError(f"{config}: {field} is {value!r}; expected a whole number above 0.")
-    sizes = replace(BLIP_BASE, **found)
+    sizes = replace(base, **found)
+    _check_sizes(sizes, str(config))
+    return sizes
+
+
+def _check_sizes(sizes: ModelSizes, source: str) -> None:
+    """Refuse sizes that make no model."""
+    for name in _SIZE_FIELDS.values():
+        value = getattr(sizes, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < (name != "merge_layers_from"):
+            raise CheckpointError(f"{source}: {name} is {value!r}; expected a whole number above 0.")
+    for name in ("image_norm_eps", "text_norm_eps"):
+        value = getattr(sizes, name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
+            raise CheckpointError(f"{source}: {name} is {value!r}; expected a number between 0 and 1.")
     for what, whole, part in (
         ("vision_heads do not divide encoder_width", sizes.image_width, sizes.image_heads),
         ("num_attention_heads do not divide hidden_size", sizes.text_width, sizes.text_heads),
         ("patch_size does not divide image_size", sizes.image_size, sizes.patch_size),
     ):
         if whole % part:
-            raise CheckpointError(f"{config}: {what} ({whole} / {part}); fields that are not given are the paper's.")
-    return sizes
+            raise CheckpointError(f"{source}: {what} ({whole} / {part}); fields that are not given are the paper's.")
 
 
 def _why_ignored(key: str) -> str | None:

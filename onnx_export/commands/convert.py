@@ -55,15 +55,17 @@ def convert_blip(
     source: Annotated[str, typer.Argument(help="Folder or hub name of a BlipForImageTextRetrieval model.")],
     tokenizer: TokenizerOption,
     out: ModelOut,
-    sizes: SizesOption = None,
+    sizes: Annotated[
+        Path | None, typer.Option(help="Sizes as JSON that the model's config.json lacks: merge_layers_from.")
+    ] = None,
     report: Annotated[Path | None, typer.Option(help="Write what became of every key here, as JSON.")] = None,
 ) -> None:
     """Start both stages from a BLIP model of transformers, to train them."""
-    from onnx_export.checkpoints.blip import load_blip
+    from onnx_export.checkpoints.blip import load_blip, read_blip_sizes, read_sizes
     from onnx_export.export import read_tokenizer
     from onnx_export.model_folder import ModelFolder, save_model_folder
 
-    conversion = load_blip(source, _sizes_of(sizes))
+    conversion = load_blip(source, None if sizes is None else read_sizes(sizes, read_blip_sizes(source)))
     save_model_folder(out, ModelFolder(conversion.model, read_tokenizer(tokenizer), {"source": source}))
     _show_report(conversion.report, report)
     typer.echo(f"wrote {out}")

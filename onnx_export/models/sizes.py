@@ -27,6 +27,8 @@ class ModelSizes:
         vector_size: dimensions D of the embedding that Qdrant searches.
         merge_layers_from: first re-ranker layer that merges its streams by a learnt projection; before it, the mean.
         similarity_weight: of stage one's cosine in the final score, beside the re-ranker's own; 0 is the paper's model.
+        image_norm_eps: what the image encoder's layer normalisations add to the variance.
+        text_norm_eps: likewise, of the composer and the re-ranker.
     """
 
     image_size: int
@@ -44,6 +46,8 @@ class ModelSizes:
     vector_size: int
     merge_layers_from: int
     similarity_weight: float = 0.0
+    image_norm_eps: float = 1e-6
+    text_norm_eps: float = 1e-12
 
     @property
     def token_rows(self) -> int:

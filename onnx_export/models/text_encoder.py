@@ -10,8 +10,6 @@ from torch.nn import functional
 
 from onnx_export.models.sizes import ModelSizes
 
-LAYER_NORM_EPS = 1e-12
-
 
 def additive_mask(attention_mask: Tensor) -> Tensor:
     """Turn int64 [B, L] of ones and zeros into a float32 [B, 1, 1, L] of 0 and -10000, as BERT does."""
@@ -25,7 +23,7 @@ class Embeddings(nn.Module):
         super().__init__()
         self.word_embeddings = nn.Embedding(sizes.vocabulary, sizes.text_width)
         self.position_embeddings = nn.Embedding(sizes.max_positions, sizes.text_width)
-        self.LayerNorm = nn.LayerNorm(sizes.text_width, eps=LAYER_NORM_EPS)
+        self.LayerNorm = nn.LayerNorm(sizes.text_width, eps=sizes.text_norm_eps)
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """Embed int64 [B, L] to float32 [B, L, H]."""
@@ -65,10 +63,10 @@ class Projections(nn.Module):
 class ResidualOutput(nn.Module):
     """Projection, residual, LayerNorm: the end of every post-norm block."""
 
-    def __init__(self, inner: int, width: int) -> None:
+    def __init__(self, inner: int, width: int, *, eps: float) -> None:
         super().__init__()
         self.dense = nn.Linear(inner, width)
-        self.LayerNorm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.LayerNorm = nn.LayerNorm(width, eps=eps)
 
     def forward(self, inner: Tensor, residual: Tensor) -> Tensor:
         """Return ``LayerNorm(dense(inner) + residual)``."""
@@ -90,10 +88,10 @@ class Intermediate(nn.Module):
 class AttentionBlock(nn.Module):
     """One attention with its output projection, residual and LayerNorm."""
 
-    def __init__(self, width: int, context_width: int, heads: int) -> None:
+    def __init__(self, width: int, context_width: int, heads: int, *, eps: float) -> None:
         super().__init__()
         self.self = Projections(width, context_width, heads)
-        self.output = ResidualOutput(width, width)
+        self.output = ResidualOutput(width, width, eps=eps)
 
     def forward(self, states: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
         """Attend from [B, L, H] to ``context`` [B, N, C]."""
@@ -105,11 +103,11 @@ class TextLayer(nn.Module):
 
     def __init__(self, sizes: ModelSizes) -> None:
         super().__init__()
-        width = sizes.text_width
-        self.attention = AttentionBlock(width, width, sizes.text_heads)
-        self.crossattention = AttentionBlock(width, sizes.image_width, sizes.text_heads)
+        width, eps = sizes.text_width, sizes.text_norm_eps
+        self.attention = AttentionBlock(width, width, sizes.text_heads, eps=eps)
+        self.crossattention = AttentionBlock(width, sizes.image_width, sizes.text_heads, eps=eps)
         self.intermediate = Intermediate(width, sizes.feed_forward)
-        self.output = ResidualOutput(sizes.feed_forward, width)
+        self.output = ResidualOutput(sizes.feed_forward, width, eps=eps)
 
     def forward(self, states: Tensor, mask: Tensor, image_tokens: Tensor | None) -> Tensor:
         """Transform [B, L, H]; without image tokens there is no cross-attention (plain BERT)."""

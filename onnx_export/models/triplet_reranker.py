@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from onnx_export.models.sizes import ModelSizes
 from onnx_export.models.text_encoder import (
-    LAYER_NORM_EPS,
     Embeddings,
     Intermediate,
     LayerStack,
@@ -26,12 +25,12 @@ from onnx_export.models.text_encoder import (
 class DualOutput(nn.Module):
     """Output projections and LayerNorms of both streams; :meth:`merge` joins the outputs of cross-attention first."""
 
-    def __init__(self, width: int, *, learnt_merge: bool) -> None:
+    def __init__(self, width: int, *, eps: float, learnt_merge: bool) -> None:
         super().__init__()
         self.dense0 = nn.Linear(width, width)
         self.dense1 = nn.Linear(width, width)
-        self.LayerNormA = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
-        self.LayerNormB = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.LayerNormA = nn.LayerNorm(width, eps=eps)
+        self.LayerNormB = nn.LayerNorm(width, eps=eps)
         self.merge_layer = nn.Linear(2 * width, width) if learnt_merge else None
 
     def merge(self, mixed0: Tensor, mixed1: Tensor) -> Tensor:
@@ -44,11 +43,11 @@ class DualOutput(nn.Module):
 class DualAttention(nn.Module):
     """Attention with separate weights per stream."""
 
-    def __init__(self, width: int, context_width: int, heads: int, *, learnt_merge: bool) -> None:
+    def __init__(self, width: int, context_width: int, heads: int, *, eps: float, learnt_merge: bool) -> None:
         super().__init__()
         self.self0 = Projections(width, context_width, heads)
         self.self1 = Projections(width, context_width, heads)
-        self.output = DualOutput(width, learnt_merge=learnt_merge)
+        self.output = DualOutput(width, eps=eps, learnt_merge=learnt_merge)
 
 
 class TripletLayer(nn.Module):
@@ -56,11 +55,11 @@ class TripletLayer(nn.Module):
 
     def __init__(self, sizes: ModelSizes, *, learnt_merge: bool) -> None:
         super().__init__()
-        width, heads = sizes.text_width, sizes.text_heads
-        self.attention = DualAttention(width, width, heads, learnt_merge=False)
-        self.crossattention = DualAttention(width, sizes.image_width, heads, learnt_merge=learnt_merge)
+        width, heads, eps = sizes.text_width, sizes.text_heads, sizes.text_norm_eps
+        self.attention = DualAttention(width, width, heads, eps=eps, learnt_merge=False)
+        self.crossattention = DualAttention(width, sizes.image_width, heads, eps=eps, learnt_merge=learnt_merge)
         self.intermediate = Intermediate(width, sizes.feed_forward)
-        self.output = ResidualOutput(sizes.feed_forward, width)
+        self.output = ResidualOutput(sizes.feed_forward, width, eps=eps)
 
     def forward(
         self,

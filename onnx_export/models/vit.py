@@ -76,11 +76,11 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     """Pre-norm attention and MLP, each with its residual."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, *, eps: float) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.norm1 = nn.LayerNorm(width, eps=eps)
         self.attn = Attention(width, heads)
-        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.norm2 = nn.LayerNorm(width, eps=eps)
         self.mlp = Mlp(width)
 
     def forward(self, states: Tensor) -> Tensor:
@@ -98,8 +98,9 @@ class VisionTransformer(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = nn.Parameter(torch.zeros(1, sizes.token_rows, width))
         self.patch_embed = PatchEmbed(sizes)
-        self.blocks = nn.ModuleList(Block(width, sizes.image_heads) for _ in range(sizes.image_depth))
-        self.norm = nn.LayerNorm(width, eps=1e-6)
+        eps = sizes.image_norm_eps
+        self.blocks = nn.ModuleList(Block(width, sizes.image_heads, eps=eps) for _ in range(sizes.image_depth))
+        self.norm = nn.LayerNorm(width, eps=eps)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Encode float32 [B, 3, S, S], normalised as the bundle's preprocessing says."""

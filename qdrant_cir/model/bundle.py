@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -22,6 +21,7 @@ from qdrant_cir.model.contracts import (
     TokenCodec,
     contract_tensors,
 )
+from qdrant_cir.model.graph_locations import external_locations
 from qdrant_cir.model.manifest import (
     FORMAT_VERSION,
     MANIFEST_FILE,
@@ -34,6 +34,7 @@ from qdrant_cir.model.manifest import (
     TokenizerSpec,
     parse_manifest,
 )
+from qdrant_cir.model.tokenizer_file import check_tokenizer, read_tokenizer
 from qdrant_cir.types import JsonObject, Precision
 
 __all__ = [
@@ -171,22 +172,13 @@ def load_bundle(path: str | PathLike[str] | None = None) -> Bundle:
         path: the folder that holds ``cir_config.json``; None for the bundled model.
 
     Raises:
-        BundleError: the folder, its manifest or a file is missing; a path leaves the folder or is a symbolic
-            link; a checksum differs; a graph declares other tensors than the runtime's contract, or reads
-            weights that the manifest does not list.
+        BundleError: the folder, its manifest or a file is missing; a path leaves the folder or is a symbolic link,
+            other than one of a hub's cache to its own blobs; a checksum differs; a graph declares other tensors than
+            the runtime's contract, or reads weights that the manifest does not list; the tokenizer knows no unknown
+            words, lacks the manifest's first token or may take for ever.
     """
     folder = default_bundle_path() if path is None else Path(path)
-    manifest_path = folder / MANIFEST_FILE
-    if not folder.is_dir():
-        raise BundleError(f"There is no bundle folder {folder}. Give the folder that holds {MANIFEST_FILE}.")
-    if not manifest_path.is_file():
-        raise BundleError(f"{folder} is not a bundle: it has no {MANIFEST_FILE}. Export one or give another folder.")
-    if manifest_path.stat().st_size > _MANIFEST_BYTES:
-        raise BundleError(f"{manifest_path} is larger than {_MANIFEST_BYTES} bytes; a manifest is a few kilobytes.")
-    try:
-        manifest = parse_manifest(manifest_path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise BundleError(f"{manifest_path} cannot be read: {error}.") from error
+    manifest = _read_manifest(folder)
     for name, entry in manifest.graphs.items():
         _check_tensors(name, entry, manifest.sizes)
         graphs: list[GraphEntry | GraphVariant] = [entry, *entry.variants.values()]
@@ -195,9 +187,29 @@ def load_bundle(path: str | PathLike[str] | None = None) -> Bundle:
                 _check_file(folder, file, sha256)
             _check_weights_listed(folder, graph)
     _check_file(folder, manifest.tokenizer.file, manifest.tokenizer.sha256)
+    tokenizer = folder / manifest.tokenizer.file
+    check_tokenizer(read_tokenizer(tokenizer), tokenizer, manifest.tokenizer)
     if manifest.compression is not None:
         _check_file(folder, manifest.compression.file, manifest.compression.sha256)
     return Bundle(folder=folder, manifest=manifest, fingerprint=_fingerprint(manifest))
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    path = folder / MANIFEST_FILE
+    try:
+        if not folder.is_dir():
+            raise BundleError(f"There is no bundle folder {folder}. Give the folder that holds {MANIFEST_FILE}.")
+        if not path.is_file():
+            raise BundleError(
+                f"{folder} is not a bundle: it has no {MANIFEST_FILE}. Export one or give another folder."
+            )
+        with path.open("rb") as file:
+            content = file.read(_MANIFEST_BYTES + 1)
+        if len(content) > _MANIFEST_BYTES:
+            raise BundleError(f"{path} is larger than {_MANIFEST_BYTES} bytes; a manifest is a few kilobytes.")
+        return parse_manifest(content.decode("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise BundleError(f"{path} cannot be read: {error}.") from error
 
 
 def _check_tensors(name: GraphName, entry: GraphEntry, sizes: ModelSizes) -> None:
@@ -219,19 +231,18 @@ def _tensor_text(tensors: Sequence[TensorSpec]) -> str:
 
 
 def _check_file(folder: Path, file: str, sha256: str) -> None:
-    path = PurePosixPath(file)
-    if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in file or ":" in file:
+    if not _is_plain(file):
         raise BundleError(f"The manifest names {file!r}, which is not a plain path inside the bundle folder. Refused.")
-    place = folder
-    for part in path.parts:
-        place = place / part
-        if place.is_symlink():
-            raise BundleError(
-                f"{place} is a symbolic link; a bundle's files must lie inside it. Copy it with `cp -rL`."
-            )
-    if not place.is_file():
-        raise BundleError(f"The bundle {folder} lacks the file {file}. Copy the bundle again, whole.")
+    place = folder / file
     try:
+        steps = [folder.joinpath(*PurePosixPath(file).parts[:depth]) for depth in range(1, file.count("/") + 2)]
+        linked = next((step for step in steps if step.is_symlink()), None)
+        if linked is not None and not (linked == place and _is_link_of_hub(folder, place)):
+            raise BundleError(
+                f"{linked} is a symbolic link; a bundle's files must lie inside it. Copy it with `cp -rL`."
+            )
+        if not place.is_file():
+            raise BundleError(f"The bundle {folder} lacks the file {file}. Copy the bundle again, whole.")
         found = sha256_of(place)
     except OSError as error:
         raise BundleError(f"{place} cannot be read: {error}.") from error
@@ -242,27 +253,47 @@ def _check_file(folder: Path, file: str, sha256: str) -> None:
         )
 
 
-_LOCATION = b"\x0a\x08location\x12"
-"""How protobuf writes the key ``location`` of external data; its value's length and bytes follow."""
+def _is_plain(file: str) -> bool:
+    """Whether a path has one reading on every system: relative, with forward slashes, and no more of them than needed.
+
+    A second spelling of a path, such as ``a//b``, would be hashed a second time.
+    """
+    path = PurePosixPath(file)
+    return (
+        bool(path.parts)
+        and path.as_posix() == file
+        and not path.is_absolute()
+        and ".." not in path.parts
+        and not any(character in '\\:*?"<>|' for character in file)
+        and file.isprintable()
+    )
+
+
+def _is_link_of_hub(folder: Path, place: Path) -> bool:
+    """Whether a link leads to the blobs of the repository that the folder is a snapshot of.
+
+    A hub's cache holds ``blobs/HASH`` and ``snapshots/REVISION/FILE``, and the latter are links to the former.
+    """
+    try:
+        target = place.resolve()
+    except RuntimeError:  # links that lead to each other, before Python 3.13
+        return False
+    snapshots = next((parent for parent in folder.resolve().parents if parent.name == "snapshots"), None)
+    return snapshots is not None and target.parent == snapshots.with_name("blobs")
 
 
 def _check_weights_listed(folder: Path, entry: GraphEntry | GraphVariant) -> None:
     """Refuse a graph that reads weights whose checksum the manifest does not hold."""
     path = folder / entry.file
-    if path.stat().st_size == 0:
-        raise BundleError(f"{path} is empty. Export the bundle again.")
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as graph:
-        place = graph.find(_LOCATION)
-        while place >= 0:
-            start = place + len(_LOCATION)
-            location = graph[start + 1 : start + 1 + graph[start]].decode("utf-8", "replace")
-            listed = (PurePosixPath(entry.file).parent / location).as_posix()
-            if listed not in entry.files:
-                raise BundleError(
-                    f"{path} reads weights from {location!r}, but the manifest has no checksum of {listed}. "
-                    "Export the bundle again."
-                )
-            place = graph.find(_LOCATION, start)
+    if path.suffix != ".onnx":
+        raise BundleError(f"The graph {path} is no .onnx file; other names are other formats. Refused.")
+    for location in external_locations(path):
+        listed = (PurePosixPath(entry.file).parent / location).as_posix()
+        if not _is_plain(location) or listed not in entry.files:
+            raise BundleError(
+                f"{path} reads weights from {location!r}, but the manifest has no checksum of {listed}. "
+                "Export the bundle again."
+            )
 
 
 def _fingerprint(manifest: Manifest, *, reranker: str | None = None) -> str:

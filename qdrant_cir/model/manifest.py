@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TypeVar, cast, get_args
@@ -36,6 +37,19 @@ FORMAT_VERSION = 1
 PREPROCESSING_VERSION = 2
 """The version of newly exported bundles; see :class:`PreprocessingSpec`."""
 _LAST_VERSION = 2**16 - 1
+
+_LARGEST_PICTURE = 4_096
+_LARGEST_AXIS = 65_536
+"""Also the longest vector that Qdrant stores."""
+_MOST_TOKEN_NUMBERS = 2**24
+"""Numbers of one image's tokens, rows times dimensions: 64 MiB as float32. BLIP's have 443,136."""
+_LONGEST_TEXT = 16_384
+_LAST_TOKEN_ID = 2**31 - 1
+_LARGEST_PAD_RATIO = 1_000.0
+_SMALLEST_LEVEL, _LARGEST_LEVEL = 1e-6, 1e6
+_MOST_FILES = 4_096
+_DEEPEST = 64
+"""Objects and lists within each other, as in payloads."""
 
 _Json = TypeVar("_Json", bound="str | int | float | list[JsonValue] | JsonObject")
 
@@ -220,18 +234,21 @@ def parse_manifest(text: str) -> Manifest:
     """Read a manifest's JSON.
 
     Raises:
-        BundleError: it is not JSON, has another format version, or a key is missing or has the wrong type.
+        BundleError: it is not JSON, has another format version, a key is missing or has the wrong type, or a number is
+            one that no model has.
     """
     try:
         root = json.loads(text)
-    except ValueError as error:
+    # nested by the thousand, it is a RecursionError
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{MANIFEST_FILE} is not JSON: {error}. Export the bundle again.") from error
+    _check_json(root)
     if not isinstance(root, dict):
         raise BundleError(f"{MANIFEST_FILE} must hold a JSON object, but holds {type(root).__name__}.")
     version = _field(root, "format_version", int, "")
     if version != FORMAT_VERSION:
         raise BundleError(
-            f"This bundle has format version {version}; this version of qdrant-cir reads {FORMAT_VERSION}. "
+            f"This bundle has format version {version!r:.80}; this version of qdrant-cir reads {FORMAT_VERSION}. "
             "Export the bundle again, or install the version of qdrant-cir that made it."
         )
     graphs = _field(root, "graphs", dict, "")
@@ -240,14 +257,20 @@ def parse_manifest(text: str) -> Manifest:
     codec = _field(root, "token_codec", str, "")
     if codec not in get_args(TokenCodec):
         raise BundleError(f"token_codec is {codec!r}; expected one of {', '.join(get_args(TokenCodec))}.")
+    token_rows, token_dims = _size(root, "token_rows", ""), _size(root, "token_dims", "")
+    if token_rows * token_dims > _MOST_TOKEN_NUMBERS:
+        raise BundleError(
+            f"{MANIFEST_FILE}: token_rows times token_dims must be at most {_MOST_TOKEN_NUMBERS}, but are "
+            f"{token_rows} times {token_dims}."
+        )
     names = [name for name in get_args(GraphName) if name in REQUIRED_GRAPHS or name in graphs]
     return Manifest(
         name=_field(root, "name", str, ""),
         licence=_field(root, "licence", str, ""),
         graphs={name: _parse_graph(_field(graphs, name, dict, "graphs."), f"graphs.{name}.") for name in names},
         preprocessing=PreprocessingSpec(
-            size=_size(pixels, "size", "preprocessing."),
-            pad_ratio=_number(pixels.get("pad_ratio"), "preprocessing.pad_ratio"),
+            size=_size(pixels, "size", "preprocessing.", most=_LARGEST_PICTURE),
+            pad_ratio=_number(pixels.get("pad_ratio"), "preprocessing.pad_ratio", 1.0, _LARGEST_PAD_RATIO),
             mean=_triple(pixels, "mean"),
             std=_triple(pixels, "std"),
             version=_preprocessing_version(pixels),
@@ -255,12 +278,12 @@ def parse_manifest(text: str) -> Manifest:
         tokenizer=TokenizerSpec(
             file=_field(tokenizer, "file", str, "tokenizer."),
             sha256=_field(tokenizer, "sha256", str, "tokenizer."),
-            max_length=_size(tokenizer, "max_length", "tokenizer."),
-            first_token_id=_field(tokenizer, "first_token_id", int, "tokenizer."),
+            max_length=_size(tokenizer, "max_length", "tokenizer.", most=_LONGEST_TEXT),
+            first_token_id=_size(tokenizer, "first_token_id", "tokenizer.", least=0, most=_LAST_TOKEN_ID),
         ),
         vector_size=_size(root, "vector_size", ""),
-        token_rows=_size(root, "token_rows", ""),
-        token_dims=_size(root, "token_dims", ""),
+        token_rows=token_rows,
+        token_dims=token_dims,
         fusion_dims=_size(root, "fusion_dims", ""),
         token_codec=cast("TokenCodec", codec),
         provenance=_field(root, "provenance", dict, ""),
@@ -270,9 +293,7 @@ def parse_manifest(text: str) -> Manifest:
 
 def _parse_compression(source: JsonObject) -> Compression:
     where = "compression."
-    version = _size(source, "version", where)
-    if version > _LAST_VERSION:
-        raise BundleError(f"{MANIFEST_FILE}: compression.version is {version}; the highest is {_LAST_VERSION}.")
+    version = _size(source, "version", where, most=_LAST_VERSION)
     return Compression(
         rows=_size(source, "rows", where),
         dims=_size(source, "dims", where),
@@ -293,24 +314,47 @@ def _field(source: JsonObject, key: str, kind: type[_Json], where: str) -> _Json
     return value
 
 
-def _size(source: JsonObject, key: str, where: str) -> int:
+def _size(source: JsonObject, key: str, where: str, *, least: int = 1, most: int = _LARGEST_AXIS) -> int:
     value = _field(source, key, int, where)
-    if value < 1:
-        raise BundleError(f"{MANIFEST_FILE}: {where}{key} must be at least 1, but is {value}.")
+    if value < least:
+        raise BundleError(f"{MANIFEST_FILE}: {where}{key} must be at least {least}, but is {value!r:.80}.")
+    if value > most:
+        raise BundleError(f"{MANIFEST_FILE}: {where}{key} must be at most {most}, but is {value!r:.80}.")
     return value
 
 
-def _number(value: JsonValue, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-        raise BundleError(f"{MANIFEST_FILE}: {where} must be a number above 0, but is {value!r:.80}.")
+def _number(value: JsonValue, where: str, least: float, most: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise BundleError(
+            f"{MANIFEST_FILE}: {where} must be a number above 0, from {least:g} to {most:g}, but is {value!r:.80}."
+        )
     return float(value)
 
 
+def _check_json(root: JsonValue) -> None:
+    """Refuse what JSON can be read from and cannot be written to again, wherever it stands."""
+    waiting: list[tuple[JsonValue, int]] = [(root, 1)]
+    while waiting:
+        value, depth = waiting.pop()
+        if depth > _DEEPEST:
+            raise BundleError(f"{MANIFEST_FILE} nests objects and lists more than {_DEEPEST} deep.")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise BundleError(f"{MANIFEST_FILE} holds a number that is not finite ({value!r}).")
+        if isinstance(value, str) and not _is_unicode(value):
+            raise BundleError(f"{MANIFEST_FILE} holds {value!r:.80}, which has half of a surrogate pair.")
+        inner = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
+        waiting.extend((item, depth + 1) for item in inner)
+
+
+def _is_unicode(text: str) -> bool:
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def _preprocessing_version(pixels: JsonObject) -> int:
-    version = _size(pixels, "version", "preprocessing.") if "version" in pixels else 1
+    version = _size(pixels, "version", "preprocessing.", most=_LAST_VERSION) if "version" in pixels else 1
     if version > PREPROCESSING_VERSION:
         raise BundleError(
-            f"This bundle has preprocessing version {version}; this version of qdrant-cir knows versions up to "
+            f"This bundle has preprocessing version {version!r:.80}; this version of qdrant-cir knows versions up to "
             f"{PREPROCESSING_VERSION}. Install the version of qdrant-cir that made it."
         )
     return version
@@ -320,7 +364,7 @@ def _triple(pixels: JsonObject, key: str) -> tuple[float, float, float]:
     values = _field(pixels, key, list, "preprocessing.")
     if len(values) != 3:
         raise BundleError(f"{MANIFEST_FILE}: preprocessing.{key} must hold 3 numbers (RGB), but holds {len(values)}.")
-    red, green, blue = (_number(value, f"preprocessing.{key}") for value in values)
+    red, green, blue = (_number(value, f"preprocessing.{key}", _SMALLEST_LEVEL, _LARGEST_LEVEL) for value in values)
     return (red, green, blue)
 
 
@@ -338,9 +382,11 @@ def _parse_graph(source: JsonObject, where: str) -> GraphEntry:
 def _parse_files(source: JsonObject, where: str) -> GraphVariant:
     file = _field(source, "file", str, where)
     hashes = _field(source, "files", dict, where)
+    if len(hashes) > _MOST_FILES:
+        raise BundleError(f"{MANIFEST_FILE}: {where}files names {len(hashes)} files; expected at most {_MOST_FILES}.")
     files = {path: _field(hashes, path, str, f"{where}files.") for path in hashes}
     if file not in files:
-        raise BundleError(f"{MANIFEST_FILE}: {where}files has no checksum of {file}. Export the bundle again.")
+        raise BundleError(f"{MANIFEST_FILE}: {where}files has no checksum of {file!r}. Export the bundle again.")
     return GraphVariant(file, files)
 
 
@@ -351,7 +397,7 @@ def _parse_variants(source: JsonObject, where: str) -> dict[Precision, GraphVari
     variants = _field(source, "variants", dict, where.removesuffix("variants."))
     if unknown := set(variants) - set(get_args(Precision)):
         raise BundleError(
-            f"{MANIFEST_FILE}: {where}{min(unknown)} is not a precision that this version of qdrant-cir knows "
+            f"{MANIFEST_FILE}: {where}{min(unknown)!r} is not a precision that this version of qdrant-cir knows "
             f"({', '.join(get_args(Precision))}). Install the version that made the bundle."
         )
     return {

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from qdrant_cir.errors import BundleError, InputError
 from qdrant_cir.model.bundle import Bundle
+from qdrant_cir.model.tokenizer_file import check_tokenizer, read_tokenizer
 from qdrant_cir.types import Int64
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
 
 __all__ = ["TextTokenizer", "TokenizedTexts"]
 
@@ -63,11 +66,14 @@ class TextTokenizer:
         from tokenizers import Tokenizer
 
         spec = bundle.manifest.tokenizer
+        source = read_tokenizer(bundle.tokenizer_path)
+        # before the library reads it: it would compile the expressions
+        check_tokenizer(source, bundle.tokenizer_path, spec)
         try:
-            source = bundle.tokenizer_path.read_text(encoding="utf-8")
             tokenizer = Tokenizer.from_str(source)
-        # The library raises bare Exception for every fault of a file.
-        except Exception as error:
+        # The library raises bare Exception for every fault of a file, and PanicException, which is none.
+        except BaseException as error:
+            _pass_on_interrupts(error)
             raise BundleError(
                 f"{bundle.tokenizer_path} cannot be loaded as a tokenizer: {error}. Export the bundle again."
             ) from error
@@ -76,13 +82,6 @@ class TextTokenizer:
             raise BundleError(
                 f"tokenizer.max_length is {spec.max_length}, but {special} of these ids are special; "
                 "no word would be read. Export the bundle with a larger max_length."
-            )
-        _check_expressions(json.loads(source), bundle)
-        words = tokenizer.get_vocab_size(with_added_tokens=True)
-        if not 0 <= spec.first_token_id < words:
-            raise BundleError(
-                f"tokenizer.first_token_id is {spec.first_token_id}, but {bundle.tokenizer_path} holds {words} tokens. "
-                "Export the bundle again."
             )
         tokenizer.no_padding()
         # Truncation of the library keeps the special tokens of the post-processor, [SEP] at the end included.
@@ -96,7 +95,8 @@ class TextTokenizer:
         """Return the id of what the tokenizer does not know, None where it knows every character."""
         try:
             encoding = self._tokenizer.encode(_UNKNOWN_WORD, add_special_tokens=True)
-        except Exception as error:
+        except BaseException as error:
+            _pass_on_interrupts(error)
             raise BundleError(
                 f"{bundle.tokenizer_path} has no token for unknown words: {error}. Export the bundle again."
             ) from error
@@ -117,7 +117,8 @@ class TextTokenizer:
             Ids and masks, padded with id 0 to the longest text of the batch and never further.
 
         Raises:
-            InputError: a text is no string, or holds half of a surrogate pair and so is no Unicode text.
+            InputError: a text is no string, holds half of a surrogate pair and so is no Unicode text, or takes the
+                tokenizer more steps than it allows.
         """
         # One by one: encode_batch starts a thread pool, dearer than short texts and unsafe to fork.
         encodings = [self._encode(text) for text in texts]
@@ -143,13 +144,22 @@ class TextTokenizer:
             raise InputError(f"The text is {type(text).__name__}; expected a string.")
         for characters in _LOOKED_AT_PER_TOKEN:
             part = _cut(text, characters * self._max_length)
-            encoding = self._tokenizer.encode(_encodable(part), add_special_tokens=True)
+            encoding = self._encoded(part)
             # a part that gives fewer ids than the model reads says nothing of the rest
             if encoding.overflowing or len(part) == len(text):
                 break
         words = [i for i, is_special in zip(encoding.ids, encoding.special_tokens_mask, strict=True) if not is_special]
         is_understood = any(i != self._unknown_id for i in words) or not text.strip()
         return _Encoded(encoding.ids, bool(encoding.overflowing) or len(part) < len(text), is_understood)
+
+    def _encoded(self, text: str) -> Encoding:
+        content = _encodable(text)
+        try:
+            return self._tokenizer.encode(content, add_special_tokens=True)
+        # Oniguruma ends a search after ten million steps, which the library makes a PanicException.
+        except BaseException as error:
+            _pass_on_interrupts(error)
+            raise InputError(f"The text {text!r:.80} cannot be tokenised: {error}. Use other words.") from error
 
 
 def _cut(text: str, characters: int) -> str:
@@ -161,32 +171,11 @@ def _cut(text: str, characters: int) -> str:
     return part if end < 0 else part[:end]
 
 
-def _check_expressions(value: object, bundle: Bundle) -> None:
-    """Refuse a repeat within a repeat, such as ``(a+)+``: some texts would keep it busy for ever."""
-    if isinstance(value, dict):
-        expression = value.get("Regex")
-        if isinstance(expression, str) and _repeats_repeats(expression):
-            raise BundleError(
-                f"{bundle.tokenizer_path} splits texts by the regular expression {expression!r:.80}, which may take "
-                "for ever on some of them. Export the bundle with another tokenizer."
-            )
-        for item in value.values():
-            _check_expressions(item, bundle)
-    elif isinstance(value, list):
-        for item in value:
-            _check_expressions(item, bundle)
-
-
-def _repeats_repeats(expression: str) -> bool:
-    """Tell whether a group that holds ``*``, ``+`` or ``{`` is itself repeated."""
-    plain = re.sub(r"\\.", "x", expression, flags=re.DOTALL)
-    plain = re.sub(r"\[\^?\]?[^\]]*\]", "x", plain)
-    while found := re.search(r"\((?:\?[:=!>a-zA-Z<]*)?([^()]*)\)", plain):
-        holds = any(mark in found[1] for mark in "*+{")
-        if holds and plain[found.end() : found.end() + 1] in ("*", "+", "{"):
-            return True
-        plain = plain[: found.start()] + ("x+" if holds else "x") + plain[found.end() :]
-    return False
+def _pass_on_interrupts(error: BaseException) -> None:
+    """Raise again what is no fault of a tokenizer: Ctrl-C, the end of the process and want of memory."""
+    is_panic = type(error).__name__ == "PanicException"
+    if isinstance(error, MemoryError) or not (isinstance(error, Exception) or is_panic):
+        raise error
 
 
 def _encodable(text: str) -> str:

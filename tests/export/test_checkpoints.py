@@ -1,7 +1,9 @@
 """Weights from elsewhere: nothing is lost silently, nothing is unpickled, BLIP's numbers come out as BLIP's."""
 
+import json
 import os
 import pickle
+import shutil
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +15,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs torch: pip install 'qdrant-cir[export]'")
 transformers = pytest.importorskip("transformers", reason="needs torch: pip install 'qdrant-cir[export]'")
 
-from onnx_export.checkpoints.blip import load_blip, load_released, read_sizes  # noqa: E402
+from onnx_export.checkpoints.blip import load_blip, load_released, read_blip_sizes, read_sizes  # noqa: E402
 from onnx_export.errors import CheckpointError  # noqa: E402
 from onnx_export.models import BLIP_BASE, CirModel, ModelSizes, build_model  # noqa: E402
 
@@ -253,6 +255,124 @@ def test_a_transformers_blip_gives_the_same_tokens_and_text_states(blip: Blip) -
     composed = model.composer(ids, mask, tokens)
     kept = mask.bool()
     assert (composed.fusion_states - states)[kept].abs().max() < 1e-4
+
+
+@pytest.fixture
+def copied(blip: Blip, tmp_path: Path) -> Path:
+    """The folder of BLIP, which a test may spoil."""
+    return Path(shutil.copytree(blip[1], tmp_path / "blip"))
+
+
+def configure(folder: Path, part: str, **values: object) -> None:
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    (config[part] if part else config).update(values)
+    path.write_text(json.dumps(config))
+
+
+def test_a_folders_own_configuration_says_the_sizes(blip: Blip) -> None:
+    assert read_blip_sizes(blip[1]) == TINY
+    assert load_blip(blip[1]).model.sizes == TINY
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("part", "values"),
+    [
+        ("text_config", {"num_attention_heads": 8}),
+        ("vision_config", {"num_attention_heads": 3}),
+        ("text_config", {"layer_norm_eps": 1e-2}),
+        ("vision_config", {"layer_norm_eps": 1e-2}),
+    ],
+)
+def test_what_weights_do_not_show_is_obeyed(copied: Path, part: str, values: dict[str, object]) -> None:
+    configure(copied, part, **values)
+    original = transformers.BlipForImageTextRetrieval.from_pretrained(copied).eval()
+    model = load_blip(copied).model
+    pixels, ids = torch.randn(1, 3, 32, 32), torch.tensor([[4, 7, 9, 11]])
+    ones = torch.ones_like(ids)
+    tokens = original.vision_model(pixels).last_hidden_state
+    assert (model.image_encoder(pixels)[0] - tokens).abs().max() < 1e-5
+    states = original.text_encoder(ids, attention_mask=ones, encoder_hidden_states=tokens).last_hidden_state
+    assert (model.composer(ids, ones, tokens).fusion_states - states).abs().max() < 1e-5
+    if part == "text_config":
+        heads, eps = model.sizes.text_heads, model.sizes.text_norm_eps
+        cross = model.reranker.text_encoder.encoder.layer[0].crossattention
+        assert (cross.self1.heads, cross.output.LayerNormB.eps) == (heads, eps)
+
+
+@pytest.mark.parametrize("field", ["text_heads", "image_heads", "vocabulary", "image_size", "vector_size"])
+def test_sizes_that_say_otherwise_than_the_folder_are_refused(blip: Blip, field: str) -> None:
+    other = replace(TINY, **{field: 2 * getattr(TINY, field)})
+    with pytest.raises(CheckpointError, match=rf"{field} is \d+ there and \d+ in the sizes given"):
+        load_blip(blip[1], other)
+
+
+def test_what_a_folder_does_not_say_is_taken_from_the_sizes(blip: Blip, tmp_path: Path) -> None:
+    (tmp_path / "sizes.json").write_text('{"merge_layers_from": 3}')
+    sizes = read_sizes(tmp_path / "sizes.json", read_blip_sizes(blip[1]))
+    assert sizes == replace(TINY, merge_layers_from=3)
+    assert load_blip(blip[1], sizes).model.sizes == sizes
+
+
+@pytest.mark.parametrize(
+    ("part", "values", "message"),
+    [
+        ("text_config", {"hidden_act": "relu"}, "hidden_act of text_config is 'relu'"),
+        ("vision_config", {"hidden_act": "quick_gelu"}, "hidden_act of vision_config is 'quick_gelu'"),
+        ("vision_config", {"intermediate_size": 48}, "intermediate_size of vision_config is 48"),
+        ("vision_config", {"image_size": [32, 48]}, r"image_size is \[32, 48\]; expected a whole number"),
+        ("vision_config", {"image_size": 33}, "patch_size does not divide image_size"),
+        ("vision_config", {"num_attention_heads": 5}, "vision_heads do not divide encoder_width"),
+        ("text_config", {"num_attention_heads": 0}, "text_heads is 0"),
+        ("text_config", {"layer_norm_eps": 0.0}, "text_norm_eps is 0.0"),
+        ("text_config", {"num_attention_heads": "many"}, "text_heads is 'many'|cannot be read"),
+        ("text_config", {"vocab_size": 60}, r"of another shape text_encoder\.embeddings\.word_embeddings"),
+        ("", {"model_type": "clip"}, "holds a model of type 'clip'|cannot be read"),
+        ("", {"model_type": "no such model"}, "cannot be read"),
+        ("", {"text_config": 5}, "cannot be read"),
+    ],
+)
+def test_a_configuration_that_makes_no_model_is_refused(
+    copied: Path, part: str, values: dict[str, object], message: str
+) -> None:
+    configure(copied, part, **values)
+    with pytest.raises(CheckpointError, match=message):
+        load_blip(copied)
+
+
+def test_weights_that_are_missing_are_named_and_never_random(copied: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(copied / "model.safetensors")
+    del weights["text_proj.bias"], weights["itm_head.weight"]
+    save_file(weights, copied / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"missing itm_head\.weight, text_proj\.bias; of another shape nothing"):
+        load_blip(copied)
+
+
+def test_a_captioning_model_is_no_retrieval_model(blip: Blip, tmp_path: Path) -> None:
+    transformers.BlipForConditionalGeneration(blip[0].config).save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match=r"missing itm_head\.bias.*and \d+ more"):
+        load_blip(tmp_path)
+
+
+def test_a_weight_that_transformers_does_not_read_is_in_the_report(copied: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(copied / "model.safetensors")
+    weights["adapter.weight"] = torch.zeros(1)
+    save_file(weights, copied / "model.safetensors", metadata={"format": "pt"})
+    ignored = load_blip(copied).report.sources[0].ignored
+    assert ignored["adapter.weight"] == "no weight of BlipForImageTextRetrieval"
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"no weights", bytes(200)])
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_damaged_blip_folder_is_a_checkpoint_error(copied: Path, name: str, content: bytes) -> None:
+    (copied / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_blip(copied)
 
 
 def test_both_reranker_streams_start_from_the_text_encoder(blip: Blip) -> None:

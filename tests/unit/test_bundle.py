@@ -147,7 +147,9 @@ def test_a_missing_file_is_named(folder: Path) -> None:
         load_bundle(folder)
 
 
-@pytest.mark.parametrize("path", ["/etc/passwd", "../tokenizer.json", "onnx/../../x", "C:/x", "onnx\\x", ""])
+@pytest.mark.parametrize(
+    "path", ["/etc/passwd", "../tokenizer.json", "onnx/../../x", "C:/x", "onnx\\x", "", "./x", "onnx//x", "x\0"]
+)
 def test_paths_that_are_not_plainly_inside_the_folder_are_refused(folder: Path, path: str) -> None:
     edit(folder, put("tokenizer.file", path))
     with pytest.raises(BundleError, match="not a plain path inside the bundle"):
@@ -162,6 +164,73 @@ def test_symbolic_links_are_refused_even_to_the_right_content(folder: Path, tmp_
         load_bundle(folder)
 
 
+@pytest.fixture
+def snapshot(folder: Path, tmp_path: Path) -> Path:
+    """The bundle with external weights, as a hub's cache lays it out: files are links to blobs, by their digest."""
+    data = external_graph(folder)
+    graph = folder / "onnx" / "composer.onnx"
+    files = {f"onnx/{path.name}": sha256_of(path) for path in (graph, data)}
+    edit(folder, put("graphs.composer.files", files))
+    repository = tmp_path / "models--own--bundle"
+    moved = repository / "snapshots" / "0a1b2c"
+    (repository / "blobs").mkdir(parents=True)
+    for path in [path for path in folder.rglob("*") if path.is_file()]:
+        blob = repository / "blobs" / sha256_of(path)
+        link = moved / path.relative_to(folder)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(blob)
+        link.symlink_to(Path(*[".."] * len(link.relative_to(repository).parts[1:]), "blobs", blob.name))
+    return moved
+
+
+def test_links_of_a_hubs_cache_to_its_blobs_are_loaded(snapshot: Path) -> None:
+    import onnxruntime
+
+    from qdrant_cir.model.compute import Compute
+    from qdrant_cir.model.sessions import open_graph
+
+    bundle = load_bundle(snapshot)
+    if onnxruntime.__version__ == "1.24.1":
+        pytest.skip("onnxruntime 1.24.1 refuses every link of external weights; 1.24.2 follows these")
+    assert open_graph(bundle, "composer", Compute("cpu")).inputs == bundle.manifest.graphs["composer"].inputs
+
+
+def test_a_blob_with_another_checksum_is_refused(snapshot: Path) -> None:
+    blob = (snapshot / "tokenizer.json").resolve()
+    blob.write_bytes(blob.read_bytes() + b" ")
+    with pytest.raises(BundleError, match=r"tokenizer\.json is not the file that the manifest describes"):
+        load_bundle(snapshot)
+
+
+def test_a_link_out_of_the_hubs_repository_is_refused(snapshot: Path, tmp_path: Path) -> None:
+    blob = (snapshot / "tokenizer.json").resolve()
+    elsewhere = tmp_path / "models--other" / "blobs" / blob.name
+    elsewhere.parent.mkdir(parents=True)
+    blob.rename(elsewhere)
+    for link in (snapshot / "tokenizer.json", blob):  # straight, and through a blob that is a link itself
+        link.unlink(missing_ok=True)
+        link.symlink_to(elsewhere)
+        with pytest.raises(BundleError, match="symbolic link"):
+            load_bundle(snapshot)
+        link.unlink()
+        (snapshot / "tokenizer.json").unlink(missing_ok=True)
+        (snapshot / "tokenizer.json").symlink_to(blob)
+
+
+def test_a_linked_folder_within_a_hubs_cache_is_refused(snapshot: Path) -> None:
+    (snapshot / "onnx").rename(snapshot.parents[1] / "blobs" / "onnx")
+    (snapshot / "onnx").symlink_to("../../blobs/onnx")
+    with pytest.raises(BundleError, match="symbolic link"):
+        load_bundle(snapshot)
+
+
+def test_links_that_lead_to_each_other_are_refused(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer.json").symlink_to("tokenizer.json")
+    with pytest.raises(BundleError, match="symbolic link"):
+        load_bundle(folder)
+
+
 def external_graph(folder: Path) -> Path:
     """Rewrite the composer with its weights in a file of their own, and give that file."""
     import onnx
@@ -169,7 +238,8 @@ def external_graph(folder: Path) -> Path:
 
     path = folder / "onnx" / "composer.onnx"
     model = onnx.load(path)
-    for tensor in model.graph.initializer:  # only raw bytes can move out
+    # only raw bytes can move out, and shapes must stay
+    for tensor in (tensor for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT):
         tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name))
     onnx.save(model, path, save_as_external_data=True, location="composer.onnx.data", size_threshold=0)
     data = path.with_name("composer.onnx.data")
@@ -195,6 +265,39 @@ def test_external_weights_with_a_checksum_are_loaded_and_guarded(folder: Path) -
 
 
 @pytest.mark.parametrize(
+    "location", ["/etc/passwd", "../tokenizer.json", "./composer.onnx", "*/_ORT_MEM_ADDR_/*", "linked.data", ""]
+)
+def test_weights_are_read_from_listed_files_alone(folder: Path, tmp_path: Path, location: str) -> None:
+    import onnx
+
+    path = folder / "onnx" / "composer.onnx"
+    model = onnx.load(path)
+    inner = onnx.helper.make_tensor("w", onnx.TensorProto.FLOAT, [1], [0.0])
+    inner.ClearField("float_data")
+    inner.data_location = onnx.TensorProto.EXTERNAL
+    inner.external_data.add(key="location", value=location)
+    model.graph.node.append(onnx.helper.make_node("Constant", [], ["unused"], value=inner))
+    path.write_bytes(model.SerializeToString())
+    (tmp_path / "secret").write_text("secret")
+    (path.parent / "linked.data").symlink_to(tmp_path / "secret")
+    edit(folder, put("graphs.composer.files", {"onnx/composer.onnx": sha256_of(path)}))
+    with pytest.raises(BundleError, match="reads weights from"):
+        load_bundle(folder)
+    listed = {"onnx/composer.onnx": sha256_of(path), f"onnx/{location}": "0" * 64}
+    edit(folder, put("graphs.composer.files", listed))
+    with pytest.raises(BundleError, match=r"not a plain path|symbolic link|lacks the file|reads weights from"):
+        load_bundle(folder)
+
+
+def test_a_graph_under_a_name_of_another_format_is_refused(folder: Path) -> None:
+    path = (folder / "onnx" / "composer.onnx").rename(folder / "onnx" / "composer.ort")
+    edit(folder, put("graphs.composer.file", "onnx/composer.ort"))
+    edit(folder, put("graphs.composer.files", {"onnx/composer.ort": sha256_of(path)}))
+    with pytest.raises(BundleError, match=r"composer\.ort is no \.onnx file"):
+        load_bundle(folder)
+
+
+@pytest.mark.parametrize(
     ("keys", "value", "message"),
     [
         ("format_version", 2, "format version 2; this version of qdrant-cir reads 1"),
@@ -202,7 +305,7 @@ def test_external_weights_with_a_checksum_are_loaded_and_guarded(folder: Path) -
         ("graphs.reranker", None, r"lacks graphs\.reranker"),
         ("graphs.composer.inputs", None, r"lacks graphs\.composer\.inputs"),
         ("graphs.composer.inputs.0.name", 5, r"graphs\.composer\.inputs\[0\]\.name must be str, but is int"),
-        ("graphs.composer.file", "onnx/other.onnx", r"no checksum of onnx/other\.onnx"),
+        ("graphs.composer.file", "onnx/other.onnx", r"no checksum of 'onnx/other\.onnx'"),
         ("graphs.reranker.inputs.2.dtype", "float32", r"Expected .*candidate_tokens int8 \[candidates,5,3\]"),
         ("graphs.reranker.outputs.0.name", "logits", r"Expected scores float32 \[candidates\]; .* logits"),
         ("graphs.composer.inputs.0.shape", [2, "length"], r"declares input_ids int64 \[2,length\]"),
@@ -220,6 +323,114 @@ def test_a_manifest_that_is_wrong_is_refused_by_the_key(folder: Path, keys: str,
     edit(folder, put(keys, value))
     with pytest.raises(BundleError, match=message):
         load_bundle(folder)
+
+
+SIZES = (
+    "preprocessing.size",
+    "token_rows",
+    "token_dims",
+    "vector_size",
+    "fusion_dims",
+    "tokenizer.max_length",
+    "tokenizer.first_token_id",
+)
+
+
+@pytest.mark.parametrize("value", [10**12, 10**400, 2**31, -1, -(10**400), 3.0, 1e300, True, "16", [], {}])
+@pytest.mark.parametrize("keys", SIZES)
+def test_an_absurd_size_is_refused_by_the_key(folder: Path, keys: str, value: object) -> None:
+    edit(folder, put(keys, value))
+    with pytest.raises(BundleError, match=rf"{keys} must be (at most \d+|at least \d|int), but is") as caught:
+        load_bundle(folder)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("keys", [keys for keys in SIZES if keys != "tokenizer.first_token_id"])
+def test_a_size_of_nothing_is_refused(folder: Path, keys: str) -> None:
+    edit(folder, put(keys, 0))
+    with pytest.raises(BundleError, match=f"{keys} must be at least 1, but is 0"):
+        load_bundle(folder)
+
+
+@pytest.mark.parametrize("value", [10**9, 16_385])
+def test_a_text_of_absurd_length_is_refused(folder: Path, value: int) -> None:
+    edit(folder, put("tokenizer.max_length", value))
+    with pytest.raises(BundleError, match="max_length must be at most 16384"):
+        load_bundle(folder)
+
+
+def test_tokens_of_absurd_number_are_refused(folder: Path) -> None:
+    edit(folder, put("token_rows", 65_536))
+    edit(folder, put("token_dims", 257))
+    with pytest.raises(BundleError, match="token_rows times token_dims must be at most 16777216"):
+        load_bundle(folder)
+
+
+@pytest.mark.parametrize("value", [10**400, 1e300, 1e-300, -1, True, None, "1.25", [1.25]])
+@pytest.mark.parametrize("keys", ["preprocessing.pad_ratio", "preprocessing.mean.1", "preprocessing.std.2"])
+def test_an_absurd_number_of_the_preprocessing_is_refused(folder: Path, keys: str, value: object) -> None:
+    edit(folder, put(keys, "null" if value is None else value))
+    with pytest.raises(BundleError, match=r"preprocessing\.\w+ must be a number above 0, from") as caught:
+        load_bundle(folder)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("9" * 5_000, "is not JSON"),
+        ("NaN", "not finite"),
+        ("-Infinity", "not finite"),
+        ("1e999", "not finite"),
+        ('"\\ud800"', "half of a surrogate pair"),
+        ('{"\\udfff": 1}', "half of a surrogate pair"),
+        ("[" * 62 + "]" * 62, None),
+        ("[" * 65 + "]" * 65, "more than 64 deep"),
+        ("[" * 100_000 + "]" * 100_000, "is not JSON"),
+        ('{"a":' * 100_000 + "1" + "}" * 100_000, "is not JSON"),
+    ],
+)
+def test_what_could_not_be_written_again_is_refused_anywhere(folder: Path, text: str, message: str | None) -> None:
+    path = folder / "cir_config.json"
+    edit(folder, put("provenance", {"note": "HERE"}))
+    path.write_text(path.read_text().replace('"HERE"', text))
+    if message is None:
+        manifest = load_bundle(folder).manifest
+        assert parse_manifest(manifest.to_json()) == manifest
+        return
+    with pytest.raises(BundleError, match=message):
+        load_bundle(folder)
+
+
+def test_a_manifest_of_a_hundred_megabytes_is_not_read(folder: Path) -> None:
+    import time
+
+    with (folder / "cir_config.json").open("ab") as file:
+        file.truncate(100_000_000)
+    started = time.monotonic()
+    with pytest.raises(BundleError, match="is larger than 4194304 bytes"):
+        load_bundle(folder)
+    assert time.monotonic() - started < 1
+
+
+def test_files_by_the_thousand_are_refused(folder: Path) -> None:
+    files = {f"onnx/{number}": "0" * 64 for number in range(5_000)} | {"onnx/composer.onnx": "0" * 64}
+    edit(folder, put("graphs.composer.files", files))
+    with pytest.raises(BundleError, match=r"graphs\.composer\.files names 5001 files; expected at most 4096"):
+        load_bundle(folder)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x/" * 3_000 + "y"])
+def test_a_path_that_no_system_has_is_a_bundle_error(folder: Path, name: str) -> None:
+    edit(folder, put("tokenizer.file", name))
+    with pytest.raises(BundleError, match=r"cannot be read|lacks the file"):
+        load_bundle(folder)
+
+
+@pytest.mark.parametrize("folder_name", ["x" * 300, "x\0y"])
+def test_a_folder_that_no_system_has_is_a_bundle_error(folder_name: str) -> None:
+    with pytest.raises(BundleError, match=r"cannot be read|There is no bundle folder"):
+        load_bundle(folder_name)
 
 
 @pytest.mark.parametrize(

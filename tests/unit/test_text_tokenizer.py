@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from qdrant_cir.errors import BundleError, InputError
-from qdrant_cir.model.bundle import Bundle, load_bundle
+from qdrant_cir.model.bundle import Bundle, load_bundle, sha256_of, write_manifest
 from qdrant_cir.model.text_tokenizer import TextTokenizer
 
 
@@ -149,3 +150,113 @@ def test_a_first_id_that_is_no_token_is_refused(bundle: Bundle, first: int) -> N
     manifest = dataclasses.replace(bundle.manifest, tokenizer=spec)
     with pytest.raises(BundleError, match=f"first_token_id is {first}, but"):
         TextTokenizer(dataclasses.replace(bundle, manifest=manifest))
+
+
+def test_a_search_that_takes_too_many_steps_is_an_input_error(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qdrant_cir.model.tokenizer_file.why_endless", lambda _: None)
+    split = {"type": "Split", "pattern": {"Regex": r"a*a*a*(?<=b)"}, "behavior": "Isolated", "invert": False}
+    tokenizer = TextTokenizer(changed(bundle, tmp_path, lambda content: content.update(pre_tokenizer=split)))
+    assert tokenizer.tokenize(["make it red"]).input_ids.shape[0] == 1
+    with pytest.raises(InputError, match=r"cannot be tokenised: .*retry-limit"):
+        tokenizer.tokenize(["a" * 2_000])
+
+
+def replacing(pattern: dict[str, str], content: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": pattern, "content": content}
+
+
+@pytest.mark.parametrize(
+    "normalizers",
+    [
+        [replacing({"String": "a"}, "a" * 1_000_000)],
+        [replacing({"String": "a"}, "aa")] * 40,
+        [replacing({"Regex": ""}, "aaa")] * 9,
+    ],
+)
+def test_a_tokenizer_that_makes_texts_grow_without_bound_is_refused(
+    bundle: Bundle, tmp_path: Path, normalizers: list[dict[str, Any]]
+) -> None:
+    growing = {"type": "Sequence", "normalizers": [{"type": "Sequence", "normalizers": normalizers}]}
+    with pytest.raises(BundleError, match="characters of one before it splits"):
+        TextTokenizer(changed(bundle, tmp_path, lambda content: content.update(normalizer=growing)))
+
+
+def without_first_token(content: dict[str, Any]) -> None:
+    del content["model"]["vocab"]["[ENC]"]
+    content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] != "[ENC]"]
+
+
+def without(key: str) -> Callable[[dict[str, Any]], object]:
+    return lambda content: content["model"].pop(key)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: content["model"].update(unk_token=None), "no token for unknown words"),
+        (without("unk_token"), "no token for unknown words"),
+        (lambda content: content["model"]["vocab"].pop("[UNK]"), "no token for unknown words"),
+        (without("vocab"), "holds no vocabulary"),
+        (lambda content: content.pop("model"), "holds no vocabulary"),
+        (without_first_token, r"first_token_id is 4, but"),
+        (
+            lambda content: content.update(normalizer=replacing({"Regex": "(a|a)*b"}, " ")),
+            r"regular expression '\(a\|a\)\*b'",
+        ),
+    ],
+)
+def test_a_bundle_whose_tokenizer_breaks_on_some_text_does_not_load(
+    tiny_bundle: Path, tmp_path: Path, change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    folder = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+    whole = load_bundle(folder)
+    changed(whole, folder, change)
+    spec = dataclasses.replace(whole.manifest.tokenizer, sha256=sha256_of(whole.tokenizer_path))
+    write_manifest(folder, dataclasses.replace(whole.manifest, tokenizer=spec))
+    with pytest.raises(BundleError, match=message):
+        load_bundle(folder)
+
+
+@pytest.mark.parametrize(
+    ("model", "loads"),
+    [
+        ({"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], *[[c, -1.0] for c in "abcde"]]}, True),
+        ({"type": "Unigram", "unk_id": None, "vocab": [["<unk>", 0.0], *[[c, -1.0] for c in "abcde"]]}, False),
+        ({"type": "Unigram", "unk_id": 9, "vocab": [["<unk>", 0.0], *[[c, -1.0] for c in "abcde"]]}, False),
+        ({"type": "BPE", "unk_token": None, "vocab": dict(zip("abcde", range(5), strict=True)), "merges": []}, True),
+        ({"type": "BPE", "unk_token": "?", "vocab": dict(zip("abcde", range(5), strict=True)), "merges": []}, False),
+    ],
+)
+def test_unknown_words_have_a_token_in_every_kind_of_tokenizer(
+    bundle: Bundle, tmp_path: Path, model: dict[str, Any], loads: bool
+) -> None:
+    broken = changed(
+        bundle, tmp_path, lambda content: content.update(model=model, post_processor=None, added_tokens=[])
+    )
+    if loads:
+        assert TextTokenizer(broken).tokenize(["abc"]).input_ids[0, 0] == 4
+        return
+    with pytest.raises(BundleError, match="no token for unknown words"):
+        TextTokenizer(broken)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xfe", "cannot be read"),
+        (b"[" * 100_000, "cannot be loaded as a tokenizer"),
+        (
+            b'{"model": {"vocab": {"a": 4, "u": 5}, "unk_token": "u"}, "decoder": ' + b"[" * 70 + b"]" * 70 + b"}",
+            "64 deep",
+        ),
+        (b" " * (64 * 1024 * 1024 + 1), "larger than"),
+    ],
+)
+def test_a_file_that_no_tokenizer_wrote_is_a_bundle_error(
+    bundle: Bundle, tmp_path: Path, content: bytes, message: str
+) -> None:
+    (tmp_path / "tokenizer.json").write_bytes(content)
+    with pytest.raises(BundleError, match=message):
+        TextTokenizer(dataclasses.replace(bundle, folder=tmp_path))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks.trust import pictures, rows
+from benchmarks.trust import bundles, pictures, rows
 
 
 def test_damaged_pictures_are_read_or_refused() -> None:
@@ -24,4 +24,12 @@ def test_damaged_rows_are_read_or_refused() -> None:
     outcomes, raw, longest = rows.count_outcomes(300, seed=11)
     assert dict(raw) == {}
     assert outcomes["read"] > 30
+    assert longest < 10
+
+
+def test_damaged_bundles_load_or_are_refused(tiny_bundle: Path) -> None:
+    outcomes, raw, longest = bundles.count_outcomes(400, seed=11, bundle=tiny_bundle)
+    assert dict(raw) == {}
+    assert outcomes["refused"] > 200
+    assert outcomes["loaded"] > 10
     assert longest < 10
