@@ -318,6 +318,9 @@ class _Pipeline:
                 self._collection.optimize()
         except BaseException as error:
             self._abandon(tally, writes_too=isinstance(error, StoreError))
+            if isinstance(error, KeyboardInterrupt):
+                # whoever watches can report what is in
+                tally.show()
             raise
         finally:
             for threads in (self._batches, self._decoders, self._store):

@@ -10,16 +10,14 @@ import typer
 
 from qdrant_cir.cli import printing
 from qdrant_cir.cli.options import (
-    ApiKeyOption,
     BundleOption,
     CollectionOption,
     JsonOption,
-    PathOption,
     ProviderOption,
-    UrlOption,
+    StoreOptions,
     open_bundle,
-    place_of_store,
     provider_named,
+    with_options,
 )
 
 __all__ = ["calibrate"]
@@ -27,8 +25,8 @@ __all__ = ["calibrate"]
 _SHOWN_LIMIT = 10
 
 
+@with_options({"store": StoreOptions})
 def calibrate(
-    context: typer.Context,
     *,
     collection: CollectionOption,
     queries: Annotated[
@@ -42,27 +40,24 @@ def calibrate(
     exclude_reference: Annotated[
         bool, typer.Option("--exclude-reference", help="Set it as in the searches that will use the calibration.")
     ] = False,
-    path: PathOption = None,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
     bundle: BundleOption = None,
     provider: ProviderOption = "auto",
     as_json: JsonOption = False,
+    store: StoreOptions,
 ) -> None:
     """Learn from queries when re-ranking may stop early, for `search --confidence`.
 
     Every query is re-ranked once to the full depth; right answers are not needed. Use at least a hundred queries like
-    those that you expect, and not the queries that you evaluate with.
+    those that you expect, and none that you evaluate with.
     """
     from qdrant_cir.cli.held_out import scores_of_queries
     from qdrant_cir.search.effort_calibration import calibrate_effort
 
     model = open_bundle(bundle)
-    place = place_of_store(context, path=path, url=url, api_key=api_key)
-    with place.opened(creates=False) as store, printing.show_counts("re-ranking queries") as show_count:
+    with store.place.opened(creates=False) as opened, printing.show_counts("re-ranking queries") as show_count:
         scores = scores_of_queries(
             queries,
-            store=store,
+            store=opened,
             collection=collection,
             bundle=model.folder,
             provider=provider_named(provider),
@@ -75,7 +70,7 @@ def calibrate(
     if as_json:
         printing.print_json({"file": str(out), **found.to_object()})
         return
-    typer.echo(f"Wrote {out}, learnt from {found.queries} queries at a re-rank depth of {rerank_depth}.")
+    printing.print_text(f"Wrote {out}, learnt from {found.queries} queries at a re-rank depth of {rerank_depth}.")
     shown = [bound for bound in found.bounds if bound.limit == min(_SHOWN_LIMIT, rerank_depth)]
     rows = [(f"{bound.confidence:g}", f"{bound.lead:.3f}") for bound in shown]
     printing.print_table(("confidence", "stops at a lead of"), rows, title=f"for {shown[0].limit} results")

@@ -6,7 +6,6 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-import typer
 from PIL.Image import Image
 
 from qdrant_cir.cli import printing
@@ -73,7 +72,7 @@ def run_demo(
     if prints_tables:
         for answer in answers:
             _print_answer(answer)
-        typer.echo(summary.sentence)
+        printing.print_text(summary.sentence)
     return {
         "products": products,
         "all_queries": asdict(summary),
@@ -121,7 +120,7 @@ def _print_answer(answer: DemoAnswer) -> None:
         for place, candidate in enumerate(answer.result.candidates[:_SHOWN], start=1)
     ]
     printing.print_table(("#", "image", "re-rank score", "retrieved #", "title"), rows, title=title)
-    typer.echo(f"the right product (*): {before} when retrieved, {after} after re-ranking\n")
+    printing.print_text(f"the right product (*): {before} when retrieved, {after} after re-ranking\n")
 
 
 def _place_text(place: int | None) -> str:

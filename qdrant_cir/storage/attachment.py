@@ -25,6 +25,7 @@ __all__ = [
     "attached_vectors",
     "companion_name",
     "detach_collection",
+    "list_attachments",
     "open_attached",
 ]
 
@@ -197,12 +198,26 @@ def attached_vectors(store: Store, collection: str) -> list[str]:
     return sorted(vectors)
 
 
+def list_attachments(store: Store) -> list[Attachment]:
+    """List all that is attached in a store, by collection and vector; also what a killed call left half attached."""
+    found = []
+    for name in store.collection_names():
+        described = store.describe(name) if "__" in name else None
+        ours = None if described is None else described.metadata.get(RESERVED)
+        if described is not None and isinstance(ours, dict) and ours.get("role") == ROLE:
+            found.append(_attachment_of(name, described))
+    return sorted(found, key=lambda attachment: (attachment.collection, attachment.vector))
+
+
 def detach_collection(store: Store, attachment: Attachment) -> None:
     """Leave the collection as it was: remove the companion, and the vector if attaching made it, else our values.
 
-    May be repeated; killed in between, the next call goes on.
+    May be repeated; killed in between, the next call goes on. Of a collection that is gone, the companion is removed.
     """
     layout = attachment.layout
+    if store.describe(layout.gallery) is None:
+        store.drop(layout.companion)
+        return
     if attachment.made_vector:
         store.remove_vector(layout.gallery, layout.vector)
     else:

@@ -10,7 +10,6 @@ PACKAGES = ("qdrant_cir", "onnx_export", "benchmarks")
 OLD_OPENINGS = {"give", "gives", "say", "says", "tell", "tells", "part", "parts"}
 STILL_TO_CHANGE = (
     "benchmarks",
-    "qdrant_cir/cli",
     "qdrant_cir/evaluation",
     "qdrant_cir/indexing",
     "qdrant_cir/model",
