@@ -134,6 +134,8 @@ def _plain(value: object) -> object:
 
 def _apply(memory: QdrantClient, request: Request) -> object:
     """Make a call of REST on the memory."""
+    if request.path == "/aliases":
+        return _plain(memory.get_aliases())
     body = request.body
     _, _, name, *rest = [*request.path.split("/"), ""]
     match request.method, "/".join(rest).strip("/"):

@@ -15,6 +15,7 @@ from qdrant_cir.cli.options import (
     JsonOption,
     ProviderOption,
     StoreOptions,
+    VectorOption,
     open_bundle,
     provider_named,
     with_options,
@@ -29,6 +30,7 @@ _SHOWN_LIMIT = 10
 def calibrate(
     *,
     collection: CollectionOption,
+    vector: VectorOption = None,
     queries: Annotated[
         Path, typer.Option("--queries", help="JSONL with reference and modification_text, as for `evaluate own`.")
     ],
@@ -51,16 +53,18 @@ def calibrate(
     those that you expect, and none that you evaluate with.
     """
     from qdrant_cir.cli.held_out import scores_of_queries
+    from qdrant_cir.gallery import Gallery
+    from qdrant_cir.model.compute import Compute
     from qdrant_cir.search.effort_calibration import calibrate_effort
+    from qdrant_cir.storage.collection import Collection
 
     model = open_bundle(bundle)
+    compute = Compute(provider_named(provider))
     with store.place.opened(creates=False) as opened, printing.show_counts("re-ranking queries") as show_count:
+        stored = Collection.find(opened, collection, vector=vector, bundle=model)
         scores = scores_of_queries(
             queries,
-            store=opened,
-            collection=collection,
-            bundle=model.folder,
-            provider=provider_named(provider),
+            Gallery(stored, model, compute=compute),
             rerank_depth=rerank_depth,
             exclude_reference=exclude_reference,
             progress=show_count,

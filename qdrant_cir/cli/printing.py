@@ -28,6 +28,8 @@ __all__ = [
     "bundle_json",
     "bundle_text",
     "end_output",
+    "bundle_training_data",
+    "named_bundle_text",
     "index_report_json",
     "index_report_text",
     "print_json",
@@ -112,8 +114,12 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, title
 
 def bundle_text(bundle: Bundle) -> str:
     """Write in one line which bundle is used and what it was trained on, where it says so."""
-    data = bundle_training_data(bundle)
-    return f"Bundle {bundle.manifest.name}" + (f", trained on: {data}" if data else "")
+    return named_bundle_text(bundle.manifest.name, bundle_training_data(bundle))
+
+
+def named_bundle_text(name: str, training_data: str | None) -> str:
+    """Write in one line a bundle's name and training data."""
+    return f"Bundle {name}" + (f", trained on: {training_data}" if training_data else "")
 
 
 def bundle_json(bundle: Bundle) -> JsonObject:

@@ -36,7 +36,7 @@ def info(
     notes: list[str] = []
     with place.opened(creates=False) as opened:
         rows = _describe(opened, collection, vector, notes)
-    lines = [_bundle_line(name, fingerprint) for name, fingerprint in _bundles_of(rows)]
+    bundles = {(row.bundle_name, row.fingerprint): _training_data(row.fingerprint) for row in rows}
     for note in notes:
         printing.print_note(note)
     if as_json:
@@ -45,7 +45,10 @@ def info(
                 "store": place.label,
                 "images": sum(row.images for row in rows),
                 "collections": [collection_json(row) for row in rows],
-                "bundles": [*lines],
+                "bundles": [
+                    {"name": name, "fingerprint": fingerprint, "training_data": data}
+                    for (name, fingerprint), data in bundles.items()
+                ],
                 "notes": [*notes],
             }
         )
@@ -53,7 +56,8 @@ def info(
     if not rows:
         printing.print_text(f"There is no gallery in {place.label}.")
         return
-    printing.print_text("\n".join(lines))
+    for (name, _), data in bundles.items():
+        printing.print_text(printing.named_bundle_text(name, data))
     has_attached = any(row.attachment is not None for row in rows)
     headings = ("collection", "images", "vector size", "bundle", "precision")
     printing.print_table(
@@ -197,20 +201,16 @@ def _cells(info: CollectionInfo, *, has_attached: bool) -> tuple[str, ...]:
     return (*cells, str(info.points), attachment.vector, attachment.picture)
 
 
-def _bundles_of(rows: Sequence[CollectionInfo]) -> list[tuple[str, str]]:
-    return list(dict.fromkeys((row.bundle_name, row.fingerprint) for row in rows))
-
-
-def _bundle_line(name: str, fingerprint: str) -> str:
-    """Name a bundle and what it is for, as far as that is known here: of the bundled one."""
+def _training_data(fingerprint: str) -> str | None:
+    """Return what a bundle was trained on, as far as that is known without its folder: of the bundled one."""
     from qdrant_cir.model.bundle import load_bundle
 
     try:
         bundled = load_bundle(None)
     except BundleError:
-        return f"Bundle {name}"
-    same = fingerprint in (bundled.fingerprint, bundled.vectors_fingerprint)
-    return printing.bundle_text(bundled) if same else f"Bundle {name}"
+        return None
+    is_bundled = fingerprint in (bundled.fingerprint, bundled.vectors_fingerprint)
+    return printing.bundle_training_data(bundled) if is_bundled else None
 
 
 def _half_deleted(store: Store, name: str) -> str | None:

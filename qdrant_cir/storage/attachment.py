@@ -116,7 +116,8 @@ def attach_collection(store: Store, wanted: Attachment, bundle: Bundle, *, overw
         raise CollectionNotFoundError(f"There is no collection {wanted.collection!r} to attach to.")
     if isinstance(found.metadata.get(RESERVED), dict):
         raise CollectionMismatchError(
-            f"{collection!r} is a collection that qdrant-cir made. Open it with Gallery.open instead."
+            f"{collection!r} is a collection that qdrant-cir made. Open it with Gallery.open instead; `index` and "
+            "`search` take it as it is."
         )
     companion = companion_name(collection, wanted.vector)
     layout = Attachment(collection, wanted.vector, wanted.picture, wanted.version).layout
@@ -137,7 +138,7 @@ def attach_collection(store: Store, wanted: Attachment, bundle: Bundle, *, overw
     if vector_stands and not overwrite and _holds_values(store, collection, wanted.vector):
         raise CollectionMismatchError(
             f"The vector {wanted.vector!r} of {collection!r} holds values that qdrant-cir did not write. Choose "
-            "another name with vector=, or give overwrite=True to replace them."
+            "another name with vector= (--vector), or give overwrite=True (--overwrite) to replace them."
         )
     made = Attachment(
         collection,
@@ -236,7 +237,7 @@ def _check_vector(collection: str, name: str, found: VectorSpec, wanted: VectorS
     if found != wanted:
         raise CollectionMismatchError(
             f"The vector {name!r} of {collection!r} is {_described(found)}; the bundle needs {_described(wanted)}. "
-            "Choose another name with vector=."
+            "Choose another name with vector= (--vector)."
         )
 
 
