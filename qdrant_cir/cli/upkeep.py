@@ -54,7 +54,10 @@ def info(
         )
         return
     if not rows:
-        printing.print_text(f"There is no gallery in {place.label}.")
+        printing.print_text(
+            f"There is no gallery in {place.label}. `qdrant-cir index` makes one, and `qdrant-cir attach` joins a "
+            "collection that exists."
+        )
         return
     for (name, _), data in bundles.items():
         printing.print_text(printing.named_bundle_text(name, data))
