@@ -1,6 +1,6 @@
 # make demo   sets up, then answers 120 composed queries over 2,000 drawn products and shows six
 # make test   sets up, then runs the tests, a process on every core
-# make check  lint, types, layers
+# make check  lint, types, layers, Dockerfiles
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -17,6 +17,7 @@ check: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/hadolint docker/Dockerfile docker/Dockerfile.gpu
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

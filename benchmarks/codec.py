@@ -26,7 +26,7 @@ from onnx_export.models import BLIP_BASE, CirModel, build_model
 from qdrant_cir.evaluation.token_loss import lost_share
 from qdrant_cir.indexing.sources import ImageRecord, sample_images
 from qdrant_cir.model.manifest import PreprocessingSpec
-from qdrant_cir.model.preprocess import load_image, preprocess
+from qdrant_cir.model.preprocess import read_pixels
 from qdrant_cir.tokens.codec import encode_merged_tokens, quantize
 from qdrant_cir.tokens.compression import MergedTokens, TokenProjection, expand_rows, merge_rows
 from qdrant_cir.types import Float32
@@ -74,7 +74,7 @@ def encode(model: CirModel, records: list[ImageRecord]) -> Float32:
     """Encode pictures to tokens float32 [P, N, C]."""
     spec = PreprocessingSpec(size=model.sizes.image_size, pad_ratio=PAD_RATIO, mean=BLIP_MEAN, std=BLIP_STD)
     found = [
-        model.image_encoder.visual_encoder(torch.from_numpy(preprocess(load_image(record.image), spec))[None])
+        model.image_encoder.visual_encoder(torch.from_numpy(read_pixels(record.image, spec))[None])
         for record in records
     ]
     tokens: Float32 = torch.cat(found).numpy()

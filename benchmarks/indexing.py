@@ -35,7 +35,7 @@ from qdrant_cir.model.bundle import Bundle, default_bundle_path, load_bundle
 from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.cores import available_threads
 from qdrant_cir.model.image_encoder import ImageEncoder
-from qdrant_cir.model.preprocess import load_image, preprocess
+from qdrant_cir.model.preprocess import read_pixels
 from qdrant_cir.storage.collection import Collection
 from qdrant_cir.storage.stores.edge import EdgeStore
 from qdrant_cir.types import Float32, Precision
@@ -67,7 +67,7 @@ def main() -> None:
     encoder = ImageEncoder.open(bundle, Compute("cpu"))
     records = list(islice(read_folder(arguments.images), arguments.limit))
     start = time.perf_counter()
-    pixels = [preprocess(load_image(record.image), bundle.manifest.preprocessing) for record in records]
+    pixels = [read_pixels(record.image, bundle.manifest.preprocessing) for record in records]
     decoding = len(records) / (time.perf_counter() - start)
     print(f"{platform.machine()}, {processor_name()}, {available_threads()} cores used")
     print(f"{len(records)} pictures of {arguments.images}; bundle {bundle.manifest.name}")
@@ -113,7 +113,7 @@ def compare_precisions(bundle: Bundle, images: Path) -> list[dict[str, object]]:
     batch = 4 if bundle.manifest.preprocessing.size > 200 else 32
     records = list(islice(read_folder(images), INDEXED_BATCHES * batch))
     spec = bundle.manifest.preprocessing
-    pixels = np.stack([preprocess(load_image(record.image), spec) for record in records[:batch]])
+    pixels = np.stack([read_pixels(record.image, spec) for record in records[:batch]])
     encoders = {name: ImageEncoder.open(bundle, Compute("cpu", precision=name)) for name in COMPARED}
     exact, fast = (encoder.encode(pixels).vectors for encoder in encoders.values())
     load = LoadMeter()

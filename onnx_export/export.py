@@ -20,6 +20,7 @@ from onnx_export.graphs import graph_modules
 from onnx_export.models import CirModel
 from onnx_export.models.vit import VisionTransformer
 from qdrant_cir.model.bundle import (
+    PREPROCESSING_VERSION,
     REQUIRED_GRAPHS,
     Bundle,
     GraphEntry,
@@ -137,7 +138,9 @@ def _manifest(
         name=description.name,
         licence=description.licence,
         graphs=graphs,
-        preprocessing=PreprocessingSpec(sizes.image_size, PAD_RATIO, BLIP_MEAN, BLIP_STD),
+        preprocessing=PreprocessingSpec(
+            sizes.image_size, PAD_RATIO, BLIP_MEAN, BLIP_STD, version=PREPROCESSING_VERSION
+        ),
         tokenizer=text,
         vector_size=sizes.vector_size,
         token_rows=sizes.token_rows,

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from qdrant_cir.search.query_model import ComposedQuery
     from qdrant_cir.storage.collection import CollectionInfo
     from qdrant_cir.storage.stores.connection import connect, connect_async
-    from qdrant_cir.types import Candidate, GalleryImage, Query, SearchResult, Timings
+    from qdrant_cir.types import Candidate, GalleryImage, PictureLimits, Query, SearchResult, Timings
 
 __version__ = "0.1.0"
 
@@ -69,7 +69,7 @@ _MODULES = {
     "storage.collection": ("CollectionInfo",),
     "storage.stores.connection": ("connect", "connect_async"),
     "retriever": ("AsyncRetriever", "Retriever"),
-    "types": ("Candidate", "GalleryImage", "Query", "SearchResult", "Timings"),
+    "types": ("Candidate", "GalleryImage", "PictureLimits", "Query", "SearchResult", "Timings"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -92,6 +92,7 @@ __all__ = [
     "Effort",
     "EffortCalibration",
     "ImageRecord",
+    "PictureLimits",
     "read_folder",
     "read_images",
     "read_manifest",

@@ -50,7 +50,7 @@ class SheetRow:
     Attributes:
         reference: the query's picture; None for a text-only query.
         modification_text: drawn above the row; may be empty.
-        result: its answer. Stage one's best are drawn as far as the result holds them, so search with a
+        result: its answer. Stage one's best are drawn if the result holds them, so search with a
             ``limit`` of at least ``rerank_depth``.
         target_ids: image ids of right answers, framed in green where they appear; empty where unknown.
     """
@@ -211,7 +211,7 @@ def _reference_name(reference: ImageSource) -> str:
 def _fitted(draw: ImageDraw, text: str, font: _Font, width: int) -> str:
     """Cut a text to a width in pixels, with an ellipsis where something is missing.
 
-    Measures a text some twenty times, and no more of it than twice what fits: measuring is slow.
+    Measures about twenty times, and at most twice what fits, because measuring is slow.
     """
     line = " ".join(text.split())
 
@@ -223,7 +223,7 @@ def _fitted(draw: ImageDraw, text: str, font: _Font, width: int) -> str:
         reach *= 2
     if reach >= len(line) and draw.textlength(line, font=font) <= width:
         return line
-    # the shortest that is too long, less one character
+    # the shortest that is too long, minus one character
     kept = bisect_left(range(min(reach, len(line))), 1, key=overflows) - 1
     return line[: max(0, kept)].rstrip() + "..."
 

@@ -4,17 +4,17 @@
 
     CirError
     ├── InputError                   a query, argument or manifest row is wrong; the caller can correct it
-    │   └── ImageError               an image cannot be read; the indexer reports it and goes on
+    │   └── ImageError               an image cannot be read; the indexer reports it and continues
     ├── MissingExtraError            an optional library is not installed
-    ├── BundleError                  a model folder is missing, damaged or not what it says
-    ├── ProviderError                the execution provider asked for cannot be had
+    ├── BundleError                  a model folder is missing, damaged or not as its manifest says
+    ├── ProviderError                the execution provider asked for is not available
     ├── CollectionError              a collection is not usable as it is
     │   ├── CollectionNotFoundError  there is no such collection
     │   └── CollectionMismatchError  it was made with another bundle
     ├── StoreError                   Qdrant cannot be reached, or refused a call
     │   └── StoreLockedError         another process holds the store directory
     ├── TokensError                  stored candidate tokens are missing, damaged or stale
-    ├── IndexingError                an indexing run could not go on
+    ├── IndexingError                an indexing run could not continue
     └── EvaluationError              an evaluation cannot give an honest number
 
 A class exists where some caller treats it differently: the indexer, the command line's exit codes, the
@@ -36,6 +36,7 @@ __all__ = [
     "StoreError",
     "StoreLockedError",
     "TokensError",
+    "printable",
 ]
 
 
@@ -60,7 +61,7 @@ class BundleError(CirError):
 
 
 class ProviderError(CirError):
-    """The onnxruntime execution provider that was asked for cannot be had."""
+    """The onnxruntime execution provider that was asked for is not available."""
 
 
 class CollectionError(CirError):
@@ -88,8 +89,16 @@ class TokensError(CirError):
 
 
 class IndexingError(CirError):
-    """An indexing run could not go on."""
+    """An indexing run could not continue."""
 
 
 class EvaluationError(CirError):
     """An evaluation cannot give an honest number."""
+
+
+def printable(text: str) -> str:
+    """Return a text as it stands where a terminal shows every character of it, else in quotes and escaped.
+
+    For names that others gave: a file's name may hold commands for a terminal, or half of a surrogate pair.
+    """
+    return text if text.isprintable() else repr(text)

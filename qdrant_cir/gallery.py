@@ -44,7 +44,16 @@ from qdrant_cir.storage.stores import (
 )
 from qdrant_cir.storage.stores.protocol import Store
 from qdrant_cir.storage.stores.threaded import ThreadedReader
-from qdrant_cir.types import ImageSource, JsonValue, Precision, Query, Reference, SearchResult
+from qdrant_cir.types import (
+    DEFAULT_LIMITS,
+    ImageSource,
+    JsonValue,
+    PictureLimits,
+    Precision,
+    Query,
+    Reference,
+    SearchResult,
+)
 
 if TYPE_CHECKING:
     from qdrant_client import models
@@ -198,6 +207,7 @@ class Gallery:
         total: int | None = None,
         progress: Callable[[IndexProgress], None] | None = None,
         verify: bool = False,
+        limits: PictureLimits = DEFAULT_LIMITS,
     ) -> IndexReport:
         """Bring the gallery up to date; the same call goes on where an earlier one was stopped.
 
@@ -208,6 +218,7 @@ class Gallery:
             progress: called after every batch.
             verify: of an attached collection, read every picture again and compare its content; otherwise only those
                 whose value in the payload changed.
+            limits: of one picture; a picture beyond them is reported and not indexed.
 
         Raises:
             InputError: a source for an attached collection, or none for a gallery of our own.
@@ -219,12 +230,12 @@ class Gallery:
                     f"{self.collection.name!r} is attached: its own points are indexed, and no others. Index without "
                     "a source."
                 )
-            indexer = Indexer(self.collection, self._encoder, self.bundle)
+            indexer = Indexer(self.collection, self._encoder, self.bundle, limits=limits)
             return indexer.index_attached(self._opener, progress=progress, verify=verify)
         if source is None:
             raise InputError("Give what to index: records, a folder of pictures, or a manifest.")
         records = read_images(source) if isinstance(source, str | PathLike) else source
-        indexer = Indexer(self.collection, self._encoder, self.bundle)
+        indexer = Indexer(self.collection, self._encoder, self.bundle, limits=limits)
         return indexer.index(records, total=total, progress=progress)
 
     def compose(
@@ -452,9 +463,10 @@ class AsyncGallery:
         total: int | None = None,
         progress: Callable[[IndexProgress], None] | None = None,
         verify: bool = False,
+        limits: PictureLimits = DEFAULT_LIMITS,
     ) -> IndexReport:
         """Bring the gallery up to date in a thread, which calls ``progress``; the rest as :meth:`Gallery.index`."""
-        run = partial(self._gallery.index, source, total=total, progress=progress, verify=verify)
+        run = partial(self._gallery.index, source, total=total, progress=progress, verify=verify, limits=limits)
         return await asyncio.to_thread(run)
 
     async def compose(

@@ -1,17 +1,18 @@
-"""Pictures into a collection: read, decode, encode, write, with resume by content.
+"""Indexing of pictures: read, decode, encode, write, and resume by content.
 
 Three stages overlap: threads read, hash and decode a few batches ahead; the calling thread encodes, which is
 the bottleneck and uses all cores by itself; one thread makes every call to the store, in order, because not
-every store may be called from two. What is in the collection with the same content is not encoded again, so
-the same command run twice, or again after Ctrl-C or a kill, does only what is left.
+every store may be called from two. Images that are in the collection with the same content are not encoded
+again, so running the same command again, also after Ctrl-C or a kill, does only what is left.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from os import PathLike
@@ -32,7 +33,7 @@ from qdrant_cir.indexing.preparation import (
     hash_image,
 )
 from qdrant_cir.indexing.report import FailedImage, IndexProgress, IndexReport, Outcome, Tally
-from qdrant_cir.indexing.sources import ImageRecord, RejectedRow
+from qdrant_cir.indexing.sources import ImageFolder, ImageRecord, RejectedRow
 from qdrant_cir.model.bundle import Bundle, load_bundle
 from qdrant_cir.model.compute import Compute, ExecutionProvider
 from qdrant_cir.model.cores import available_threads
@@ -41,9 +42,11 @@ from qdrant_cir.storage.collection import Collection, Label
 from qdrant_cir.storage.points import IndexedImage, KnownImage
 from qdrant_cir.storage.stores import RETRY_SECONDS, Store, StoreLike, is_folder, open_store
 from qdrant_cir.tokens.form import TokenForm
-from qdrant_cir.types import EncodedImages, Encoder, ImageSource, PointId, Precision
+from qdrant_cir.types import DEFAULT_LIMITS, EncodedImages, Encoder, ImageSource, PictureLimits, PointId, Precision
 
 __all__ = ["FailedImage", "IndexProgress", "IndexReport", "Indexer"]
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_BATCH_SIZE = 32
 _BATCHES_AHEAD = 2
@@ -65,15 +68,17 @@ class Indexer:
         *,
         batch_size: int = DEFAULT_BATCH_SIZE,
         decode_threads: int | None = None,
+        limits: PictureLimits = DEFAULT_LIMITS,
     ) -> None:
-        """Join a collection and an encoder of the same bundle.
+        """Use a collection and an encoder of the same bundle.
 
         Args:
             collection: opened with ``bundle``.
             encoder: of ``bundle``.
-            bundle: says how images are preprocessed and how tokens are stored.
+            bundle: defines how images are preprocessed and how tokens are stored.
             batch_size: images per encoder run; about ten batches are in memory at any time.
             decode_threads: threads that read and decode, None for one per core.
+            limits: of one picture; a picture beyond them is reported and not indexed.
 
         Raises:
             InputError: a number below 1.
@@ -82,6 +87,7 @@ class Indexer:
         self._encoder = encoder
         self._bundle = bundle
         self._batch_size = batch_size
+        self._limits = limits
         self._decode_threads = available_threads() if decode_threads is None else decode_threads
         if self._batch_size < 1 or self._decode_threads < 1:
             raise InputError(f"batch_size ({batch_size}) and decode_threads ({decode_threads}) must be at least 1")
@@ -97,6 +103,7 @@ class Indexer:
         provider: ExecutionProvider = "auto",
         threads: int | None = None,
         precision: Precision = "float32",
+        limits: PictureLimits = DEFAULT_LIMITS,
         api_key: str | None = None,
         grpc_port: int | None = None,
         retry_seconds: float = RETRY_SECONDS,
@@ -108,11 +115,12 @@ class Indexer:
             store: a Qdrant client, the folder of an embedded store, or an open store. A client or store that
                 was given stays open when the indexer is closed.
             bundle: the model folder; None for the bundled model.
-            provider: where the encoder runs; ``auto`` takes CUDA where it works.
+            provider: where the encoder runs; ``auto`` uses CUDA where it works.
             threads: for the encoder; by default as many as this process may use.
             precision: what the encoder computes in; others than ``float32`` are close to it, and faster, where the
                 bundle holds them (``python -m onnx_export add-precision --graph image_encoder``). Images are marked
                 with it, and encoded again where the exact encoder indexes them later.
+            limits: of one picture; a picture beyond them is reported and not indexed.
             api_key: of the server at an address; ``QDRANT_API_KEY`` where it is None.
             grpc_port: where that server speaks gRPC; ``QDRANT_GRPC_PORT`` where it is None.
             retry_seconds: how long one call of a server is tried again; 0 for no second attempt.
@@ -129,7 +137,7 @@ class Indexer:
         encoder = ImageEncoder.open(loaded, compute)
         opened = open_store(store, api_key=api_key, grpc_port=grpc_port, retry_seconds=retry_seconds)
         try:
-            indexer = cls(Collection.create(opened, collection_name, loaded), encoder, loaded)
+            indexer = cls(Collection.create(opened, collection_name, loaded), encoder, loaded, limits=limits)
         except BaseException:
             if is_folder(store):
                 opened.close()
@@ -145,12 +153,12 @@ class Indexer:
         total: int | None = None,
         progress: Callable[[IndexProgress], None] | None = None,
     ) -> IndexReport:
-        """Bring the collection up to date with the records; images of no record are left alone.
+        """Bring the collection up to date with the records; images without a record are left alone.
 
         An image whose bytes are in the collection under the same id is not encoded again; its metadata is
-        rewritten where it differs. A bad image, row or payload, and an id given a second time, are reported
-        and the run goes on. When an exception ends the run, batches that are already encoded are still
-        written, and the same call later goes on from there.
+        rewritten where it differs. Bad images, rows and payloads, and repeated ids, are reported and the run
+        continues. When an exception ends the run, batches that are already encoded are still written, and the
+        same call later continues from there.
 
         Args:
             records: read in this thread, as they are needed.
@@ -164,7 +172,8 @@ class Indexer:
         """
         if total is None and isinstance(records, Sized):
             total = len(records)
-        return self._run(records, Tally(total, progress))
+        skipped = records.skipped if isinstance(records, ImageFolder) else None
+        return self._run(records, Tally(total, progress, skipped=skipped))
 
     def index_attached(
         self,
@@ -175,8 +184,8 @@ class Indexer:
     ) -> IndexReport:
         """Fill the vector of an attached collection, and the tokens beside it.
 
-        Points whose vector or tokens are missing, or of another picture than the payload names now, are encoded; all
-        others are left alone. Tokens of points that are gone are removed. The errors are those of :meth:`index`.
+        Points whose vector or tokens are missing, or were made from another picture than the payload names now, are
+        encoded; all others are left alone. Tokens of points that are gone are removed. Errors as :meth:`index`.
 
         Args:
             open_picture: opens a picture by its value in the payload, in several threads.
@@ -189,14 +198,14 @@ class Indexer:
         return self._run(records, tally)
 
     def _run(self, records: Iterable[ImageRecord | RejectedRow], tally: Tally) -> IndexReport:
-        pipeline = _Pipeline(self._collection, self._encoder, self._bundle, self._decode_threads)
+        pipeline = _Pipeline(self._collection, self._encoder, self._bundle, self._decode_threads, self._limits)
         try:
             pipeline.run(records, tally, batch_size=self._batch_size)
         except StoreError as error:
             raise IndexingError(
                 f"The store failed after {tally.indexed} images were indexed by this run "
-                f"({tally.done} of {tally.total or 'all'} are done): {error} Once the store works, run the same "
-                "command again; it goes on from there."
+                f"({tally.done} of {tally.total or 'all'} are done): {error} When the store works again, run "
+                "the same command to continue."
             ) from error
         return tally.report()
 
@@ -220,7 +229,7 @@ class Indexer:
 
 @dataclass(frozen=True, slots=True)
 class _PreparedBatch:
-    """What is left to encode of a batch of records, and what became of the others."""
+    """A batch of records: the images that are left to encode, and the outcome of the others."""
 
     images: list[PreparedImage]
     outcome: Outcome
@@ -228,7 +237,7 @@ class _PreparedBatch:
 
 @dataclass(frozen=True, slots=True)
 class _Compared:
-    """What of a batch must be encoded, and how many images had their metadata rewritten, or nothing."""
+    """The images of a batch to encode, and how many others had their metadata rewritten or were unchanged."""
 
     changed: list[HashedImage]
     updated: int
@@ -236,7 +245,7 @@ class _Compared:
 
 
 class _Views:
-    """Pictures of points that have several, held until all of one point are encoded: they are written together."""
+    """Pictures of points that have several, held until all of a point are encoded, to be written together."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -244,7 +253,7 @@ class _Views:
         self._left: dict[PointId, int] = {}
 
     def whole(self, images: list[IndexedImage], records: Sequence[ImageRecord]) -> list[IndexedImage]:
-        """Return the images of points that are whole now; ``records`` are all that the batch was made of."""
+        """Return the images of points that are complete now; ``records`` are all records of the batch."""
         with self._lock:
             single = {record.point_id for record in records if record.point_id is None or record.views == 1}
             out = [image for image in images if image.point_id in single or None in single]
@@ -254,14 +263,14 @@ class _Views:
             return out + self._taken([record for record in records if record.views > 1])
 
     def failed(self, image_ids: Set[str], records: Sequence[ImageRecord]) -> None:
-        """Expect no more of pictures that cannot be read."""
+        """Stop waiting for pictures that cannot be read."""
         with self._lock:
             for record in records:
                 if record.views > 1 and record.point_id is not None and record.image_id in image_ids:
                     self._left[record.point_id] = self._left.get(record.point_id, record.views) - 1
 
     def rest(self) -> list[IndexedImage]:
-        """Return what is held of points whose last picture could not be read."""
+        """Return the held images of points whose last picture could not be read."""
         with self._lock:
             rest, self._ready = [image for images in self._ready.values() for image in images], {}
             return rest
@@ -282,10 +291,13 @@ class _Views:
 class _Pipeline:
     """The threads of one run."""
 
-    def __init__(self, collection: Collection, encoder: Encoder, bundle: Bundle, decode_threads: int) -> None:
+    def __init__(
+        self, collection: Collection, encoder: Encoder, bundle: Bundle, decode_threads: int, limits: PictureLimits
+    ) -> None:
         self._collection = collection
         self._encoder = encoder
         self._bundle = bundle
+        self._limits = limits
         self._form = TokenForm(bundle)
         self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="cir-decode")
         self._batches = ThreadPoolExecutor(_BATCHES_AHEAD, thread_name_prefix="cir-batch")
@@ -342,19 +354,21 @@ class _Pipeline:
     def _prepare(self, records: list[ImageRecord], refused: list[FailedImage]) -> _PreparedBatch:
         """Read, compare and decode one batch, in a thread of its own that waits for the others."""
         read = list(self._decoders.map(partial(_attempt, hash_image), records))
-        failed = refused + [result for result in read if isinstance(result, FailedImage)]
+        failed = [result for result in read if isinstance(result, FailedImage)]
         hashed = [result for result in read if isinstance(result, HashedImage)]
         compared = self._store.submit(self._compare, hashed).result()
-        decode = partial(decode_image, spec=self._bundle.manifest.preprocessing)
+        decode = partial(decode_image, spec=self._bundle.manifest.preprocessing, limits=self._limits)
         decoded = list(self._decoders.map(partial(_attempt, decode), compared.changed))
         failed += [result for result in decoded if isinstance(result, FailedImage)]
         self._views.failed({failure.image_id for failure in failed}, records)
         images = [result for result in decoded if isinstance(result, PreparedImage)]
-        outcome = Outcome(updated=compared.updated, unchanged=compared.unchanged, failed=tuple(failed))
+        if failed:
+            failed = self._store.submit(self._told_of_older, failed).result()
+        outcome = Outcome(updated=compared.updated, unchanged=compared.unchanged, failed=(*refused, *failed))
         return _PreparedBatch(images, outcome)
 
     def _compare(self, images: list[HashedImage]) -> _Compared:
-        """Find what the collection lacks and mend the metadata of what it has, in the store's thread."""
+        """Find the images that the collection lacks and update the metadata of the others, in the store's thread."""
         if self._collection.attachment is not None:
             other = [image for image in images if image.record.known_sha256 != image.sha256]
             return _Compared(other, updated=0, unchanged=len(images) - len(other))
@@ -373,8 +387,18 @@ class _Pipeline:
             )
         return _Compared(changed, updated=len(moved), unchanged=len(images) - len(changed) - len(moved))
 
+    def _told_of_older(self, failed: list[FailedImage]) -> list[FailedImage]:
+        """Add a note to failures whose image stays in the collection as it was, in the store's thread."""
+        known = self._collection.known([image.image_id for image in failed])
+        return [
+            replace(image, reason=f"{image.reason.rstrip('.')}. The version indexed before is kept.")
+            if image.image_id in known
+            else image
+            for image in failed
+        ]
+
     def _is_current(self, stored: KnownImage, sha256: str) -> bool:
-        """Whether an image need not be encoded again: made by this bundle, exactly or in this precision."""
+        """Return whether an image need not be encoded again: made by this bundle, exactly or in this precision."""
         is_same = (stored.sha256, stored.bundle) == (sha256, self._bundle.fingerprint)
         return is_same and stored.precision in ("float32", self._encoder.precision)
 
@@ -390,7 +414,7 @@ class _Pipeline:
         for image, tokens, vector in zip(images, encoded.candidate_tokens, encoded.vectors, strict=True):
             record = image.record
             if not np.isfinite(vector).all():
-                failed.append(FailedImage(record.image_id, "The encoder gave a vector that is not finite."))
+                failed.append(FailedImage(record.image_id, "The encoder returned a vector that is not finite."))
                 continue
             try:
                 stored = self._form.encode(tokens)
@@ -419,7 +443,7 @@ class _Pipeline:
         return self._collection.layout.point_id(record.image_id) if record.point_id is None else record.point_id
 
     def _settle(self, tally: Tally, *, behind: int) -> None:
-        """Count the writes that are done, and wait until at most so many are not."""
+        """Count the writes that are done, and wait until at most ``behind`` are not."""
         while self._writes and (len(self._writes) > behind or self._writes[0].done()):
             outcome = self._writes[0].result()
             self._writes.popleft()
@@ -427,7 +451,7 @@ class _Pipeline:
             tally.show()
 
     def _abandon(self, tally: Tally, *, writes_too: bool) -> None:
-        """Drop what is not encoded; let what is encoded be written, unless writing is what failed."""
+        """Drop images that are not encoded, and write those that are, unless writing itself failed."""
         for threads in (self._batches, self._decoders):
             threads.shutdown(wait=False, cancel_futures=True)
         if writes_too:
@@ -438,7 +462,7 @@ class _Pipeline:
 
 
 def _is_labelled(stored: KnownImage, record: ImageRecord) -> bool:
-    """Whether a stored image has its record's source and fields; fields that somebody else set do not count."""
+    """Return whether a stored image has its record's source and fields; fields that others set do not count."""
     ours = {key: value for key, value in stored.payload.items() if key in record.payload or key in stored.written}
     return (stored.source, canonical_json(ours)) == (record.source, canonical_json(record.payload)) and (
         set(stored.written) == set(record.payload)
@@ -446,7 +470,7 @@ def _is_labelled(stored: KnownImage, record: ImageRecord) -> bool:
 
 
 def _sorted_out(taken: list[ImageRecord | RejectedRow], seen: set[str]) -> tuple[list[ImageRecord], list[FailedImage]]:
-    """Part records from rows and records that cannot be indexed, and from ids that the run has seen."""
+    """Separate records to index from rows and records that cannot be indexed, and from repeated ids."""
     fresh: list[ImageRecord] = []
     refused: list[FailedImage] = []
     for record in taken:
@@ -456,10 +480,10 @@ def _sorted_out(taken: list[ImageRecord | RejectedRow], seen: set[str]) -> tuple
         try:
             checked = checked_record(record)
         except InputError as error:
-            refused.append(FailedImage(str(record.image_id), str(error)))
+            refused.append(FailedImage(_name_of(record), str(error)))
             continue
         if checked.image_id in seen:
-            reason = "The id was given before in this run; the first image stands."
+            reason = "The id was given before in this run; the first image is kept."
             refused.append(FailedImage(checked.image_id, reason))
         else:
             seen.add(checked.image_id)
@@ -468,9 +492,20 @@ def _sorted_out(taken: list[ImageRecord | RejectedRow], seen: set[str]) -> tuple
 
 
 def _attempt(step: Callable[[_In], _Out], item: _In) -> _Out | FailedImage:
-    """Take one step with one image; what is wrong with the image becomes a result."""
+    """Take one step with one image; any error of the image becomes a result."""
+    record = item.record if isinstance(item, HashedImage) else item
     try:
         return step(item)
     except InputError as error:
-        record = item.record if isinstance(item, HashedImage) else item
         return FailedImage(record.image_id, str(error))
+    except MemoryError:
+        raise
+    except Exception as error:
+        logger.exception("%r could not be read", record.image_id)
+        return FailedImage(record.image_id, f"it cannot be read: {type(error).__name__}: {error}")
+
+
+def _name_of(record: object) -> str:
+    """Return a name for a record that may have no usable id."""
+    given = getattr(record, "image_id", None)
+    return str(given) if isinstance(given, str | int) else f"{type(record).__name__} {given!r:.80}"

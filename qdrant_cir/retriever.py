@@ -19,7 +19,7 @@ from qdrant_cir.model.compute import Compute, ExecutionProvider
 from qdrant_cir.search.effort import EXACT, Effort
 from qdrant_cir.search.given_hits import GivenHits
 from qdrant_cir.search.path import RerankOptions, SearchOptions, compose_steps, rerank_steps, search_steps
-from qdrant_cir.search.query_model import ComposedQuery, QueryModel, references_of
+from qdrant_cir.search.query_model import ComposedQuery, QueryModel, checked_query
 from qdrant_cir.storage.collection import Collection
 from qdrant_cir.storage.reads import GalleryReads, open_reads
 from qdrant_cir.storage.steps import Stopwatch, TimedSteps, run, run_async, run_side_by_side
@@ -43,13 +43,13 @@ DEFAULT_LIMIT = 10
 """Results that a search returns."""
 
 DEFAULT_RERANK_DEPTH = 50
-"""Candidates that are re-ranked; the paper takes 50 on CIRR and 100 on FashionIQ."""
+"""Candidates that are re-ranked; the paper uses 50 on CIRR and 100 on FashionIQ."""
 
 DEFAULT_GROUP_SIZE = 10
-"""Members of a group that are re-ranked at most."""
+"""The most members of a group that are re-ranked."""
 
 IN_FLIGHT = 2
-"""Queries that compute at the same time; another one may be reading meanwhile."""
+"""Queries that compute at the same time, while another one may be reading."""
 
 T = TypeVar("T")
 
@@ -57,16 +57,17 @@ T = TypeVar("T")
 class Retriever:
     """Searches one collection with one bundle.
 
-    May be shared between threads where its store may: a server's client may, the embedded store takes turns.
+    Threads may share it if they may share its store: calls of a server run in parallel, those of the embedded
+    store take turns.
     """
 
     def __init__(self, collection: Collection, model: QueryModel, *, clock: Callable[[], float] = perf_counter) -> None:
-        """Join a collection and the model of its bundle; :meth:`open` does both from names.
+        """Use a collection and the model of its bundle; :meth:`open` does both from names.
 
         Args:
             collection: opened with the model's bundle.
             model: the graphs.
-            clock: returns seconds, by which timings and time budgets go.
+            clock: returns seconds, for timings and time budgets.
         """
         self.collection = collection
         self._model = model
@@ -94,7 +95,7 @@ class Retriever:
             store: a Qdrant client, the folder of an embedded store, or an open store. A client or store that
                 was given stays open when the retriever is closed.
             bundle: the model folder; None for the bundled model.
-            provider: where the graphs run; ``auto`` takes CUDA where it works.
+            provider: where the graphs run; ``auto`` uses CUDA where it works.
             threads: for one graph; by default as many as this process may use.
             precision: what the re-ranker computes in; others than ``float32`` are faster and close to it, where the
                 bundle holds them (``python -m onnx_export add-precision``). The result names it.
@@ -149,10 +150,10 @@ class Retriever:
             filter: conditions on the user's payload fields, applied in the store.
             exclude_reference: leave the reference itself out: a gallery image by its id, a picture by its
                 content. Every exact copy of the picture's file counts as the reference.
-            effort: re-rank all of those candidates, which is the default, or end early: see :class:`Effort`.
+            effort: re-rank all of those candidates, which is the default, or stop early: see :class:`Effort`.
             group_by: path of a payload field, such as ``product_id``: one result per value, the best of its members.
                 ``limit`` and ``rerank_depth`` count groups then, and all members of the first groups are re-ranked.
-            group_size: at most so many members of a group.
+            group_size: the most members of a group.
             params: Qdrant's search parameters, instead of the library's own (``hnsw_ef`` of at least 512).
             consistency: read consistency of a cluster.
             timeout: seconds, for every call of the server.
@@ -188,7 +189,7 @@ class Retriever:
         Raises:
             InputError, ImageError, TokensError, StoreError, ProviderError: as :meth:`search`.
         """
-        references_of(query)
+        query = checked_query(query)
         return run(
             compose_steps(self.collection.reads, self._model, query, Stopwatch(self._clock)), self.collection.store
         )
@@ -214,7 +215,7 @@ class Retriever:
                 list of ScoredPoints, Records, ids (int, UUID or their text), :class:`GalleryImage`, and pictures (Path,
                 bytes or Pillow images), which are encoded for this call. A point is taken with the score it came with.
             limit: results to return.
-            effort: re-rank all, or end early.
+            effort: re-rank all, or stop early.
             encode_missing: read and encode the pictures of points without valid tokens; nothing is written.
             open_picture: opens a point's picture for that; None for files.
             consistency: read consistency of a cluster.
@@ -300,7 +301,7 @@ class AsyncRetriever:
         *,
         clock: Callable[[], float] = perf_counter,
     ) -> None:
-        """Join a gallery, where it lies, and the model of its bundle; :meth:`open` does all from names."""
+        """Use a gallery, the store that holds it and the model of its bundle; :meth:`open` does it from names."""
         self._reads = reads
         self._reader = reader
         self._model = model
@@ -372,7 +373,7 @@ class AsyncRetriever:
 
     async def compose(self, query: Query) -> ComposedQuery:
         """Encode and compose; as :meth:`Retriever.compose`."""
-        references_of(query)
+        query = checked_query(query)
         watch = Stopwatch(self._clock)
         return await self._run(TimedSteps(compose_steps(self._reads, self._model, query, watch), watch))
 
@@ -420,7 +421,7 @@ class AsyncRetriever:
         try:
             return [await task for task in tasks]
         finally:
-            # where one failed, the others end before the caller hears of it
+            # if one fails, the others end before the error is raised
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -434,7 +435,7 @@ class AsyncRetriever:
             return await run_async(path, self._reader, self._pool)
 
     async def close(self) -> None:
-        """Wait for what computes, then release the threads, and a store that :meth:`open` opened."""
+        """Wait for running computations, then release the threads, and a store that :meth:`open` opened."""
         pool, self._pool = self._pool, None
         if pool is not None:
             await asyncio.to_thread(pool.shutdown)
@@ -455,7 +456,7 @@ class AsyncRetriever:
 
 
 class Opening(Awaitable[T]):
-    """Something that is opened by ``await``, or for the length of an ``async with``."""
+    """A resource that is opened by ``await``, or for the duration of an ``async with``."""
 
     def __init__(self, opened: Callable[[], Awaitable[T]]) -> None:
         """Open nothing yet."""
@@ -485,8 +486,8 @@ def _paths(
     model: QueryModel,
     clock: Callable[[], float],
 ) -> list[TimedSteps[SearchResult]]:
-    """Check what a caller gave, and return a path per query that has not begun."""
-    options.check(queries)
+    """Check the arguments, and return one path per query, not yet started."""
+    queries = options.checked(queries)
     stop = options.effort.stop_rule(model.bundle, limit=options.limit, rerank_depth=options.rerank_depth)
     watches = [Stopwatch(clock) for _ in queries]
     return [

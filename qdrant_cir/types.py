@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, overload
+from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol, TypeAlias, overload
 from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qdrant_cir.errors import InputError
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 JsonValue: TypeAlias = "str | int | float | bool | list[JsonValue] | dict[str, JsonValue] | None"
-"""What a payload field may hold: what JSON may hold."""
+"""A value of a payload field: any JSON value."""
 
 JsonObject: TypeAlias = dict[str, JsonValue]
 
@@ -37,12 +39,40 @@ class GalleryImage:
     image_id: str | int
 
 
-ImageSource: TypeAlias = "str | PathLike[str] | bytes | Image"
-"""A path, the bytes of an encoded file, or a Pillow image."""
+ImageSource: TypeAlias = "str | PathLike[str] | bytes | bytearray | memoryview | BinaryIO | NDArray[np.uint8] | Image"
+"""A path, an encoded file as bytes or open for reading, a Pillow image, or pixels: uint8 RGB [H, W, 3], grey [H, W]."""
+
+
+@dataclass(frozen=True, slots=True)
+class PictureLimits:
+    """Limits of one picture; a picture beyond them is refused before it is decoded.
+
+    Attributes:
+        pixels: the most that are decoded of one picture. They take 4 bytes each, and decoding never takes more than 8.
+            Formats whose decoders need more count as more pixels: WebP and AVIF twice, JPEG 2000 two to three times,
+            progressive JPEG up to 1.5. A JPEG that is decoded at a part of its size counts by that part and may declare
+            four times as many.
+        side: pixels of the longer side.
+        scans: of a JPEG, each a pass over the picture; cameras and programs write up to ten.
+    """
+
+    pixels: int = 64_000_000
+    side: int = 20_000
+    scans: int = 64
+
+    def __post_init__(self) -> None:
+        """Check the numbers. Raises InputError."""
+        for name in ("pixels", "side", "scans"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise InputError(f"PictureLimits.{name} is {value!r}; expected a whole number of at least 1.")
+
+
+DEFAULT_LIMITS = PictureLimits()
 
 
 Reference: TypeAlias = "ImageSource | GalleryImage"
-"""A picture of the caller's, or one that is in the collection."""
+"""A picture of the caller, or one that is in the collection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +80,15 @@ class Query:
     """A reference image plus a modification text.
 
     With both, the query is composed. Without a text it is image-only: the reference's own embedding is
-    searched and nothing is re-ranked, for there is no modification to re-rank by. Without a reference it is
-    text-only: the text is composed with a blank picture, and re-ranked like any other. One of the two must be
-    given.
+    searched and nothing is re-ranked, because there is no modification. Without a reference it is
+    text-only: the text is composed with a blank picture, and re-ranked like any other. A query needs at least
+    one of the two.
 
     Attributes:
         reference: one picture, or several in a list or a tuple; None for none.
-        modification_text: what is to be otherwise.
-        must_not: what must not be: stage one moves away from this text by itself, and stage two takes away what a
-            candidate scores for the references with this text.
+        modification_text: what should be different.
+        must_not: what the results must not show. Stage one moves away from the text, without the references;
+            stage two subtracts a candidate's score for the references with this text.
         weights: one per reference, at least 0 and not all 0; None for equal ones.
         must_not_weight: how much ``must_not`` counts against a weight of 1 for the rest, at least 0.
     """
@@ -72,14 +102,14 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class EncodedImages:
-    """What the image encoder gives for a batch of B images.
+    """The image encoder's output for a batch of B images.
 
     Attributes:
-        tokens: float32 [B, N, C], all N final states; row 0 is the class token. What the composer reads of a
-            reference.
+        tokens: float32 [B, N, C], all N final states; row 0 is the class token. The composer reads
+            them of a reference.
         vectors: float32 [B, D], unit length: what Qdrant searches.
-        candidate_tokens: float32 [B, N, C], what the re-ranker reads of a candidate and what is stored: the same
-            array as ``tokens``, but where stage two has an image encoder of its own.
+        candidate_tokens: float32 [B, N, C], the tokens that are stored and that the re-ranker reads: the same
+            array as ``tokens``, unless stage two has its own image encoder.
     """
 
     tokens: Float32
@@ -95,13 +125,15 @@ class Composition:
         vector: float32 [D], unit length, compared with gallery vectors by cosine.
         input_ids: int64 [L], the text's token ids without padding.
         fusion_states: float32 [L, H], last hidden states of all text tokens (``z_t``; paper, section 3.2).
-        truncated: whether the text was longer than the model reads.
+        is_truncated: the text was longer than the model reads.
+        is_understood: the model knows at least one word of the text.
     """
 
     vector: Float32
     input_ids: Int64
     fusion_states: Float32
-    truncated: bool = False
+    is_truncated: bool = False
+    is_understood: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,14 +157,14 @@ class Candidate:
 
     Attributes:
         image_id: the id it was indexed under.
-        payload: the user's fields, without anything of ours.
-        source: where the picture was read from when it was indexed, None for iterables without one.
+        payload: the user's fields, without the library's own.
+        source: where the picture was read from when it was indexed; None where that is not known.
         retrieval_score: cosine of stage one.
         retrieval_rank: place in stage one, from 1.
         rerank_score: the re-ranker's score, higher is better; None for a candidate that was not re-ranked.
         rerank_rank: place among the re-ranked candidates, from 1; None likewise.
         point_id: the id of its point, as Qdrant has it; None for a picture that is in no collection.
-        point: the point as the store, or the caller of ``rerank``, gave it; has its vectors only where they were read.
+        point: as the store returned it or the caller of ``rerank`` passed it; with vectors only where they were read.
         group: the value that the search grouped by; this is the best of its members.
         view: the source of the picture that scored best, of a point that has several.
     """
@@ -163,13 +195,13 @@ class Timings:
 
 
 Precision: TypeAlias = Literal["float32", "float16", "int8"]
-"""The arithmetic that stage two is computed in: ``float32`` is exact; a bundle may hold graphs of the others, whose
-scores are close to its own."""
+"""The precision that stage two is computed in: ``float32`` is exact; a bundle may also hold graphs of the others,
+whose scores are close to those of ``float32``."""
 
 RerankMode: TypeAlias = Literal["none", "exact", "compressed", "adaptive", "budget"]
 """``exact`` scored every candidate from all its tokens, ``compressed`` from the fewer rows and dimensions that the
-bundle stores; ``adaptive`` ended when the first places were settled, and ``budget`` when the time was over; ``none`` is
-stage one alone."""
+bundle stores; ``adaptive`` ended when the first places were settled, and ``budget`` when the time was used up;
+``none`` is stage one alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,12 +209,12 @@ class SearchResult(Sequence[Candidate]):
     """The answer to one query, and a sequence of its candidates.
 
     Attributes:
-        candidates: best first; at most ``limit``. Candidates that were not re-ranked stand after those that
+        candidates: best first; at most ``limit``. Candidates that were not re-ranked come after those that
             were, in stage one's order.
         timings: seconds per step.
         rerank_mode: how stage two was computed.
         notes: plain sentences about what was skipped, truncated or stale, and why. Empty when nothing was.
-        scored: candidates that stage two gave a score, whether they are returned or not.
+        scored: candidates that stage two scored, whether they are returned or not.
         precision: what their scores were computed in.
     """
 
@@ -211,7 +243,7 @@ class Encoder(Protocol):
 
     @property
     def precision(self) -> Precision:
-        """What it computes in; images of another precision than ``float32`` are marked so in the collection."""
+        """The precision that it computes in; images of any other than ``float32`` are marked in the collection."""
         ...
 
     def encode(self, pixel_values: Float32) -> EncodedImages:

@@ -54,7 +54,7 @@ class Refusal:
 
 @dataclass(slots=True)
 class RestServer:
-    """A server that has every collection; the next answers to writes are ``refusals``, as long as there are any."""
+    """A server that has every collection and point; the next answers to writes are ``refusals``, if there are any."""
 
     port: int = 0
     requests: list[Request] = field(default_factory=list)
@@ -66,7 +66,12 @@ class RestServer:
 
     @property
     def writes(self) -> list[Request]:
-        return [request for request in self.requests if "/points" in request.path]
+        return [request for request in self.requests if _is_write(request.method, request.path)]
+
+
+def _is_write(method: str, path: str) -> bool:
+    """Whether a call writes points; a ``POST`` to the points themselves reads them."""
+    return "/points" in path and (method, path.rpartition("/")[2]) != ("POST", "points")
 
 
 @contextmanager
@@ -76,13 +81,18 @@ def rest_server() -> Iterator[RestServer]:
 
     class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             parts = urlsplit(self.path)
             headers = {key.lower(): value for key, value in self.headers.items()}
-            canned.requests.append(Request(self.command, parts.path, parse_qs(parts.query), headers))
-            is_write = "/points" in parts.path
+            if parts.path != "/":  # asked for its version, of which it says nothing
+                canned.requests.append(Request(self.command, parts.path, parse_qs(parts.query), headers))
+            is_write = _is_write(self.command, parts.path)
             refusal = canned.refusals.pop(0) if is_write and canned.refusals else None
             result: Any = {"operation_id": 1, "status": "completed"} if is_write else _COLLECTION
+            if parts.path.endswith("/points/batch"):
+                result = [result for _ in json.loads(sent)["operations"]]
+            if parts.path.endswith("/points") and not is_write:
+                result = [{"id": id} for id in json.loads(sent)["ids"]]
             body = {"result": result, "status": "ok", "time": 0.0}
             if refusal is not None:
                 body = {"result": None, "status": {"error": f"refused with {refusal.status}"}, "time": 0.0}

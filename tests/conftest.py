@@ -1,7 +1,7 @@
 """What every test folder may use: a model computed by hand, pictures, data, and honest skips.
 
 A test that cannot run says ``pytest.skip("needs KIND: ...")`` (also at module level, in ``importorskip`` and
-in ``skipif``), KIND being qdrant, torch, browser or data. ``CIR_REQUIRE=qdrant,torch`` turns skips of those
+in ``skipif``), KIND being qdrant, cluster, torch, browser or data. ``CIR_REQUIRE=qdrant,torch`` turns skips of those
 kinds into failures.
 """
 
@@ -28,7 +28,7 @@ from qdrant_cir.model.bundle import (
     write_manifest,
 )
 
-_NEEDS = re.compile(r"needs (qdrant|torch|browser|data)\b")
+_NEEDS = re.compile(r"needs (qdrant|cluster|torch|browser|data)\b")
 
 
 def _fail_where_required(report: pytest.TestReport | pytest.CollectReport) -> None:

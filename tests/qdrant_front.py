@@ -1,6 +1,7 @@
 """A Qdrant server of the test's own process: the client's ``:memory:`` engine behind real HTTP, with faults on demand.
 
-It writes down every request. ``RestFront.faults`` are taken one by one by the requests that ``is_faulty`` names.
+It writes down every request but those for its version. ``RestFront.faults`` are taken one by one by the requests
+that ``is_faulty`` names.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Fault:
 
 @dataclass(slots=True)
 class RestFront:
-    """The server: its memory, what it was asked, and what it shall do wrong next."""
+    """The server: its memory, what it was asked, what it shall do wrong next, and which version it claims to be."""
 
     memory: QdrantClient
     port: int
@@ -50,6 +51,7 @@ class RestFront:
     faults: list[Fault] = field(default_factory=list)
     is_faulty: Callable[[Request], bool] = lambda request: True
     turn: Lock = field(default_factory=Lock)
+    version: str | None = None
 
     @property
     def url(self) -> str:
@@ -73,6 +75,10 @@ def rest_front(port: int = 0, memory: QdrantClient | None = None) -> Iterator[Re
 
         def serve(self) -> None:
             data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            if self.path == "/":
+                said = {"title": "qdrant - vector search engine", "version": front.version}
+                self.answer(404 if front.version is None else 200, json.dumps(said).encode())
+                return
             headers = {key.lower(): value for key, value in self.headers.items()}
             request = Request(self.command, self.path.partition("?")[0], headers, json.loads(data) if data else None)
             with front.turn:

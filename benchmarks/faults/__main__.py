@@ -19,13 +19,12 @@ import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.faults.fault import Fault
 
 ROOT = Path(__file__).parents[2]
-PARTS = ("storage", "search")
+PARTS = ("storage", "attached", "path", "search")
 """Modules of this package, each with a tuple ``FAULTS``."""
 LINKED = (Path("qdrant_cir/bundles"),)
 """Folders too large to copy."""
@@ -72,16 +71,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def load_faults() -> list[Fault]:
-    """Read the faults of every part that is there.
+    """Read the faults of every part.
 
     Raises:
         ValueError: two faults share a name.
     """
     faults: list[Fault] = []
     for part in PARTS:
-        module = f"{__package__}.{part}"
-        if find_spec(module) is not None:
-            faults += importlib.import_module(module).FAULTS
+        faults += importlib.import_module(f"{__package__}.{part}").FAULTS
     names = [fault.name for fault in faults]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"two faults are called {', '.join(twice)}")

@@ -9,7 +9,7 @@ __all__ = ["FAULTS"]
 _SESSIONS = ("tests/unit/test_sessions.py",)
 _BUDGET = ("tests/unit/test_time_budget.py",)
 _EFFORT = ("tests/unit/test_effort.py",)
-_RETRIEVER = ("tests/unit/test_retriever.py",)
+_READS = ("tests/congruence/test_reads.py",)
 _TIES = ("tests/unit/test_ties.py",)
 _METRICS = ("tests/unit/test_evaluation_metrics.py",)
 _UPDATES = ("tests/export/test_updates.py",)
@@ -34,39 +34,59 @@ FAULTS = (
         "",
         _SESSIONS,
     ),
-    Fault(
-        "waiting_charged_to_the_budget",
-        "qdrant_cir/search/ranking.py",
-        "        self.started += now - self._last\n",
-        "",
-        _BUDGET,
+    *(
+        Fault(
+            f"waiting_charged_to_the_budget_{driver}",
+            "qdrant_cir/storage/steps.py",
+            f"                path.watch.stop()\n                {then}",
+            f"                {then}",
+            _BUDGET,
+        )
+        for driver, then in (("where_steps_are_awaited", "value = await"), ("side_by_side", "computing["))
     ),
     Fault(
         "waiting_charged_to_the_timings",
-        "qdrant_cir/search/ranking.py",
-        "        self.started += now - self._last\n        self._last = now\n",
-        "        self.started += now - self._last\n",
+        "qdrant_cir/storage/steps.py",
+        "    finally:\n        watch.stop()\n",
+        "    finally:\n        watch.start()\n",
         _BUDGET,
     ),
     Fault(
         "step_begun_that_cannot_end_in_time",
-        "qdrant_cir/search/scoring.py",
-        "began - started + longest > stop.time_budget",
-        "began - started > stop.time_budget",
+        "qdrant_cir/search/path.py",
+        "read_up_to and spent + longest > stop.time_budget",
+        "read_up_to and spent > stop.time_budget",
         _BUDGET,
     ),
     Fault(
-        "budget_starts_at_the_re_ranking",
-        "qdrant_cir/search/ranking.py",
-        "started=clock.started, clock=clock.read",
-        "started=clock.read(), clock=clock.read",
+        "step_begun_after_a_read_that_left_too_little_time",
+        "qdrant_cir/search/path.py",
+        "            if stop.time_budget is not None and spent + longest > stop.time_budget:\n",
+        "            if stop.time_budget is not None and spent > stop.time_budget:\n",
         _BUDGET,
     ),
+    *(
+        Fault(
+            f"budget_starts_{begins}_{where}",
+            "qdrant_cir/search/path.py",
+            f'("retrieve", "fetch", "rerank"))\n{then}',
+            f"({steps}))\n{then}",
+            _BUDGET,
+        )
+        for begins, steps in (
+            ("at_the_re_ranking", '"fetch", "rerank"'),
+            ("at_the_encoding", '"encode", "retrieve", "fetch", "rerank"'),
+        )
+        for where, then in (
+            ("before_a_step", "        if stop.time_budget is not None and read_up_to"),
+            ("after_a_read", "            if stop.time_budget is not None and spent +"),
+        )
+    ),
     Fault(
-        "budget_starts_at_the_encoding",
-        "qdrant_cir/retriever.py",
-        "        clock = StageClock(read=self._clock)\n",
-        "        clock = StageClock(read=self._clock)\n        clock.started = started\n",
+        "reading_left_out_of_the_step_that_needs_it",
+        "qdrant_cir/search/path.py",
+        "longest = max(longest, took + laps",
+        "longest = max(longest, laps",
         _BUDGET,
     ),
     Fault(
@@ -85,45 +105,30 @@ FAULTS = (
     ),
     Fault(
         "no_spare_hit_for_the_excluded_reference",
-        "qdrant_cir/search/ranking.py",
-        "max(self.limit, self.rerank_depth) + (1 if self.exclude_reference else 0)",
-        "max(self.limit, self.rerank_depth)",
-        _RETRIEVER,
+        "qdrant_cir/search/path.py",
+        "asked = wanted + (1 if options.exclude_reference else 0)",
+        "asked = wanted",
+        _READS,
     ),
     Fault(
         "ties_of_stage_one_as_the_store_gives_them",
         "qdrant_cir/search/ranking.py",
-        "key=lambda hit: (-hit.score, hit.image_id)",
-        "key=lambda hit: -hit.score",
+        "key=lambda image_id: (-scores[image_id], image_id)",
+        "key=lambda image_id: -scores[image_id]",
         _TIES,
     ),
-    Fault(
-        "ties_of_stage_two_by_image_id",
-        "qdrant_cir/search/ranking.py",
-        "(-scores[hit.image_id], places[hit.image_id])",
-        "(-scores[hit.image_id], hit.image_id)",
-        _TIES,
-    ),
-    Fault(
-        "ties_of_stage_two_the_other_way_round",
-        "qdrant_cir/search/ranking.py",
-        "(-scores[hit.image_id], places[hit.image_id])",
-        "(-scores[hit.image_id], -places[hit.image_id])",
-        _TIES,
-    ),
-    Fault(
-        "ties_of_stage_one_as_written_in_evaluation",
-        "qdrant_cir/evaluation/runs/rankings.py",
-        "key=lambda image: (-image.score, image.image_id)",
-        "key=lambda image: -image.score",
-        _METRICS,
-    ),
-    Fault(
-        "ties_of_stage_two_by_image_id_in_evaluation",
-        "qdrant_cir/evaluation/runs/rankings.py",
-        "(-scores[image_id], places[image_id])",
-        "(-scores[image_id], image_id)",
-        _METRICS,
+    *(
+        Fault(
+            f"ties_of_stage_two_{name}",
+            "qdrant_cir/search/ranking.py",
+            "sorted((key for key in retrieved if key in scores), key=lambda key: -scores[key])",
+            f"sorted({order})",
+            tests,
+        )
+        for name, order, tests in (
+            ("by_id", "(k for k in retrieved if k in scores), key=lambda k: (-scores[k], str(k))", _METRICS),
+            ("the_other_way_round", "(k for k in [*retrieved][::-1] if k in scores), key=lambda k: -scores[k]", _TIES),
+        )
     ),
     Fault(
         "embedding_not_held",

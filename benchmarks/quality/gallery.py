@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from benchmarks.quality.progress import Progress
 from qdrant_cir.model.bundle import Bundle
 from qdrant_cir.model.image_encoder import ImageEncoder
-from qdrant_cir.model.preprocess import load_image, preprocess
+from qdrant_cir.model.preprocess import read_pixels
 from qdrant_cir.model.reranker import Reranker
 from qdrant_cir.tokens.codec import quantize
 from qdrant_cir.types import Composition, EncodedImages, Float32, Int64, StoredTokens
@@ -82,7 +82,7 @@ def encode_gallery(
 def encode_pictures(bundle: Bundle, encoder: ImageEncoder, pictures: Sequence[Path]) -> EncodedImages:
     """Encode picture files in one run."""
     spec = bundle.manifest.preprocessing
-    return encoder.encode(np.stack([preprocess(load_image(path), spec) for path in pictures]))
+    return encoder.encode(np.stack([read_pixels(path, spec) for path in pictures]))
 
 
 def open_array(path: Path, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> np.memmap[tuple[int, ...], np.dtype]:

@@ -15,6 +15,7 @@ The model is compared with the bundle before it is returned.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -106,7 +107,8 @@ def _sizes_of(bundle: Bundle) -> ModelSizes:
         sizes = ModelSizes(**cast("dict[str, int]", manifest.provenance[SIZES_KEY]))  # type: ignore[arg-type]
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{_refusal(bundle.folder)}: its manifest lacks the model's sizes.") from error
-    if manifest.preprocessing != PreprocessingSpec(sizes.image_size, PAD_RATIO, BLIP_MEAN, BLIP_STD):
+    expected = PreprocessingSpec(sizes.image_size, PAD_RATIO, BLIP_MEAN, BLIP_STD)
+    if replace(manifest.preprocessing, version=expected.version) != expected:
         raise CheckpointError(f"{_refusal(bundle.folder)}: it preprocesses pictures differently from training.")
     return sizes
 

@@ -66,6 +66,12 @@ def index(
     bundle: BundleOption = None,
     provider: ProviderOption = "auto",
     precision: EncoderPrecisionOption = "float32",
+    max_megapixels: Annotated[
+        int, typer.Option("--max-megapixels", min=1, help="Pictures of more millions of pixels are not decoded.")
+    ] = 64,
+    max_side: Annotated[
+        int, typer.Option("--max-side", min=1, help="Pictures of which one side has more pixels are not decoded.")
+    ] = 20_000,
     as_json: JsonOption = False,
     store: StoreOptions,
 ) -> None:
@@ -78,7 +84,9 @@ def index(
     from qdrant_cir.indexing.sources import read_images
     from qdrant_cir.model.compute import Compute
     from qdrant_cir.model.image_encoder import ImageEncoder
+    from qdrant_cir.types import PictureLimits
 
+    limits = PictureLimits(pixels=max_megapixels * 1_000_000, side=max_side)
     place = store.place
     fields = [_field_index(text) for text in filterable or []]
     # what cannot be read or computed is refused before a collection is made
@@ -94,7 +102,7 @@ def index(
         with printing.show_progress(f"indexing into {collection}") as progress:
             for field in fields:
                 gallery.create_payload_index(field.field, field.kind)
-            report = gallery.index(records, progress=progress)
+            report = gallery.index(records, progress=progress, limits=limits)
             images = gallery.count()
     if as_json:
         document = printing.index_report_json(collection, report, images=images)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,7 @@ import typer
 
 from qdrant_cir.cli.exit_codes import NO_READER, UNWRITABLE
 from qdrant_cir.cli.interrupts import Progress, counted
+from qdrant_cir.errors import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,6 +32,7 @@ __all__ = [
     "end_output",
     "bundle_training_data",
     "named_bundle_text",
+    "escaped",
     "index_report_json",
     "index_report_text",
     "print_json",
@@ -67,17 +70,24 @@ def print_text(text: str) -> None:
 
 def print_json(value: JsonValue) -> None:
     """Write one JSON document to stdout, and nothing else. Raises typer.Exit as :func:`print_text`."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
     try:
-        typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+        # half of a surrogate pair, as in a file name that is not UTF-8, can be written in JSON and in no encoding
+        typer.echo(re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text))
     except UnicodeEncodeError:
         _print_encoded(json.dumps(value, indent=2))
     except OSError as error:
         raise typer.Exit(end_output(error)) from error
 
 
+def escaped(text: str) -> str:
+    """Write characters that no terminal shows, or that command it, as escape sequences; line breaks stay."""
+    return "".join(mark if mark.isprintable() or mark == "\n" else repr(mark)[1:-1] for mark in text)
+
+
 def print_note(sentence: str) -> None:
     """Write a sentence to stderr."""
-    typer.echo(sentence, err=True)
+    typer.echo(escaped(sentence), err=True)
 
 
 def stderr_console() -> Console:
@@ -94,6 +104,7 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, title
     from rich.table import Table
     from rich.text import Text
 
+    rows = [[printable(cell) for cell in row] for row in rows]
     console = Console(highlight=False)
     if not console.is_terminal:
         # nothing is cut off where the reader is a file or a program
@@ -210,6 +221,7 @@ def index_report_json(collection: str, report: IndexReport, *, images: int) -> J
         "failed": [{"image_id": failed.image_id, "reason": failed.reason} for failed in report.failed],
         "without_picture": report.without_picture,
         "swept": report.swept,
+        "skipped": {**report.skipped},
         "seconds": round(report.seconds, 3),
         "images_per_second": round(report.images_per_second, 2),
     }
@@ -226,7 +238,10 @@ def index_report_text(collection: str, report: IndexReport, *, images: int) -> s
         lines.append(f"Points that name no picture: {report.without_picture}.")
     if report.swept:
         lines.append(f"Tokens of points that are gone, removed: {report.swept}.")
-    lines += [f"  failed: {failed.image_id}: {failed.reason}" for failed in report.failed]
+    lines += [f"  failed: {printable(failed.image_id)}: {escaped(failed.reason)}" for failed in report.failed]
+    if report.skipped:
+        kinds = [f"{count} {printable(suffix) or 'without one'}" for suffix, count in report.skipped.items()]
+        lines.append(f"  skipped files whose suffix is not one of a picture: {', '.join(kinds)}")
     return "\n".join(lines)
 
 

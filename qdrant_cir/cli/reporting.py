@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from qdrant_cir.cli.exit_codes import exit_code_of
 from qdrant_cir.cli.interrupts import exit_code_of_interrupt, interrupt_text
+from qdrant_cir.cli.printing import print_note
 from qdrant_cir.errors import CirError
 
 if TYPE_CHECKING:
@@ -29,12 +30,12 @@ class ReportingGroup(TyperGroup):
         except CirError as error:
             if _is_debugging(ctx):
                 traceback.print_exc()
-            typer.echo(f"Error: {error}", err=True)
+            print_note(f"Error: {error}")
             raise typer.Exit(exit_code_of(error)) from error
         except KeyboardInterrupt as interrupt:
             if _is_debugging(ctx):
                 traceback.print_exc()
-            typer.echo(interrupt_text(interrupt, ctx.invoked_subcommand), err=True)
+            print_note(interrupt_text(interrupt, ctx.invoked_subcommand))
             raise typer.Exit(exit_code_of_interrupt(interrupt)) from interrupt
 
 

@@ -1,7 +1,6 @@
 """Evaluation of composed retrieval on FashionIQ, CIRR, CIRCO, drawn catalogues and custom queries.
 
-A reader returns a :class:`Benchmark`; :func:`evaluate` runs it through :class:`qdrant_cir.Retriever` and
-reports.
+A reader returns a :class:`Benchmark`; :func:`evaluate` runs it through :class:`qdrant_cir.Retriever` and reports.
 """
 
 from qdrant_cir.evaluation.datasets.benchmark import Average, Benchmark, EvaluationPart, EvaluationQuery

@@ -50,7 +50,7 @@ class Metric(Protocol):
 
     @property
     def depth(self) -> int:
-        """How many places of the gallery's ranking are read; 0 for none."""
+        """The number of places of the gallery's ranking that are read; 0 for none."""
         ...
 
     def score(self, answer: Answer, truth: Truth) -> float:

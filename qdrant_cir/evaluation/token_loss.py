@@ -12,7 +12,7 @@ from qdrant_cir.indexing.sources import ImageRecord, RejectedRow
 from qdrant_cir.model.bundle import Bundle
 from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.image_encoder import ImageEncoder
-from qdrant_cir.model.preprocess import load_image, preprocess
+from qdrant_cir.model.preprocess import read_pixels
 from qdrant_cir.tokens.form import TokenForm
 from qdrant_cir.types import Float32, JsonObject
 
@@ -67,7 +67,7 @@ class TokenLoss:
 
     @property
     def has_drifted(self) -> bool:
-        """Whether so much more is lost than at the fitting that it should be fitted again."""
+        """Whether the loss has grown so much since the fitting that it should be fitted again."""
         return self.lost_when_fitted is not None and self.lost > DRIFTED * self.lost_when_fitted
 
 
@@ -92,7 +92,7 @@ def encode_pictures(
             skipped[record.place] = record.reason
         else:
             try:
-                pixels.append(preprocess(load_image(record.image), spec))
+                pixels.append(read_pixels(record.image, spec))
             except CirError as error:
                 skipped[record.image_id] = str(error)
         if pixels and (len(pixels) == _BATCH or number == len(records)):

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from PIL import Image
-
-from qdrant_cir.errors import ImageError, InputError
+from qdrant_cir.errors import InputError
 from qdrant_cir.indexing.sources import ImageRecord
 from qdrant_cir.model.manifest import PreprocessingSpec
-from qdrant_cir.model.preprocess import load_image, preprocess
+from qdrant_cir.model.preprocess import hash_source, read_pixels, settled
 from qdrant_cir.storage.payloads import plain_object, plain_text
 from qdrant_cir.storage.points import RESERVED
-from qdrant_cir.types import Float32, ImageSource, JsonValue
+from qdrant_cir.types import Float32, ImageSource, JsonValue, PictureLimits
 
 __all__ = ["HashedImage", "PreparedImage", "canonical_json", "checked_record", "decode_image", "hash_image"]
 
@@ -29,8 +25,8 @@ class HashedImage:
 
     Attributes:
         record: as it was given.
-        content: what is decoded: bytes, a path, or an RGB Pillow image.
-        sha256: hex digest of the file's bytes; for a Pillow image, of its size and RGB pixels.
+        content: what is decoded: bytes, a path, or a Pillow image.
+        sha256: as :func:`qdrant_cir.model.preprocess.hash_source` returns it.
     """
 
     record: ImageRecord
@@ -49,6 +45,8 @@ class PreparedImage:
 
 def checked_record(record: ImageRecord) -> ImageRecord:
     """Return a record with plain metadata. Raises InputError for an id, source or payload that cannot be stored."""
+    if not isinstance(record, ImageRecord):
+        raise InputError(f"expected an ImageRecord, got {type(record).__name__}")
     image_id = plain_text(record.image_id, place="image_id")
     if not image_id:
         raise InputError("the image id is empty")
@@ -61,26 +59,13 @@ def checked_record(record: ImageRecord) -> ImageRecord:
 
 def hash_image(record: ImageRecord) -> HashedImage:
     """Read a record's picture and hash it. Raises ImageError where it cannot be read."""
-    image = record.image if record.open is None else record.open()
-    if isinstance(image, Image.Image):
-        rgb = load_image(image)
-        digest = hashlib.sha256(f"RGB {rgb.width}x{rgb.height} ".encode() + rgb.tobytes()).hexdigest()
-        return HashedImage(record, rgb, digest)
-    if isinstance(image, bytes):
-        return HashedImage(record, image, hashlib.sha256(image).hexdigest())
-    path = Path(image)
-    try:
-        if not path.is_file():
-            raise ImageError(f"{path} is not a file" if path.exists() else f"there is no file {path}")
-        with path.open("rb") as file:
-            return HashedImage(record, path, hashlib.file_digest(file, "sha256").hexdigest())
-    except (OSError, ValueError) as error:
-        raise ImageError(f"{path} cannot be read: {error}") from error
+    content = settled(record.image if record.open is None else record.open())
+    return HashedImage(record, content, hash_source(content))
 
 
-def decode_image(hashed: HashedImage, spec: PreprocessingSpec) -> PreparedImage:
-    """Decode and preprocess. Raises ImageError for what is no usable picture."""
-    return PreparedImage(hashed.record, hashed.sha256, preprocess(load_image(hashed.content), spec))
+def decode_image(hashed: HashedImage, spec: PreprocessingSpec, limits: PictureLimits) -> PreparedImage:
+    """Decode and preprocess. Raises ImageError for what is no usable picture or asks for more than the limits."""
+    return PreparedImage(hashed.record, hashed.sha256, read_pixels(hashed.content, spec, limits=limits))
 
 
 def canonical_json(value: JsonValue) -> str:

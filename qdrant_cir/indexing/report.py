@@ -1,19 +1,21 @@
-"""What an indexing run did and how far it has come."""
+"""Progress and results of an indexing run."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from qdrant_cir.errors import printable
 
 __all__ = ["FailedImage", "IndexProgress", "IndexReport", "Outcome", "Tally"]
 
 logger = logging.getLogger(__name__)
 
 _RATE_WINDOW = 15.0
-"""Seconds of the past that the rate and the estimate look at."""
+"""The last seconds, which the rate and the estimate are computed from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +28,17 @@ class FailedImage:
 
 @dataclass(frozen=True, slots=True)
 class IndexProgress:
-    """How far a run has come; what is counted is in the store.
+    """Progress of a run; everything counted is in the store.
 
     Attributes:
-        done: images dealt with, of any outcome.
+        done: images processed, with any outcome.
         total: images of the run, None where it is not known.
         indexed: encoded and written.
         updated: pictures already there whose metadata was rewritten.
         unchanged: already there as they are.
         failed: images that were not indexed.
-        images_per_second: of the last seconds, any outcome.
-        eta_seconds: what is left at that rate, None where it is not known.
+        images_per_second: of the last seconds, with any outcome.
+        eta_seconds: seconds left at that rate, None where it is not known.
     """
 
     done: int
@@ -51,10 +53,11 @@ class IndexProgress:
 
 @dataclass(frozen=True, slots=True)
 class IndexReport:
-    """What a run did; counts as in :class:`IndexProgress`.
+    """Results of a run; counts as in :class:`IndexProgress`.
 
     ``without_picture`` counts points of an attached collection that name no picture, ``swept`` records of tokens whose
-    point was gone. ``seconds`` is wall time; ``images_per_second`` counts encoded and written images over it.
+    point was gone, ``skipped`` the files of a folder whose names are not those of pictures, by suffix. ``seconds`` is
+    wall time; ``images_per_second`` counts encoded and written images over it.
     """
 
     indexed: int
@@ -65,11 +68,12 @@ class IndexReport:
     images_per_second: float
     without_picture: int = 0
     swept: int = 0
+    skipped: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of some images."""
+    """The outcome of some images."""
 
     indexed: int = 0
     updated: int = 0
@@ -80,10 +84,17 @@ class Outcome:
 
 
 class Tally:
-    """Counts of a run in the calling thread, and their report to whoever watches it."""
+    """Counts of a run in the calling thread, reported to a progress callback."""
 
-    def __init__(self, total: int | None, progress: Callable[[IndexProgress], None] | None) -> None:
-        """Start the clock of a run of ``total`` images."""
+    def __init__(
+        self,
+        total: int | None,
+        progress: Callable[[IndexProgress], None] | None,
+        *,
+        skipped: Mapping[str, int] | None = None,
+    ) -> None:
+        """Start the clock of a run of ``total`` images, from a folder in which other files were ``skipped``."""
+        self._skipped = skipped or {}
         self.indexed = self.updated = self.unchanged = self.without_picture = self.swept = 0
         self.failed: list[FailedImage] = []
         self.total = total
@@ -93,11 +104,11 @@ class Tally:
 
     @property
     def done(self) -> int:
-        """Images dealt with, of any outcome."""
+        """Images processed, with any outcome."""
         return self.indexed + self.updated + self.unchanged + len(self.failed)
 
     def add(self, outcome: Outcome) -> None:
-        """Count what became of some images, and log those that failed."""
+        """Count the outcome of some images, and log those that failed."""
         self.indexed += outcome.indexed
         self.updated += outcome.updated
         self.unchanged += outcome.unchanged
@@ -105,10 +116,10 @@ class Tally:
         self.without_picture += outcome.without_picture
         self.swept += outcome.swept
         for failed in outcome.failed:
-            logger.warning("%s was not indexed: %s", failed.image_id, failed.reason)
+            logger.warning("%s was not indexed: %s", printable(failed.image_id), printable(failed.reason))
 
     def show(self) -> None:
-        """Call whoever watches with the counts so far."""
+        """Call the progress callback with the counts so far."""
         if self._progress is None:
             return
         now, done = time.monotonic(), self.done
@@ -143,4 +154,5 @@ class Tally:
             images_per_second=self.indexed / max(seconds, 1e-9),
             without_picture=self.without_picture,
             swept=self.swept,
+            skipped=self._skipped,
         )

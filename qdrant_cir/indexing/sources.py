@@ -8,13 +8,14 @@ other column becomes payload. A manifest is checked as a whole before anything i
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from decimal import Decimal
 from math import isfinite
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, overload
 
 from qdrant_cir.errors import InputError
 from qdrant_cir.indexing.row_files import ROW_FILE_SUFFIXES, Row, RowFile, open_row_file
@@ -22,6 +23,7 @@ from qdrant_cir.types import ImageSource, JsonObject, JsonValue, PointId
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "ImageFolder",
     "ImageManifest",
     "ImageRecord",
     "RejectedRow",
@@ -31,11 +33,17 @@ __all__ = [
     "sample_images",
 ]
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".jp2", ".ppm"})
-"""File names that :func:`read_folder` takes for pictures, compared without regard to case."""
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
+    | {".ppm", ".pgm", ".jp2", ".j2k", ".tga", ".heic", ".heif"}
+)
+"""File names that :func:`read_folder` takes for pictures, compared without regard to case. HEIC takes a decoder of its
+own; where it is not installed, the failure of each picture says so."""
 
 _FILE_COLUMNS = ("file", "image")
 _ID_COLUMN = "image_id"
+_NESTED = 64
+"""Levels of lists and objects in one value; an embedded store cannot open what is nested much deeper."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,25 +79,53 @@ class RejectedRow:
     reason: str
 
 
-def read_images(path: str | os.PathLike[str]) -> list[ImageRecord] | ImageManifest:
+@dataclass(frozen=True, slots=True)
+class ImageFolder(Sequence[ImageRecord]):
+    """The pictures of a folder, sorted by relative path.
+
+    Attributes:
+        records: one for each picture.
+        skipped: how many other files there are, by suffix in small letters; the empty suffix stands for none.
+    """
+
+    records: tuple[ImageRecord, ...]
+    skipped: Mapping[str, int]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __iter__(self) -> Iterator[ImageRecord]:
+        return iter(self.records)
+
+    @overload
+    def __getitem__(self, place: int) -> ImageRecord: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> tuple[ImageRecord, ...]: ...
+
+    def __getitem__(self, place: int | slice) -> ImageRecord | tuple[ImageRecord, ...]:
+        return self.records[place]
+
+
+def read_images(path: str | os.PathLike[str]) -> ImageFolder | ImageManifest:
     """Read a folder with :func:`read_folder`, a file with :func:`read_manifest`; both have a length."""
     return read_folder(path) if Path(path).is_dir() else read_manifest(path)
 
 
 def sample_images(path: str | os.PathLike[str], count: int) -> list[ImageRecord | RejectedRow]:
     """Read at most ``count`` pictures of a folder or manifest, spread evenly over it; errors as :func:`read_images`."""
-    found = list(read_images(path))
+    found = [*read_images(path)]
     return found[:: max(1, len(found) // count)][:count]
 
 
-def read_folder(path: str | os.PathLike[str]) -> list[ImageRecord]:
+def read_folder(path: str | os.PathLike[str]) -> ImageFolder:
     """List the pictures in a folder and the folders below it, sorted by relative path.
 
     The relative path with ``/`` between its parts is the image id and the payload field ``file``. The
     payload field ``folder`` holds the names of the folders on the way there: one name, a list where there
     are several, absent where there is none; Qdrant matches a keyword against each element, so
     ``folder = "dress"`` finds ``dress/1.jpg`` and ``summer/dress/2.jpg`` alike. Hidden files and folders are
-    skipped; linked folders are not entered.
+    skipped; linked folders are not entered. Files with other suffixes than :data:`IMAGE_SUFFIXES` are counted.
 
     Raises:
         InputError: the folder does not exist, cannot be read or holds no picture.
@@ -98,16 +134,18 @@ def read_folder(path: str | os.PathLike[str]) -> list[ImageRecord]:
     if not root.is_dir():
         raise InputError(f"{root} is not a folder; expected a folder of images")
     found: list[Path] = []
+    skipped: Counter[str] = Counter()
     for folder, folders, files in os.walk(root, onerror=_refuse_folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [
-            Path(folder, name)
-            for name in files
-            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
-        ]
+        for file in (Path(folder, name) for name in files if not name.startswith(".")):
+            if file.suffix.lower() in IMAGE_SUFFIXES:
+                found.append(file)
+            else:
+                skipped[file.suffix.lower()] += 1
     if not found:
         raise InputError(f"no image in {root}; looked for files ending in {', '.join(sorted(IMAGE_SUFFIXES))}")
-    return sorted((_folder_record(root, file) for file in found), key=lambda record: record.image_id)
+    records = sorted((_folder_record(root, file) for file in found), key=lambda record: record.image_id)
+    return ImageFolder(tuple(records), dict(sorted(skipped.items())))
 
 
 def read_manifest(path: str | os.PathLike[str]) -> ImageManifest:
@@ -177,24 +215,32 @@ class ImageManifest:
         place = f"{self.path.name} {self._rows.unit} {row.number}"
         if isinstance(row.cells, str):
             return RejectedRow(place, row.cells)
-        cells = dict(row.cells)
+        try:
+            return self._from_cells(row.cells)
+        except InputError as error:
+            return RejectedRow(place, str(error))
+        except (ValueError, OverflowError) as error:
+            return RejectedRow(place, f"a value cannot be payload: {error}")
+
+    def _from_cells(self, row: Mapping[str, object]) -> ImageRecord:
+        """Make a record of the cells of a row. Raises InputError for what none can be made of."""
+        cells = dict(row)
         picture = cells.pop(self._file_column, None)
         # the layout of image columns in published Parquet data sets: {"bytes": ..., "path": ...}
         content, name = (picture.get("bytes"), picture.get("path")) if isinstance(picture, dict) else (picture, picture)
         if not isinstance(content, bytes) and not (isinstance(name, str) and name):
-            return RejectedRow(place, f"expected a file name in {self._file_column!r}, got {picture!r}")
+            raise InputError(f"expected a file name in {self._file_column!r}, got {picture!r:.200}")
         given = cells.pop(_ID_COLUMN, None)
         image_id = name if given is None or given == "" else given
         if isinstance(image_id, int) and not isinstance(image_id, bool):
             image_id = str(image_id)
         if not isinstance(image_id, str) or not image_id:
-            return RejectedRow(place, f"expected a string or an integer in {_ID_COLUMN!r}, got {given!r}")
-        try:
-            payload = {key: _json_value(value) for key, value in cells.items()}
-        except InputError as error:
-            return RejectedRow(place, str(error))
+            raise InputError(f"expected a string or an integer in {_ID_COLUMN!r}, got {given!r:.200}")
+        _check_text(image_id)
+        payload = {key: _json_value(value) for key, value in cells.items()}
         if isinstance(content, bytes):
             return ImageRecord(image_id=image_id, image=content, payload=payload, source=None)
+        _check_text(str(name))
         source = str(self.path.parent / str(name))
         return ImageRecord(image_id=image_id, image=source, payload=payload, source=source)
 
@@ -212,8 +258,17 @@ def _folder_record(root: Path, file: Path) -> ImageRecord:
     return ImageRecord(image_id=relative.as_posix(), image=str(file), payload=payload, source=str(file))
 
 
-def _json_value(value: object) -> JsonValue:
-    """Give what JSON can hold for a cell of any format. Raises InputError for what has no such form."""
+def _check_text(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{text!r:.200} is not valid Unicode text") from error
+
+
+def _json_value(value: object, *, depth: int = 0) -> JsonValue:
+    """Return what JSON can hold for a cell of any format. Raises InputError for what has no such form."""
+    if depth > _NESTED:
+        raise InputError(f"a value is nested more than {_NESTED} levels deep")
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, float | Decimal) and isfinite(value):
@@ -221,7 +276,7 @@ def _json_value(value: object) -> JsonValue:
     if isinstance(value, datetime | date | time):
         return value.isoformat()
     if isinstance(value, list):
-        return [_json_value(item) for item in value]
+        return [_json_value(item, depth=depth + 1) for item in value]
     if isinstance(value, dict):
-        return {str(key): _json_value(item) for key, item in value.items()}
+        return {str(key): _json_value(item, depth=depth + 1) for key, item in value.items()}
     raise InputError(f"a value of type {type(value).__name__} ({str(value)[:40]}) cannot be payload")

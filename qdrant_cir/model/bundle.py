@@ -1,4 +1,4 @@
-"""The model folder: its manifest, its graphs, and whether its files are what they were."""
+"""The model folder: its manifest, its graphs, and the checks of its files."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from qdrant_cir.model.contracts import (
 from qdrant_cir.model.manifest import (
     FORMAT_VERSION,
     MANIFEST_FILE,
+    PREPROCESSING_VERSION,
     Compression,
     GraphEntry,
     GraphVariant,
@@ -39,6 +40,7 @@ __all__ = [
     "FORMAT_VERSION",
     "GRAPH_CONTRACTS",
     "MANIFEST_FILE",
+    "PREPROCESSING_VERSION",
     "REQUIRED_GRAPHS",
     "Bundle",
     "Compression",
@@ -71,10 +73,10 @@ class Bundle:
     """A model folder whose files were checked.
 
     Attributes:
-        folder: where it lies.
-        manifest: what it says.
-        fingerprint: 64 hex digits over everything that changes what is stored or scored: equal fingerprints
-            compute the same. Name, licence and provenance are not part of it.
+        folder: its path.
+        manifest: the content of its ``cir_config.json``.
+        fingerprint: 64 hex digits, a hash of everything that changes what is stored or scored. Bundles with the same
+            fingerprint compute the same. Name, licence and provenance are not part of it.
     """
 
     folder: Path
@@ -100,10 +102,9 @@ class Bundle:
 
     @property
     def vectors_fingerprint(self) -> str:
-        """The fingerprint that a gallery carries: bundles of equal ones make the same vectors.
+        """The fingerprint that a gallery stores; bundles with the same one make the same vectors.
 
-        That of the bundle without compression. Each image carries :attr:`fingerprint`, which covers the form of its
-        tokens as well.
+        It ignores compression. Each image stores :attr:`fingerprint`, which also covers the form of its tokens.
         """
         packed = self.manifest.compression
         if packed is None:
@@ -112,12 +113,12 @@ class Bundle:
 
     @property
     def has_candidate_encoder(self) -> bool:
-        """Whether stage two reads candidates through an image encoder of its own."""
+        """Whether stage two reads candidates through its own image encoder."""
         return "candidate_encoder" in self.manifest.graphs
 
     @property
     def tokenizer_path(self) -> Path:
-        """Where the tokenizer's JSON lies."""
+        """The path of the tokenizer's JSON."""
         return self.folder / self.manifest.tokenizer.file
 
 
@@ -133,7 +134,7 @@ def sha256_of(path: Path) -> str:
 
 
 def sorted_digests(entry: GraphEntry) -> str:
-    """Name the content of a graph: the digests of its files, sorted, with spaces between."""
+    """Return the digests of a graph's files, sorted and joined by spaces."""
     return " ".join(sorted(entry.files.values()))
 
 
@@ -155,7 +156,7 @@ def graph_entry(folder: Path, name: GraphName, files: Sequence[str], sizes: Mode
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> Path:
-    """Write ``cir_config.json`` into a bundle folder and give its path."""
+    """Write ``cir_config.json`` into a bundle folder and return its path."""
     path = folder / MANIFEST_FILE
     partial = path.with_suffix(".partial")
     partial.write_text(manifest.to_json(), encoding="utf-8")
@@ -179,7 +180,7 @@ def load_bundle(path: str | PathLike[str] | None = None) -> Bundle:
     if not folder.is_dir():
         raise BundleError(f"There is no bundle folder {folder}. Give the folder that holds {MANIFEST_FILE}.")
     if not manifest_path.is_file():
-        raise BundleError(f"{folder} is no bundle: it holds no {MANIFEST_FILE}. Export one or give another folder.")
+        raise BundleError(f"{folder} is not a bundle: it has no {MANIFEST_FILE}. Export one or give another folder.")
     if manifest_path.stat().st_size > _MANIFEST_BYTES:
         raise BundleError(f"{manifest_path} is larger than {_MANIFEST_BYTES} bytes; a manifest is a few kilobytes.")
     try:
@@ -265,7 +266,7 @@ def _check_weights_listed(folder: Path, entry: GraphEntry | GraphVariant) -> Non
 
 
 def _fingerprint(manifest: Manifest, *, reranker: str | None = None) -> str:
-    """Hash what changes what is stored or scored; ``reranker`` are other digests to count for that graph."""
+    """Hash what changes what is stored or scored; ``reranker`` replaces the digests of that graph."""
     said = manifest.to_object()
     digests: JsonObject = {name: sorted_digests(entry) for name, entry in manifest.graphs.items()}
     said["graphs"] = digests if reranker is None else {**digests, "reranker": reranker}

@@ -18,13 +18,13 @@ class Composer:
     """The composer of a bundle. Safe to share between threads."""
 
     def __init__(self, session: Session, tokenizer: TextTokenizer) -> None:
-        """Run a session of the ``composer`` graph on what a tokenizer of the same bundle gives."""
+        """Use a session of the ``composer`` graph and the tokenizer of the same bundle."""
         self._session = session
         self._tokenizer = tokenizer
 
     @classmethod
     def open(cls, bundle: Bundle, compute: Compute) -> Composer:
-        """Load graph and tokenizer; the rest as :func:`qdrant_cir.model.sessions.open_graph`."""
+        """Load graph and tokenizer; arguments and errors as :func:`qdrant_cir.model.sessions.open_graph`."""
         return cls(open_graph(bundle, "composer", compute), TextTokenizer(bundle))
 
     def compose(self, reference_tokens: Float32, texts: Sequence[str]) -> list[Composition]:
@@ -32,10 +32,10 @@ class Composer:
 
         Args:
             reference_tokens: float32 [B, N, C], the references' tokens as encoded.
-            texts: B modification texts, which are padded to the longest of them; B may be 0.
+            texts: B modification texts; shorter ones are padded to the longest. B may be 0.
 
         Returns:
-            B queries in the order given, each without padding; the batch changes them by rounding alone.
+            B queries in the order given, without padding. The batch changes them only by rounding.
 
         Raises:
             InputError: there are not as many texts as references, or the tokens do not fit the graph.
@@ -61,7 +61,8 @@ class Composer:
                 vector=outputs["query_vectors"][row],
                 input_ids=tokenized.input_ids[row, :length],
                 fusion_states=outputs["fusion_states"][row, :length],
-                truncated=tokenized.truncated[row],
+                is_truncated=tokenized.truncated[row],
+                is_understood=tokenized.understood[row],
             )
             for row, length in enumerate(lengths)
         ]

@@ -18,9 +18,9 @@ class Compute:
     """Where graphs run, on how many threads, and in which arithmetic.
 
     Attributes:
-        provider: ``auto`` takes CUDA where it works and the CPU elsewhere, and logs which.
+        provider: ``auto`` uses CUDA where it works and the CPU elsewhere, and logs which one.
         threads: for one run; None for as many as this process may use.
-        precision: which of the bundle's variants of a graph runs.
+        precision: which variant of a bundle's graph runs.
 
     Raises:
         InputError: an unknown provider or precision, or fewer than one thread.
@@ -31,7 +31,7 @@ class Compute:
     precision: Precision = "float32"
 
     def __post_init__(self) -> None:
-        """Check what a caller gave."""
+        """Check the values."""
         for name, value, known in (
             ("provider", self.provider, get_args(ExecutionProvider)),
             ("precision", self.precision, get_args(Precision)),

@@ -1,4 +1,4 @@
-"""What a bundle's graphs take and give. The runtime owns these contracts; the exporter obeys them."""
+"""Inputs and outputs of a bundle's graphs. The runtime defines these contracts; the exporter follows them."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ __all__ = [
 ]
 
 GraphName: TypeAlias = Literal["image_encoder", "composer", "reranker", "candidate_encoder"]
-"""``candidate_encoder`` stands in a bundle only where stage two was trained over another image encoder than
-stage one; it gives the tokens that stage two reads of candidates. Elsewhere ``image_encoder`` serves both."""
+"""A bundle has ``candidate_encoder`` only if stage two was trained with another image encoder than stage one:
+it encodes candidates for stage two. Otherwise ``image_encoder`` serves both."""
 
 REQUIRED_GRAPHS: tuple[GraphName, ...] = ("image_encoder", "composer", "reranker")
 """The graphs that every bundle holds."""
@@ -36,7 +36,7 @@ class TensorSpec:
     Attributes:
         name: its name in the graph.
         dtype: numpy's name of its element type.
-        shape: a number is a fixed axis, a word a dynamic one.
+        shape: numbers are fixed axes, words are dynamic ones.
     """
 
     name: str
@@ -46,7 +46,7 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class GraphContract:
-    """What a graph takes and gives.
+    """Inputs and outputs of a graph.
 
     In :data:`GRAPH_CONTRACTS` upper-case axes and the dtype ``codec`` stand for the model's sizes.
     """
@@ -118,10 +118,10 @@ class ModelSizes:
         image_size: S, side of the square input in pixels.
         token_rows: N, tokens per image, the class token included.
         token_dims: C, dimensions of one image token.
-        vector_size: D, dimensions of what Qdrant searches.
+        vector_size: D, dimensions of the vectors that Qdrant searches.
         fusion_dims: H, dimensions of one fusion state.
         token_codec: the form in which candidate tokens are stored and read by the re-ranker.
-        compression: fewer rows and dimensions that they are stored in; None where all are stored.
+        compression: the rows and dimensions that are stored where tokens are compressed; None where all are stored.
     """
 
     image_size: int
@@ -144,7 +144,7 @@ class ModelSizes:
 
 
 def contract_tensors(name: GraphName, sizes: ModelSizes) -> GraphContract:
-    """Fill a graph's contract in with a model's sizes; the words left in shapes are dynamic axes."""
+    """Fill in a graph's contract with a model's sizes; words that remain in shapes are dynamic axes."""
     axes = {
         "S": sizes.image_size,
         "N": sizes.token_rows,

@@ -1,4 +1,4 @@
-"""How many cores this process may use, of those that the machine has."""
+"""The number of cores that this process may use."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def available_threads() -> int:
-    """Count the cores this process may use: the least of its affinity and its cgroups' quotas, at least 1."""
+    """Count the cores this process may use: the minimum of its affinity and its cgroups' quotas, at least 1."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quotas = [_quota(folder) for folder in _cgroup_folders()]
     return max(1, min([affinity, *(math.ceil(quota) for quota in quotas if quota is not None)]))

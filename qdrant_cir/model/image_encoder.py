@@ -18,9 +18,9 @@ class ImageEncoder:
     def __init__(
         self, session: Session, candidate_session: Session | None = None, *, precision: Precision = "float32"
     ) -> None:
-        """Run a session of the ``image_encoder`` graph, and one of ``candidate_encoder`` where the bundle has it.
+        """Use a session of the ``image_encoder`` graph, and one of ``candidate_encoder`` where the bundle has it.
 
-        ``precision`` is what they compute in.
+        Both compute in ``precision``.
         """
         self._session = session
         self._candidate_session = candidate_session
@@ -28,7 +28,7 @@ class ImageEncoder:
 
     @classmethod
     def open(cls, bundle: Bundle, compute: Compute) -> ImageEncoder:
-        """Load the graph or both of a bundle; arguments and errors as :func:`qdrant_cir.model.sessions.open_graph`."""
+        """Load the encoder graphs of a bundle; arguments and errors as :func:`qdrant_cir.model.sessions.open_graph`."""
         names: list[GraphName] = ["image_encoder"]
         if bundle.has_candidate_encoder:
             names.append("candidate_encoder")
@@ -37,7 +37,7 @@ class ImageEncoder:
 
     @property
     def precision(self) -> Precision:
-        """What it computes in."""
+        """The precision that it computes in."""
         return self._precision
 
     @property
@@ -49,7 +49,7 @@ class ImageEncoder:
         """Encode a batch in one run of each graph.
 
         Args:
-            pixel_values: float32 [B, 3, H, W], each as :func:`qdrant_cir.model.preprocess.preprocess` gives it;
+            pixel_values: float32 [B, 3, H, W], each as :func:`qdrant_cir.model.preprocess.preprocess` returns it;
                 B may be 0.
 
         Returns:

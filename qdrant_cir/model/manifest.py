@@ -1,4 +1,4 @@
-"""The manifest of a bundle: its format, read and written here alone."""
+"""The manifest of a bundle: its format, read and written only here."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from qdrant_cir.types import JsonObject, JsonValue, Precision
 __all__ = [
     "FORMAT_VERSION",
     "MANIFEST_FILE",
+    "PREPROCESSING_VERSION",
     "Compression",
     "GraphEntry",
     "GraphVariant",
@@ -32,6 +33,8 @@ __all__ = [
 
 MANIFEST_FILE = "cir_config.json"
 FORMAT_VERSION = 1
+PREPROCESSING_VERSION = 2
+"""The version of newly exported bundles; see :class:`PreprocessingSpec`."""
 _LAST_VERSION = 2**16 - 1
 
 _Json = TypeVar("_Json", bound="str | int | float | list[JsonValue] | JsonObject")
@@ -46,12 +49,16 @@ class PreprocessingSpec:
         pad_ratio: pictures at least this elongated are padded with black towards it.
         mean: per RGB channel, of values in 0..1.
         std: likewise.
+        version: how a file's values become RGB. In version 1 they are taken as sRGB, and the whole picture is decoded.
+            Version 2 converts embedded colour profiles to sRGB, scales floating-point and 12-bit values by the range
+            they declare, and decodes large pictures at a part of their size.
     """
 
     size: int
     pad_ratio: float
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    version: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +80,7 @@ class TokenizerSpec:
 
 @dataclass(frozen=True, slots=True)
 class GraphVariant:
-    """A graph once more in another arithmetic, with the same inputs and outputs.
+    """The same graph in another precision, with the same inputs and outputs.
 
     Attributes:
         file: path of the ONNX file inside the bundle, with forward slashes.
@@ -93,7 +100,7 @@ class GraphEntry:
         files: every file of the graph (itself and its external weights) with its sha256.
         inputs: as declared, all sizes filled in.
         outputs: likewise.
-        variants: the graph in other arithmetic, by precision; they change neither what is stored nor the fingerprint.
+        variants: the graph in other precisions; they change neither what is stored nor the fingerprint.
     """
 
     file: str
@@ -108,13 +115,13 @@ class Compression:
     """How candidate tokens are made smaller before they are stored (``python -m onnx_export fit-codec``).
 
     Attributes:
-        rows: M, as :class:`CompressionSizes` says.
+        rows: M, as in :class:`CompressionSizes`.
         dims: R, likewise.
         version: likewise.
         file: path of the projection inside the bundle: an npz of ``mean`` [C], ``down`` [C, R] and ``up`` [R, C].
         sha256: of that file.
-        exact_reranker: digests of the re-ranker's files in the bundle that it was fitted for, sorted, with spaces
-            between. Both bundles may share a collection, for their vectors are the same.
+        exact_reranker: digests of the re-ranker's files in the bundle that it was fitted for, sorted and
+            joined by spaces. Both bundles may share a collection because their vectors are the same.
     """
 
     rows: int
@@ -157,7 +164,7 @@ class Manifest:
         )
 
     def to_object(self) -> JsonObject:
-        """Give the manifest as the JSON object that stands in the file."""
+        """Return the manifest as the JSON object of the file."""
 
         def tensors(specs: Sequence[TensorSpec]) -> list[JsonValue]:
             return [{"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape)} for spec in specs]
@@ -182,6 +189,8 @@ class Manifest:
                 "pad_ratio": pixels.pad_ratio,
                 "mean": list(pixels.mean),
                 "std": list(pixels.std),
+                # not written for version 1: older manifests have no such key and keep their fingerprint
+                **({} if pixels.version == 1 else {"version": pixels.version}),
             },
             "tokenizer": {
                 "file": tokenizer.file,
@@ -199,7 +208,7 @@ class Manifest:
         }
 
     def to_json(self) -> str:
-        """Write the manifest as JSON; :func:`parse_manifest` gives an equal manifest back."""
+        """Return the manifest as JSON; :func:`parse_manifest` reads it back."""
         return json.dumps(self.to_object(), indent=2, ensure_ascii=False) + "\n"
 
 
@@ -211,7 +220,7 @@ def parse_manifest(text: str) -> Manifest:
     """Read a manifest's JSON.
 
     Raises:
-        BundleError: it is not JSON, of another format version, or lacks a key or has one of the wrong type.
+        BundleError: it is not JSON, has another format version, or a key is missing or has the wrong type.
     """
     try:
         root = json.loads(text)
@@ -241,6 +250,7 @@ def parse_manifest(text: str) -> Manifest:
             pad_ratio=_number(pixels.get("pad_ratio"), "preprocessing.pad_ratio"),
             mean=_triple(pixels, "mean"),
             std=_triple(pixels, "std"),
+            version=_preprocessing_version(pixels),
         ),
         tokenizer=TokenizerSpec(
             file=_field(tokenizer, "file", str, "tokenizer."),
@@ -262,7 +272,7 @@ def _parse_compression(source: JsonObject) -> Compression:
     where = "compression."
     version = _size(source, "version", where)
     if version > _LAST_VERSION:
-        raise BundleError(f"{MANIFEST_FILE}: compression.version is {version}; the last one is {_LAST_VERSION}.")
+        raise BundleError(f"{MANIFEST_FILE}: compression.version is {version}; the highest is {_LAST_VERSION}.")
     return Compression(
         rows=_size(source, "rows", where),
         dims=_size(source, "dims", where),
@@ -294,6 +304,16 @@ def _number(value: JsonValue, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
         raise BundleError(f"{MANIFEST_FILE}: {where} must be a number above 0, but is {value!r:.80}.")
     return float(value)
+
+
+def _preprocessing_version(pixels: JsonObject) -> int:
+    version = _size(pixels, "version", "preprocessing.") if "version" in pixels else 1
+    if version > PREPROCESSING_VERSION:
+        raise BundleError(
+            f"This bundle has preprocessing version {version}; this version of qdrant-cir knows versions up to "
+            f"{PREPROCESSING_VERSION}. Install the version of qdrant-cir that made it."
+        )
+    return version
 
 
 def _triple(pixels: JsonObject, key: str) -> tuple[float, float, float]:
@@ -331,7 +351,7 @@ def _parse_variants(source: JsonObject, where: str) -> dict[Precision, GraphVari
     variants = _field(source, "variants", dict, where.removesuffix("variants."))
     if unknown := set(variants) - set(get_args(Precision)):
         raise BundleError(
-            f"{MANIFEST_FILE}: {where}{min(unknown)} is no precision that this version of qdrant-cir knows "
+            f"{MANIFEST_FILE}: {where}{min(unknown)} is not a precision that this version of qdrant-cir knows "
             f"({', '.join(get_args(Precision))}). Install the version that made the bundle."
         )
     return {

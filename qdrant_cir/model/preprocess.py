@@ -1,69 +1,100 @@
-"""Image files, bytes and Pillow images to pixels, exactly as the manifest says."""
+"""Image files, bytes, arrays and Pillow images to pixels, exactly as the manifest says."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 import numpy as np
 
-from qdrant_cir.errors import ImageError
-from qdrant_cir.model.bundle import PreprocessingSpec
-from qdrant_cir.types import Float32, ImageSource
+from qdrant_cir.errors import ImageError, printable
+from qdrant_cir.model.decoding_gate import decoding
+from qdrant_cir.model.manifest import PREPROCESSING_VERSION, PreprocessingSpec
+from qdrant_cir.model.picture_colors import as_rgb, as_rgb_version_1
+from qdrant_cir.model.picture_files import (
+    ALLOWED_BYTES_PER_PIXEL,
+    RefusedError,
+    check_pixels,
+    check_size,
+    open_picture,
+)
+from qdrant_cir.types import DEFAULT_LIMITS, Float32, ImageSource, PictureLimits
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from PIL.Image import Image, Transpose
 
-__all__ = ["MAX_PIXELS", "blank_pixels", "hash_source", "load_image", "preprocess"]
-
-MAX_PIXELS = 64_000_000
-"""Pixels that a file may declare before it is refused; 64 million take 192 MB as RGB."""
+__all__ = [
+    "blank_pixels",
+    "hash_source",
+    "load_image",
+    "preprocess",
+    "read_pixels",
+    "settled",
+    "source_digests",
+]
 
 _LONGEST_PADDED = 8192
-"""Longer side in pixels up to which an elongated picture is padded as it is; 8192 x 6554 take 161 MB."""
+"""Longer side in pixels up to which an elongated picture is padded as it is; 8192 x 6554 take 215 MB."""
+
+_LEFT_BY_REDUCING = 4
+"""A picture is decoded smaller, or reduced by boxes, down to so many times the size that it is resized to. What is
+resized from there cannot be told from what is resized from the whole (Pillow: ``reducing_gap``)."""
+
+_DECODED_AT_ONCE = 2
+"""Pictures of the greatest size allowed that are decoded at the same time, over all threads; of smaller ones more."""
+
+_ORIENTATION = 0x0112
+
+_Settled: TypeAlias = "Path | bytes | Image"
 
 
-def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image:
-    """Read a picture as RGB.
+def load_image(source: ImageSource, *, limits: PictureLimits = DEFAULT_LIMITS) -> Image:
+    """Read a picture as it looks, as RGB in the colours of sRGB.
 
-    The EXIF orientation is applied, transparency is laid over white, 16-bit grey is scaled to 8 bits, CMYK
-    and palettes are converted, and an animation gives its first frame.
+    The EXIF orientation and the embedded colour profile are applied, transparency is laid over white, grey of more than
+    8 bits is scaled to 8, CMYK and palettes are converted, and an animation gives its first frame.
 
     Args:
-        source: a path, the bytes of an encoded file, or a Pillow image (which is not changed).
-        max_pixels: files that declare more are refused before they are decoded.
+        source: a path, an encoded file as bytes or open for reading, a Pillow image (which is not changed), or pixels
+            as uint8 [H, W, 3] or [H, W].
+        limits: what asks for more is refused before it is decoded.
 
     Returns:
         A decoded Pillow image of mode RGB that depends on no open file.
 
     Raises:
-        ImageError: the file is missing, empty, truncated, no image, or declares more pixels than allowed. The
-            message names the path, or the number of bytes where there is no path.
+        ImageError: the file is missing, empty, truncated, no image, or asks for more than the limits. The message names
+            the path, or the number of bytes where there is no path.
     """
-    from PIL import Image as PillowImage
+    given = settled(source)
+    picture = _read(given, limits, version=PREPROCESSING_VERSION, spec=None)
+    if picture is given:
+        picture = picture.copy()
+        picture.info = {}
+    return picture
 
-    if isinstance(source, PillowImage.Image):
-        return _decoded(source, label="the Pillow image", max_pixels=max_pixels)
-    if isinstance(source, bytes):
-        label = f"the image given as {len(source)} bytes"
-        if not source:
-            raise ImageError("The image given as bytes is empty (0 bytes). Give the content of an image file.")
-        return _opened(io.BytesIO(source), label=label, max_pixels=max_pixels)
-    path = Path(os.fspath(source))
-    try:
-        if path.is_dir():
-            raise ImageError(f"{path} is a folder, not an image file. Give the path of one image.")
-        if path.stat().st_size == 0:
-            raise ImageError(f"{path} is empty (0 bytes). Replace it with a readable image.")
-        with path.open("rb") as file:
-            return _opened(file, label=str(path), max_pixels=max_pixels)
-    except FileNotFoundError as error:
-        raise ImageError(f"There is no image file {path}. Check the path.") from error
-    except (OSError, ValueError) as error:
-        raise ImageError(f"{path} cannot be read: {error}.") from error
+
+def read_pixels(source: ImageSource, spec: PreprocessingSpec, *, limits: PictureLimits = DEFAULT_LIMITS) -> Float32:
+    """Read a picture as the image encoder's input, as the version in ``spec`` has it.
+
+    Args:
+        source: as :func:`load_image` takes it.
+        spec: the manifest's numbers.
+        limits: what asks for more is refused before it is decoded.
+
+    Returns:
+        float32 [3, H, W], H = W = ``spec.size``, contiguous.
+
+    Raises:
+        ImageError: as :func:`load_image`.
+    """
+    return preprocess(_read(settled(source), limits, version=spec.version, spec=spec), spec)
 
 
 def preprocess(image: Image, spec: PreprocessingSpec) -> Float32:
@@ -103,32 +134,226 @@ def preprocess(image: Image, spec: PreprocessingSpec) -> Float32:
     return np.ascontiguousarray((channels - mean) / std)
 
 
+def blank_pixels(spec: PreprocessingSpec) -> Float32:
+    """Return the neutral reference of a text-only query: float32 zeros [3, H, W], the mean colour."""
+    return np.zeros((3, spec.size, spec.size), dtype=np.float32)
+
+
 def hash_source(source: ImageSource) -> str:
-    """Return the sha256 of a picture's content, 64 hex digits: of the file's bytes, or of a Pillow image's RGB pixels.
+    """Return a digest of a picture's content, 64 hex digits.
+
+    Of a file it is that of its bytes, wherever they are; of a Pillow image or an array that of its size and pixels, so
+    that the same bytes in another shape are another picture.
 
     Raises:
         ImageError: there is no such file, or it cannot be read.
     """
+    given = settled(source)
+    if isinstance(given, bytes):
+        return hashlib.sha256(given).hexdigest()
+    if isinstance(given, Path):
+        with _file(given) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+    return _hash_pixels(given)
+
+
+def source_digests(source: ImageSource) -> frozenset[str]:
+    """Return every digest under which the same picture may have been stored.
+
+    A Pillow image that was opened from a file may have been indexed as that file.
+
+    Raises:
+        ImageError: as :func:`hash_source`.
+    """
+    digests = {hash_source(source)}
+    origin = getattr(source, "filename", None) if _is_pillow(source) else None
+    if isinstance(origin, str | os.PathLike) and os.fspath(origin):
+        # where the file is gone, so is what was indexed from it
+        with suppress(ImageError):
+            digests.add(hash_source(Path(os.fspath(origin))))
+    return frozenset(digests)
+
+
+def settled(source: ImageSource) -> Path | bytes | Image:
+    """Bring the forms in which a picture may be given to three: a path, bytes, or a Pillow image.
+
+    A file that is open for reading is read from its start.
+
+    Raises:
+        ImageError: it is none of them, is empty, or is an array of another type or shape than pixels have.
+    """
+    if _is_pillow(source):
+        return source  # type: ignore[return-value]
+    if isinstance(source, str | os.PathLike):
+        path = os.fspath(source)
+        if not isinstance(path, str):
+            raise ImageError(f"The path {path!r} is bytes. Give the path as a string, or the content of the file.")
+        return Path(path)
+    if isinstance(source, np.ndarray):
+        return _from_array(source)
+    content = _content_of(source)
+    if not content:
+        raise ImageError("The image given as bytes is empty (0 bytes). Give the content of an image file.")
+    return content
+
+
+def _content_of(source: object) -> bytes:
+    if isinstance(source, bytes):
+        return source
+    if isinstance(source, bytearray | memoryview):
+        return bytes(source)
+    read = getattr(source, "read", None)
+    if callable(read):
+        try:
+            if source.seekable():  # type: ignore[attr-defined]
+                source.seek(0)  # type: ignore[attr-defined]
+            content = read()
+        except Exception as error:
+            raise ImageError(f"The open file given as an image cannot be read: {_reason(error)}.") from error
+        if isinstance(content, bytes):
+            return content
+        raise ImageError("The file given as an image was opened as text. Open it in binary mode, as open(path, 'rb').")
+    raise ImageError(
+        f"An image is given as {type(source).__name__}; expected a path, bytes, an open file, a Pillow image or an "
+        "array."
+    )
+
+
+def _is_pillow(source: object) -> bool:
     from PIL import Image as PillowImage
 
-    if isinstance(source, PillowImage.Image):
-        rgb = load_image(source)
-        return hashlib.sha256(f"RGB {rgb.width}x{rgb.height} ".encode() + rgb.tobytes()).hexdigest()
-    if isinstance(source, bytes):
-        return hashlib.sha256(source).hexdigest()
-    path = Path(source)
+    return isinstance(source, PillowImage.Image)
+
+
+def _from_array(pixels: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> Image:
+    from PIL import Image as PillowImage
+
+    fits = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)
+    if pixels.dtype != np.uint8 or not fits or not pixels.size:
+        raise ImageError(
+            f"An image is given as an array of {pixels.dtype} {list(pixels.shape)}; expected uint8 [H, W, 3] in RGB "
+            "or uint8 [H, W]."
+        )
+    return PillowImage.fromarray(np.ascontiguousarray(pixels))
+
+
+def _hash_pixels(image: Image) -> str:
+    digest = hashlib.sha256()
+    if image.mode in ("I", "F"):
+        # more than 8 bits would be lost
+        digest.update(f"{image.mode} {image.width}x{image.height} ".encode())
+        digest.update(image.tobytes())
+    else:
+        rgb = _read(image, PictureLimits(2**31, 2**31), version=1, spec=None)
+        digest.update(f"RGB {rgb.width}x{rgb.height} ".encode())
+        digest.update(rgb.tobytes())
+    profile = image.info.get("icc_profile")
+    if isinstance(profile, bytes):
+        digest.update(profile)
+    return digest.hexdigest()
+
+
+@contextmanager
+def _file(path: Path) -> Iterator[BinaryIO]:
+    """Open a regular file that is not empty. Raises ImageError, also for what goes wrong while it is read."""
+    label = printable(str(path))
     try:
-        if not path.is_file():
-            raise ImageError(f"{path} is not a file" if path.exists() else f"there is no file {path}")
+        found = path.stat()
+        if stat.S_ISDIR(found.st_mode):
+            raise ImageError(f"{label} is a folder, not an image file. Give the path of one image.")
+        if not stat.S_ISREG(found.st_mode):
+            raise ImageError(f"{label} is not a regular file. Give the path of one image.")
+        if found.st_size == 0:
+            raise ImageError(f"{label} is empty (0 bytes). Replace it with a readable image.")
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            yield file
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ImageError(f"There is no image file {label}. Check the path.") from error
     except (OSError, ValueError) as error:
-        raise ImageError(f"{path} cannot be read: {error}") from error
+        raise ImageError(f"{label} cannot be read: {_reason(error)}.") from error
 
 
-def blank_pixels(spec: PreprocessingSpec) -> Float32:
-    """Give the neutral reference of a text-only query: float32 zeros [3, H, W], the mean colour."""
-    return np.zeros((3, spec.size, spec.size), dtype=np.float32)
+def _read(given: _Settled, limits: PictureLimits, *, version: int, spec: PreprocessingSpec | None) -> Image:
+    """Read a picture as RGB, reduced towards ``spec`` where it is given and the version does so."""
+    if isinstance(given, bytes):
+        file = io.BytesIO(given)
+        return _decoded(file, f"the image given as {len(given)} bytes", limits, version=version, spec=spec)
+    if isinstance(given, Path):
+        with _file(given) as opened:
+            return _decoded(opened, printable(str(given)), limits, version=version, spec=spec)
+    with _named("the Pillow image"):
+        check_size(given.size, limits)
+        check_pixels(given.size, limits)
+        with decoding(_converting_bytes(given), capacity=_capacity(limits)):
+            given.load()
+            return _upright_rgb(given, version=version, factor=_factor(given.size, version, spec), is_ours=False)
+
+
+def _decoded(
+    file: BinaryIO, label: str, limits: PictureLimits, *, version: int, spec: PreprocessingSpec | None
+) -> Image:
+    with _named(label):
+        opened = open_picture(file, limits, factor_of=lambda size: _factor(size, version, spec))
+        image = opened.image
+        needed = opened.needed_bytes if version > 1 else max(opened.needed_bytes, _converting_bytes(image))
+        with decoding(needed, capacity=_capacity(limits)):
+            image.load()
+            return _upright_rgb(image, version=version, factor=opened.factor, is_ours=True)
+
+
+def _factor(size: tuple[int, int], version: int, spec: PreprocessingSpec | None) -> int:
+    """Return by how much a picture may be reduced before it is resized; 1 for not at all."""
+    if version == 1 or spec is None:
+        return 1
+    # what becomes spec.size pixels: the shorter side once it is padded
+    padded = max(min(size), max(size) / spec.pad_ratio)
+    return max(1, int(padded / spec.size / _LEFT_BY_REDUCING))
+
+
+def _capacity(limits: PictureLimits) -> int:
+    return _DECODED_AT_ONCE * limits.pixels * ALLOWED_BYTES_PER_PIXEL
+
+
+def _converting_bytes(image: Image) -> int:
+    """Return what a decoded picture and one of RGB take together."""
+    return image.width * image.height * ALLOWED_BYTES_PER_PIXEL
+
+
+def _upright_rgb(image: Image, *, version: int, factor: int, is_ours: bool) -> Image:
+    """Convert a decoded picture to RGB and turn it upright; what is not ours is not changed."""
+    picture = as_rgb_version_1(image) if version == 1 else as_rgb(image, factor=factor)
+    turn = _turn(image, version)
+    if turn is not None:
+        picture = picture.transpose(turn)
+    elif picture is image:
+        if not is_ours:
+            return picture
+        # the pixels without the file and its decoder, not copied
+        picture = image._new(image.im)
+    picture.info = {}
+    return picture
+
+
+def _turn(image: Image, version: int) -> Transpose | None:
+    """Return how the EXIF orientation says that a picture is turned, None for not at all."""
+    from PIL.Image import Transpose
+
+    try:
+        orientation = image.getexif().get(_ORIENTATION, 1)
+    except Exception:
+        if version == 1:
+            raise
+        return None  # damaged EXIF data; the picture is whole
+    turns = (
+        Transpose.FLIP_LEFT_RIGHT,
+        Transpose.ROTATE_180,
+        Transpose.FLIP_TOP_BOTTOM,
+        Transpose.TRANSPOSE,
+        Transpose.ROTATE_270,
+        Transpose.TRANSVERSE,
+        Transpose.ROTATE_90,
+    )
+    return turns[orientation - 2] if isinstance(orientation, int) and 2 <= orientation <= 8 else None
 
 
 def _padded(image: Image, pad_ratio: float) -> Image:
@@ -151,59 +376,22 @@ def _padded(image: Image, pad_ratio: float) -> Image:
     return canvas
 
 
-def _opened(file: io.BytesIO | io.BufferedReader, *, label: str, max_pixels: int) -> Image:
-    from PIL import Image as PillowImage
-    from PIL import UnidentifiedImageError
-
+@contextmanager
+def _named(label: str) -> Iterator[None]:
+    """Turn whatever a decoder raises into an ImageError that names the picture."""
     try:
-        with PillowImage.open(file) as image:
-            return _decoded(image, label=label, max_pixels=max_pixels)
-    except UnidentifiedImageError as error:
-        raise ImageError(
-            f"{label} is not an image in a format that Pillow reads. Convert it to PNG or JPEG."
-        ) from error
-    except (PillowImage.DecompressionBombError, PillowImage.DecompressionBombWarning) as error:
-        raise ImageError(f"{label} declares more pixels than are safe to decode: {error}") from error
-
-
-def _decoded(image: Image, *, label: str, max_pixels: int) -> Image:
-    from PIL import ImageOps
-
-    width, height = image.size
-    if width < 1 or height < 1:
-        raise ImageError(f"{label} has no pixels ({width} x {height}). Replace it with a readable image.")
-    if width * height > max_pixels:
-        raise ImageError(
-            f"{label} declares {width} x {height} = {width * height} pixels; at most {max_pixels} "
-            "are decoded. Scale it down, or allow more with max_pixels."
-        )
-    # Decoders of damaged files raise whatever their parser stumbled over, so every kind is translated here.
-    try:
-        image.load()
-        upright = ImageOps.exif_transpose(image)
-        return _as_rgb(upright)
+        yield
+    except RefusedError as error:
+        raise ImageError(f"{label} {error}") from error
     except MemoryError:
         raise
+    # Decoders of damaged files raise whatever their parser stumbled over.
     except Exception as error:
-        reason = str(error).split("\n", 1)[0].rstrip(".") or type(error).__name__
-        raise ImageError(f"{label} is truncated or damaged: {reason}. Replace it with a readable image.") from error
+        raise ImageError(
+            f"{label} is truncated or damaged: {_reason(error)}. Replace it with a readable image."
+        ) from error
 
 
-def _as_rgb(image: Image) -> Image:
-    from PIL import Image as PillowImage
-
-    if image.mode.startswith("I;16") or image.mode == "I":
-        wide = np.asarray(image).astype(np.int64)
-        # 65535 / 255 = 257 exactly: the brightest 16-bit grey becomes the brightest 8-bit grey.
-        grey = np.clip((wide + 128) // 257, 0, 255).astype(np.uint8)
-        return PillowImage.fromarray(grey).convert("RGB")
-    if image.mode == "F":
-        grey = np.clip(np.nan_to_num(np.asarray(image)), 0, 255).astype(np.uint8)
-        return PillowImage.fromarray(grey).convert("RGB")
-    if image.has_transparency_data:
-        over = image.convert("RGBA")
-        canvas = PillowImage.new("RGBA", over.size, (255, 255, 255, 255))
-        return PillowImage.alpha_composite(canvas, over).convert("RGB")
-    if image.mode == "RGB":
-        return image.copy()
-    return image.convert("RGB")
+def _reason(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return (printable(lines[0]).rstrip(".") if lines else "") or type(error).__name__

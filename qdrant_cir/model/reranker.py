@@ -14,15 +14,15 @@ from qdrant_cir.types import Composition, Float32, StoredTokens
 __all__ = ["DEFAULT_CHUNK", "Reranker"]
 
 DEFAULT_CHUNK = 8
-"""Candidates per run at most; the runs are as even as can be. 50 in one run are 6 % faster each, but leave 0.9 GB in
-the arena at full size."""
+"""The most candidates per run; runs are of equal size as far as possible. Runs of 50 are 6 % faster per candidate,
+but leave 0.9 GB in the arena at full size."""
 
 
 class Reranker:
     """The triplet re-ranker of a bundle. Safe to share between threads."""
 
     def __init__(self, session: Session, *, chunk: int = DEFAULT_CHUNK) -> None:
-        """Run a session of the ``reranker`` graph, ``chunk`` candidates at a time.
+        """Use a session of the ``reranker`` graph, with at most ``chunk`` candidates per run.
 
         Raises:
             InputError: ``chunk`` is below 1.
@@ -35,14 +35,18 @@ class Reranker:
 
     @classmethod
     def open(cls, bundle: Bundle, compute: Compute, *, chunk: int = DEFAULT_CHUNK) -> Reranker:
-        """Load the graph of a bundle; the rest as :func:`qdrant_cir.model.sessions.open_graph`."""
+        """Load the graph of a bundle; arguments and errors as :func:`qdrant_cir.model.sessions.open_graph`."""
         return cls(open_graph(bundle, "reranker", compute), chunk=chunk)
+
+    def check_process(self) -> None:
+        """Check that the process loaded the graph itself. Raises ProviderError if it was forked afterwards."""
+        self._session.check_process()
 
     def score(self, query: Composition, candidates: StoredTokens) -> Float32:
         """Score every candidate against one query.
 
         Args:
-            query: as the composer gives it.
+            query: as the composer returns it.
             candidates: K images' tokens in the bundle's codec; K may be 0.
 
         Returns:

@@ -43,10 +43,11 @@ class Session:
     """One loaded graph. :meth:`run` may be called from several threads at once."""
 
     def __init__(self, path: Path, session: onnxruntime.InferenceSession, *, shrinks_arena: bool) -> None:
-        """Describe an open onnxruntime session; use :func:`open_session`."""
+        """Wrap an open onnxruntime session; use :func:`open_session`."""
         import onnxruntime
 
         self._path = path
+        self._process = os.getpid()
         self._session = session
         self._options = onnxruntime.RunOptions()
         self.provider: Literal["cpu", "cuda"] = "cuda" if _CUDA in session.get_providers() else "cpu"
@@ -67,10 +68,12 @@ class Session:
 
         Raises:
             InputError: an input is missing, unknown, or has a shape or element type that the graph refuses.
-            ProviderError: the computation itself failed, for instance for want of memory.
+            ProviderError: the computation itself failed, for instance because memory ran out, or this process was
+                forked after the graph was loaded.
         """
         from onnxruntime.capi import onnxruntime_pybind11_state as states
 
+        self.check_process()
         try:
             if self.provider == "cuda":
                 return self.run_bound(inputs)
@@ -85,9 +88,17 @@ class Session:
         except (states.Fail, states.RuntimeException, states.EPFail, RuntimeError) as error:
             raise ProviderError(
                 f"{self._path.name} failed on {self.provider}: {_first_line(error)}. "
-                "Where memory ran out, use smaller batches or provider='cpu'."
+                "If memory ran out, use smaller batches or provider='cpu'."
             ) from error
         return dict(zip(self._output_names, values, strict=True))
+
+    def check_process(self) -> None:
+        """Check that this process loaded the graph itself. Raises ProviderError in a fork, which lacks its threads."""
+        if self._process != os.getpid():
+            raise ProviderError(
+                f"{self._path.name} was loaded by process {self._process}, from which this one (pid {os.getpid()}) was "
+                "forked. Open the model in the worker that uses it, after the fork."
+            )
 
     def run_bound(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Compute all outputs through io binding: one copy of each array to the device, one back."""
@@ -105,13 +116,13 @@ def open_session(path: Path, compute: Compute, *, shrinks_arena: bool = False) -
 
     Args:
         path: the file, whose checksum the caller has checked.
-        compute: provider and threads; its precision chose the file.
+        compute: provider and threads; ``path`` already decides the precision.
         shrinks_arena: give memory back after every run; for graphs whose runs differ much in size.
 
     Raises:
         MissingExtraError: onnxruntime is not installed.
-        ProviderError: CUDA was asked for and cannot be had, or two onnxruntime distributions are installed.
-        BundleError: the file is missing or is no graph that onnxruntime loads.
+        ProviderError: CUDA was asked for but is not available, or two onnxruntime distributions are installed.
+        BundleError: the file is missing, or onnxruntime cannot load it.
     """
     ort = _onnxruntime()
     if not path.is_file():
@@ -148,7 +159,7 @@ def open_session(path: Path, compute: Compute, *, shrinks_arena: bool = False) -
 
 
 def open_graph(bundle: Bundle, name: GraphName, compute: Compute, *, shrinks_arena: bool = False) -> Session:
-    """Load a graph of a bundle and check what it really takes and gives; arguments as :func:`open_session`.
+    """Load a graph of a bundle and check its actual inputs and outputs; arguments as :func:`open_session`.
 
     Raises:
         BundleError: the graph's own inputs or outputs differ from the runtime's contract, or the bundle does not
@@ -181,7 +192,7 @@ def _onnxruntime() -> ModuleType:
             "`pip uninstall onnxruntime onnxruntime-gpu`, then install one of "
             'pip install "qdrant-cir[cpu]" and pip install "qdrant-cir[gpu]".'
         )
-    # Otherwise it keeps an identity of the machine and a database of its use below HOME.
+    # Otherwise it stores an identifier of the machine and a usage database below HOME.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         return importlib.import_module("onnxruntime")
@@ -194,7 +205,7 @@ def _onnxruntime() -> ModuleType:
 
 @cache
 def _preload_cuda(ort: ModuleType) -> None:
-    """Load CUDA and cuDNN as pip installs them, which are on no search path; once, for it prints what it misses."""
+    """Load CUDA and cuDNN from where pip installs them; once, because it prints what is missing."""
     with contextlib.redirect_stdout(io.StringIO()) as said:
         ort.preload_dlls()
     for line in said.getvalue().splitlines():
@@ -234,7 +245,7 @@ def _described(tensor: onnxruntime.NodeArg) -> TensorSpec:
 
 
 def _fits(wanted: TensorSpec, found: TensorSpec) -> bool:
-    """Tell whether types and axes agree. A dynamic axis must be dynamic; a fixed one may be undeclared."""
+    """Return whether types and axes agree. A dynamic axis must be dynamic; a fixed one may be undeclared."""
     return (
         wanted.dtype == found.dtype
         and len(wanted.shape) == len(found.shape)

@@ -1,1 +1,1 @@
-"""What a query computes; pure but for the graphs."""
+"""The computation of a query; pure except for the graphs."""

@@ -1,10 +1,10 @@
-"""How many candidates are re-ranked: all of them, or fewer by a rule that was measured on held-out queries.
+"""The number of candidates that are re-ranked: all, or fewer by a rule that was measured on held-out queries.
 
-Candidates are scored in stage one's order, one step after the other. Their *lead* after a step is how far the
+Candidates are scored in stage one's order, step by step. Their *lead* after a step is how far the
 worst score that would be returned stands above the mean of the last step, in standard deviations of all scores so
-far: where it is large, what is left, which stage one liked less, will hardly come among the first ``limit``.
-How large is large is not known beforehand; :class:`EffortCalibration` holds it, made by
-:func:`qdrant_cir.search.effort_calibration.calibrate_effort`.
+far: if it is large, the remaining candidates are unlikely to reach the first ``limit`` places.
+:class:`EffortCalibration` holds how large it must be;
+:func:`qdrant_cir.search.effort_calibration.calibrate_effort` measures it.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ PROVENANCE_KEY = "effort"
 """Where a bundle's manifest holds its calibration, in ``provenance``."""
 
 STEP = 10
-"""Candidates that are scored before the clock is looked at, where no calibration says otherwise."""
+"""Candidates that are scored between two checks of the clock, unless a calibration sets another number."""
 
 _Json = TypeVar("_Json", bound="str | int | float | list[JsonValue]")
 
 
 @dataclass(frozen=True, slots=True)
 class LeadBound:
-    """The lead from which on re-ranking may stop; ``inf`` where it may not, None of it in JSON.
+    """The lead at which re-ranking may stop; ``inf`` where it may not, written to JSON as null.
 
     Attributes:
         limit: results that are returned.
@@ -51,14 +51,14 @@ class LeadBound:
 
 @dataclass(frozen=True, slots=True)
 class EffortCalibration:
-    """What held-out queries taught about stopping early, with one bundle.
+    """Rules for stopping early, measured on held-out queries with one bundle.
 
     Attributes:
         fingerprint: of the bundle.
         rerank_depth: candidates that were scored for every query: the rule holds up to this depth.
         step: candidates between two decisions.
-        queries: how many there were.
-        bounds: for every limit and confidence that was looked at.
+        queries: how many were measured.
+        bounds: one for every limit and confidence that was measured.
     """
 
     fingerprint: str
@@ -69,16 +69,18 @@ class EffortCalibration:
 
     @classmethod
     def read(cls, path: str | PathLike[str]) -> EffortCalibration:
-        """Read a file of ``qdrant-cir calibrate``. Raises InputError where it is none."""
+        """Read a file of ``qdrant-cir calibrate``. Raises InputError if it is not one."""
         try:
             value = json.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise InputError(f"The calibration {path} cannot be read: {error}. Make it with calibrate.") from error
+            raise InputError(
+                f"The calibration {path} cannot be read: {error}. Make one with `qdrant-cir calibrate`."
+            ) from error
         return cls.of_object(value, place=str(path))
 
     @classmethod
     def of_object(cls, value: JsonValue, *, place: str) -> EffortCalibration:
-        """Read what :meth:`to_object` gave; ``place`` is for the message. Raises InputError."""
+        """Read the result of :meth:`to_object`; ``place`` is for messages. Raises InputError."""
         version = _field(value, "format_version", int, place)
         if version != FORMAT_VERSION:
             raise InputError(f"{place} has format version {version}; this version reads {FORMAT_VERSION}.")
@@ -91,7 +93,7 @@ class EffortCalibration:
         )
 
     def to_object(self) -> JsonObject:
-        """Give the calibration as JSON."""
+        """Return the calibration as JSON."""
         return {
             "format_version": FORMAT_VERSION,
             "bundle": self.fingerprint,
@@ -109,25 +111,25 @@ class EffortCalibration:
         }
 
     def lead(self, *, limit: int, confidence: float) -> float:
-        """Give the lead to stop at: that of the next limit and the next confidence that were looked at."""
+        """Return the lead to stop at: that of the next higher measured limit and confidence; ``inf`` for none."""
         limits = sorted({bound.limit for bound in self.bounds if bound.limit >= limit})
         fitting = [b for b in self.bounds if limits and b.limit == limits[0] and b.confidence >= confidence]
         return min(fitting, key=lambda bound: bound.confidence).lead if fitting else inf
 
 
 _STEPS_READ = 3
-"""Steps that are read at once: most queries end within them, and one that does not costs one more round trip."""
+"""Steps that are read at once: most queries end within them; any other costs one more round trip."""
 
 
 @dataclass(frozen=True, slots=True)
 class StopRule:
-    """When the re-ranking of one query ends before its last candidate.
+    """The rule by which the re-ranking of one query ends before its last candidate.
 
     Attributes:
         limit: results that are returned.
         step: candidates between two decisions; None for all at once.
-        lead: in standard deviations, from which on it may stop.
-        time_budget: seconds, None for no end.
+        lead: it may stop at this lead, in standard deviations.
+        time_budget: seconds, None for no limit.
     """
 
     limit: int
@@ -137,24 +139,24 @@ class StopRule:
 
     @property
     def first_read(self) -> int | None:
-        """How many candidates' tokens to read before the first decision; None for all, where it looks at all."""
+        """The number of candidates whose tokens are read before the first decision; None for all of them."""
         return None if self.step is None else _STEPS_READ * self.step
 
     def is_settled(self, steps: Sequence[Sequence[float]]) -> bool:
-        """Say whether the first ``limit`` places can no longer reasonably change; scores by step, in their order."""
+        """Return whether the first ``limit`` places are unlikely to change; ``steps`` holds the scores of each step."""
         return isfinite(self.lead) and lead_of(steps, limit=self.limit) >= self.lead
 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How much of the re-ranking to do; by default all of it.
+    """The amount of re-ranking to do; by default all of it.
 
     Attributes:
-        confidence: re-rank only as many candidates as are needed so that, on average over queries like those of
-            the calibration, this share of the first ``limit`` places is what exact re-ranking gives; between 0
-            and 1. None looks at every candidate.
-        time_budget: seconds from the search in the store to the last score; encoding and composing come before.
-            A step that would not end in time is not begun. None for no end.
+        confidence: stop early once this share of the first ``limit`` results is expected to match full
+            re-ranking, e.g. 0.9; an average over queries like those of the calibration. Between 0 and 1.
+            None scores every candidate.
+        time_budget: seconds from the search in the store to the last score; encoding and composing do not
+            count. A step that would not end in time is not started. None for no limit.
         calibration: None for the one that the bundle holds.
     """
 
@@ -163,20 +165,20 @@ class Effort:
     calibration: EffortCalibration | None = field(default=None, repr=False)
 
     def check(self) -> None:
-        """Raises InputError where a number is out of its range."""
+        """Check the numbers. Raises InputError where one is out of range."""
         if self.confidence is not None and not 0 < self.confidence < 1:
             raise InputError(
                 f"The confidence is {self.confidence}; it must be above 0 and below 1, or None for every candidate."
             )
         if self.time_budget is not None and not self.time_budget > 0:
-            raise InputError(f"The time budget is {self.time_budget} s; it must be above 0, or None for no end.")
+            raise InputError(f"The time budget is {self.time_budget} s; it must be above 0, or None for no limit.")
 
     def stop_rule(self, bundle: Bundle, *, limit: int, rerank_depth: int) -> StopRule:
         """Make the rule for one search.
 
         Raises:
-            InputError: a number is out of its range, or a confidence was asked for that no calibration of this
-                bundle and depth backs.
+            InputError: a number is out of range, or there is a confidence but no calibration for this bundle and
+                depth.
         """
         self.check()
         if self.confidence is None:
@@ -242,5 +244,5 @@ def _field(source: JsonValue, key: str, kind: type[_Json], place: str) -> _Json:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise InputError(f"{place} is no calibration: {key} must be {kind.__name__}, but is {value!r:.80}.")
+        raise InputError(f"{place} is not a calibration: {key} must be {kind.__name__}, but is {value!r:.80}.")
     return value

@@ -41,8 +41,8 @@ def calibrate_effort(
 
     Args:
         scores: for every query the re-ranker's scores of its candidates, in stage one's order.
-        fingerprint: of the bundle that gave them.
-        rerank_depth: candidates asked for; a smaller gallery gives fewer.
+        fingerprint: of the bundle that made them.
+        rerank_depth: candidates asked for; a smaller gallery has fewer.
         step: candidates between two decisions.
 
     Raises:
@@ -71,7 +71,7 @@ def _stopped(scores: Sequence[float], limit: int, step: int) -> _StoppedQuery:
 
 
 def _least_lead(stopped: Sequence[_StoppedQuery], confidence: float) -> float:
-    """Give the smallest lead whose risk is small enough, ``inf`` where none is."""
+    """Return the smallest lead whose risk is small enough; ``inf`` where none is."""
 
     def is_safe(lead: float) -> bool:
         total = sum(query.loss(lead) for query in stopped)

@@ -1,4 +1,4 @@
-"""What a caller re-ranks: points of any of Qdrant's answers, ids, and pictures that are in no collection. Pure."""
+"""Hits to re-rank, as a caller passes them: points of any Qdrant answer, ids, and other pictures. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GivenHits: TypeAlias = "models.QueryResponse | models.GroupsResult | Iterable[ob
 
 @dataclass(frozen=True, slots=True)
 class GivenHit:
-    """One entry, in the terms of a gallery; either ``point_id`` or ``picture`` is not None.
+    """One entry as the gallery sees it; either ``point_id`` or ``picture`` is not None.
 
     Attributes:
         point_id: of a point of the gallery.
@@ -43,10 +43,10 @@ class GivenHit:
 
 
 def given_hits(hits: GivenHits, layout: Layout) -> list[list[GivenHit]]:
-    """Return places of stage one, each an entry by itself or the members of a group.
+    """Return stage one's places, each a single entry or the members of a group.
 
     Raises:
-        InputError: an entry is nothing that can be re-ranked, or a point comes twice outside of groups.
+        InputError: an entry cannot be re-ranked, or a point appears twice outside of groups.
     """
     groups = getattr(hits, "groups", None)
     if groups is not None:
@@ -60,7 +60,7 @@ def given_hits(hits: GivenHits, layout: Layout) -> list[list[GivenHit]]:
     seen: set[PointId] = set()
     for (entry,) in places:
         if entry.point_id is not None and entry.point_id in seen:
-            raise InputError(f"The point {entry.point_id} stands in hits twice. Give every point once.")
+            raise InputError(f"The point {entry.point_id} is in hits twice. Give every point once.")
         if entry.point_id is not None:
             seen.add(entry.point_id)
     return places
@@ -101,11 +101,11 @@ def _point_id(value: int | str | UUID) -> PointId:
             return UUID(value)
         except ValueError as error:
             raise InputError(
-                f"{value!r} is no id of a point: expected an unsigned integer or a UUID. Give the path of a picture as "
+                f"{value!r} is not the id of a point: expected an unsigned integer or a UUID. Give a picture's path as "
                 "a pathlib.Path, and an image of a gallery as GalleryImage(id)."
             ) from error
     if not 0 <= value < 2**64:
-        raise InputError(f"{value} is no id of a point: expected an unsigned integer of 64 bits or a UUID.")
+        raise InputError(f"{value} is not the id of a point: expected an unsigned integer of 64 bits or a UUID.")
     return int(value)
 
 
@@ -117,7 +117,7 @@ def _refused(entry: object) -> InputError:
 
 
 def missing_payloads(places: Sequence[Sequence[GivenHit]], layout: Layout) -> list[PointId]:
-    """Return the points that came without what a gallery reads of their payload, each once."""
+    """Return the points whose payload lacks fields that a gallery reads, each once."""
     needed = None if layout.picture is None else layout.picture.field
     return list(
         dict.fromkeys(

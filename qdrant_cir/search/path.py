@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from qdrant_cir.errors import CirError, InputError
 from qdrant_cir.search.effort import EXACT, Effort, StopRule
 from qdrant_cir.search.given_hits import GivenHit, GivenHits, given_hits, missing_payloads
-from qdrant_cir.search.query_model import ComposedQuery, QueryModel, gallery_ids, picture_digests, references_of
-from qdrant_cir.search.ranking import rank_candidates, rank_hits
+from qdrant_cir.search.query_model import ComposedQuery, QueryModel, checked_query, gallery_ids, picture_digests
+from qdrant_cir.search.ranking import rank_candidates, rank_groups, rank_hits
 from qdrant_cir.storage.points import GalleryHit, HitTokens, KnownImage
 from qdrant_cir.storage.reads import GalleryReads
 from qdrant_cir.storage.steps import Steps, Stopwatch, computed
@@ -31,15 +31,15 @@ __all__ = ["RerankOptions", "SearchOptions", "compose_steps", "rerank_steps", "s
 _STEPS = ("encode", "compose", "retrieve", "fetch", "rerank")
 
 _NAMED = 3
-"""Images that a note names before it only counts."""
+"""Images that a note names; further ones are only counted."""
 
 Place = list[GalleryHit]
-"""One place of stage one: a hit by itself, or the members of a group, best first."""
+"""One place of stage one: a single hit, or the members of a group, best first."""
 
 
 @dataclass(frozen=True, slots=True)
 class SearchOptions:
-    """What a caller asks of a search; the meaning of each is with :meth:`Retriever.search`."""
+    """Options of a search; :meth:`Retriever.search` describes them."""
 
     limit: int
     rerank_depth: int
@@ -50,14 +50,16 @@ class SearchOptions:
     group_size: int = 10
     read: ReadOptions = PLAIN
 
-    def check(self, queries: Sequence[Query]) -> None:
-        """Check what a caller gave, before anything is computed.
+    def checked(self, queries: Sequence[Query]) -> list[Query]:
+        """Check the options and the queries before anything is computed; return the queries with plain texts.
 
         Raises:
-            InputError: ``limit`` or ``group_size`` is below 1, ``rerank_depth`` below 0, the effort out of its range,
-                or a query is empty.
+            InputError: ``limit`` or ``group_size`` is below 1, ``rerank_depth`` below 0, the effort is out of range,
+                or a query is empty or None.
         """
         _check_limit(self.limit)
+        _check_whole(self.rerank_depth, name="rerank_depth")
+        _check_whole(self.group_size, name="group_size")
         if self.rerank_depth < 0:
             raise InputError(
                 f"rerank_depth is {self.rerank_depth}; it must be at least 0, where 0 means stage one alone, "
@@ -66,13 +68,12 @@ class SearchOptions:
         if self.group_size < 1:
             raise InputError(f"group_size is {self.group_size}; it must be at least 1, the members of a group.")
         self.effort.check()
-        for query in queries:
-            references_of(query)
+        return [checked_query(query) for query in queries]
 
 
 @dataclass(frozen=True, slots=True)
 class RerankOptions:
-    """What a caller asks of re-ranking; the meaning of each is with :meth:`Retriever.rerank`."""
+    """Options of re-ranking; :meth:`Retriever.rerank` describes them."""
 
     limit: int
     effort: Effort = EXACT
@@ -81,7 +82,7 @@ class RerankOptions:
     read: ReadOptions = PLAIN
 
     def check(self) -> None:
-        """Raises InputError where a number is out of its range."""
+        """Check the numbers. Raises InputError where one is out of range."""
         _check_limit(self.limit)
         self.effort.check()
 
@@ -105,7 +106,7 @@ class _Laps:
 
 @dataclass(slots=True)
 class _Scored:
-    """What stage two found so far, by point id, and why it ended."""
+    """Results of stage two so far, by point id, and why it ended."""
 
     scores: dict[PointId, float] = field(default_factory=dict)
     problems: dict[PointId, str] = field(default_factory=dict)
@@ -115,7 +116,7 @@ class _Scored:
 
 @dataclass(frozen=True, slots=True)
 class _Retrieved:
-    """What stage one found: places, best first, and points between them that are no images of ours."""
+    """Results of stage one: places, best first, and how many points were not images of this gallery."""
 
     places: list[Place]
     foreign: int = 0
@@ -132,7 +133,7 @@ def search_steps(
         query: checked.
         options: checked.
         stop: when re-ranking ends early.
-        watch: counts the query's seconds; the driver stops it where the query waits.
+        watch: counts the query's seconds; the driver stops it while the query waits.
     """
     watch.start()
     laps = _Laps(watch)
@@ -173,7 +174,7 @@ def rerank_steps(
     options: RerankOptions,
     watch: Stopwatch,
 ) -> Steps[SearchResult]:
-    """Re-rank what somebody else retrieved; errors as :meth:`Retriever.rerank`."""
+    """Re-rank hits that were retrieved elsewhere; errors as :meth:`Retriever.rerank`."""
     watch.start()
     laps = _Laps(watch)
     if composed.fingerprint != model.bundle.fingerprint:
@@ -198,7 +199,7 @@ def rerank_steps(
                 else:
                     place.append(hit)
                 continue
-            # a picture is in no collection: a number below 0 stands for its point
+            # a picture is in no collection: it gets a negative number as its point id
             point_id = -1 - len(encoded)
             data = yield from computed(partial(model.encode_candidate, entry.picture))
             encoded.append(HitTokens(point_id, data, None))
@@ -239,7 +240,7 @@ def _compose(
 def _retrieve(
     reads: GalleryReads, composed: ComposedQuery, options: SearchOptions, excluded: frozenset[PointId | str]
 ) -> Steps[_Retrieved]:
-    """Search until there are as many places as are wanted, or no more, without what is excluded."""
+    """Search until enough places are found or none are left, without what is excluded."""
     wanted = max(options.limit, options.rerank_depth)
     asked = wanted + (1 if options.exclude_reference else 0)
     while True:
@@ -263,10 +264,10 @@ def _retrieve(
             places = [
                 rank_hits(members) for hits in groups if (members := [hit for hit in hits if hit.point_id in standing])
             ]
-            places.sort(key=lambda members: -members[0].score)
+            places = rank_groups(places)
         if len(places) >= wanted or count < asked:
             break
-        # the excluded and the foreign took places: ask for as many more, and as many again
+        # excluded and foreign points took places: ask for twice that many more
         asked += 2 * (count - len(places))
     if options.filter is not None and (not count or options.filter.must_not):
         yield from reads.check_filter(options.filter)
@@ -283,7 +284,7 @@ def _without(
         return kept
     if reads.layout.picture is None:
         return [hit for hit in kept if hit.image.sha256 not in digests]
-    # of an attached collection only the companion knows the digests
+    # only the companion of an attached collection has the digests
     made = yield from reads.digests([hit.image for hit in kept], options=read)
     return [hit for hit in kept if digests.isdisjoint(made.get(hit.point_id, ()))]
 
@@ -300,7 +301,7 @@ def _rerank(
     encoded: Sequence[HitTokens] = (),
     encode: Callable[[KnownImage, HitTokens], HitTokens] | None = None,
 ) -> Steps[_Scored]:
-    """Score places in stage one's order until the last one, or until the rule says stop.
+    """Score places in stage one's order until the last one, or until the rule stops.
 
     The time budget runs from the search in the store. Where no candidate could be scored, the mode is ``none``.
     """
@@ -332,7 +333,7 @@ def _rerank(
             took = reading if read_up_to else 0.0
             read_up_to = min(until, len(wanted))
             spent = sum(laps.seconds[step] for step in ("retrieve", "fetch", "rerank"))
-            if stop.time_budget is not None and spent > stop.time_budget:
+            if stop.time_budget is not None and spent + longest > stop.time_budget:
                 found.mode = "budget"
                 return found
         hits = {hit.point_id: hit for place in wanted[start : start + size] for hit in place}
@@ -368,7 +369,7 @@ def _answer(
     return SearchResult(
         candidates=rank_candidates(places, scored.scores, scored.views)[:limit],
         timings=laps.timings(),
-        # a search that was to be re-ranked and found nothing has scored all there is
+        # a search with re-ranking that found nothing has scored everything there is
         rerank_mode="exact" if reranks and composed.terms and not places else scored.mode,
         notes=(
             *composed.notes,
@@ -382,7 +383,7 @@ def _answer(
 
 
 def _hit_of(reads: GalleryReads, entry: GivenHit, points: dict[PointId, Record]) -> GalleryHit | None:
-    """Return a given entry as a hit of the gallery; None where there is no such point, or it is none of ours."""
+    """Return a given entry as a hit of the gallery; None if there is no such point, or it is not an image."""
     if entry.point_id is None:
         return None
     if entry.point_id in points:
@@ -396,7 +397,7 @@ def _hit_of(reads: GalleryReads, entry: GivenHit, points: dict[PointId, Record])
 
 
 def _encoding(model: QueryModel, options: RerankOptions) -> Callable[[KnownImage, HitTokens], HitTokens] | None:
-    """Return how tokens that are missing are made, None where they are not."""
+    """Return the function that encodes missing tokens; None if they stay missing."""
     if not options.encode_missing:
         return None
 
@@ -414,7 +415,13 @@ def _encoding(model: QueryModel, options: RerankOptions) -> Callable[[KnownImage
     return encode
 
 
+def _check_whole(value: int, *, name: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InputError(f"{name} is {value!r:.40}; it must be a whole number.")
+
+
 def _check_limit(limit: int) -> None:
+    _check_whole(limit, name="limit")
     if limit < 1:
         raise InputError(f"limit is {limit}; it must be at least 1, the number of results to return.")
 
@@ -430,13 +437,13 @@ def _name_of(picture: ImageSource) -> str:
 def _notes_on_foreign(count: int) -> list[str]:
     if not count:
         return []
-    return [f"{count} points that were found are no images of this gallery and were left out."]
+    return [f"{count} of the points found are not images of this gallery and were left out."]
 
 
 def _notes_on_strangers(count: int) -> list[str]:
     if not count:
         return []
-    return [f"{count} of the hits are no images of this gallery and were left out."]
+    return [f"{count} of the hits are not images of this gallery and were left out."]
 
 
 def _notes_on_encoding(hits: Sequence[GalleryHit]) -> list[str]:
@@ -456,12 +463,12 @@ def _notes_on(found: _Scored, *, asked: int, named: dict[PointId, str]) -> list[
     if found.mode == "adaptive":
         notes.append(f"Re-ranking ended after {looked_at} of {asked} candidates: the first places were settled.")
     if found.mode == "budget":
-        notes.append(f"Re-ranking ended after {looked_at} of {asked} candidates, for its time was over.")
+        notes.append(f"Re-ranking ended after {looked_at} of {asked} candidates: the time budget was used up.")
     problems = found.problems
     if problems:
         listed = "; ".join(f"{named[point_id]}: {reason}" for point_id, reason in list(problems.items())[:_NAMED])
         more = f"; and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
-        notes.append(f"{len(problems)} candidates without valid tokens stand after the re-ranked ({listed}{more}).")
+        notes.append(f"{len(problems)} candidates without valid tokens come after the re-ranked ones ({listed}{more}).")
     if {"missing", "stale"} & set(problems.values()):
-        notes.append("Index pictures of missing or stale tokens again with this bundle: `qdrant-cir index`.")
+        notes.append("Index pictures with missing or stale tokens again with this bundle: `qdrant-cir index`.")
     return notes

@@ -1,10 +1,11 @@
-"""A query in the model's terms: its references encoded, its text composed, and the scores of its candidates."""
+"""A query for the model: its references encoded, its text composed, and its candidates scored."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
+from numbers import Real
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from qdrant_cir.model.bundle import Bundle
 from qdrant_cir.model.composer import Composer
 from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.image_encoder import ImageEncoder
-from qdrant_cir.model.preprocess import blank_pixels, hash_source, load_image, preprocess
+from qdrant_cir.model.preprocess import blank_pixels, hash_source, read_pixels, source_digests
 from qdrant_cir.search.scoring import CandidateScorer, CandidateScores, Term
 from qdrant_cir.storage.points import HitTokens, StoredImage
 from qdrant_cir.tokens.form import TokenForm
@@ -28,12 +29,12 @@ from qdrant_cir.types import (
     RerankMode,
 )
 
-__all__ = ["ComposedQuery", "QueryModel", "gallery_ids", "picture_digests", "references_of"]
+__all__ = ["ComposedQuery", "QueryModel", "checked_query", "gallery_ids", "picture_digests", "references_of"]
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedReference:
-    """A reference in the encoder's terms: vector float32 [D], tokens float32 [N, C]; and its share of the query."""
+    """An encoded reference: vector float32 [D], tokens float32 [N, C], and its weight in the query."""
 
     vector: Float32
     tokens: Float32
@@ -47,8 +48,8 @@ class ComposedQuery:
     Attributes:
         vector: float32 [D], unit length: the query vector for Qdrant.
         using: name of the vector that it is compared with.
-        notes: plain sentences on what of the query was left out or cut.
-        terms: what the re-ranker scores; none for a query without a text.
+        notes: plain sentences about parts of the query that were left out or cut.
+        terms: the terms that the re-ranker scores; none for a query without a text.
         fingerprint: of the bundle that composed it.
     """
 
@@ -80,20 +81,20 @@ class QueryModel:
 
     @property
     def precision(self) -> Precision:
-        """What the re-ranker computes in."""
+        """The precision that the re-ranker computes in."""
         return self._scorer.precision
 
     @property
     def full_mode(self) -> RerankMode:
-        """How candidates are scored when all of them are: ``exact`` or ``compressed``."""
+        """The mode when all candidates are scored: ``exact`` or ``compressed``."""
         return self._scorer.full_mode
 
     def encode(self, query: Query, stored: Mapping[str | int, StoredImage]) -> list[EncodedReference]:
-        """Encode the references of a query, each by itself: its numbers do not depend on what else is asked.
+        """Encode the references of a query, each by itself: its numbers do not depend on the rest of the query.
 
         Args:
             query: checked.
-            stored: what is stored of references that are a :class:`GalleryImage`, by id.
+            stored: the stored images of references that are a :class:`GalleryImage`, by id.
 
         Returns:
             One per reference whose weight is above 0; weights add up to 1. Without a reference, a blank picture.
@@ -112,8 +113,8 @@ class QueryModel:
     def compose(self, query: Query, references: Sequence[EncodedReference], *, using: str) -> ComposedQuery:
         """Compose encoded references with the texts of their query.
 
-        Stage one searches the weighted mean of the composed vectors, less ``must_not_weight`` times the vector of the
-        text that must not be; stage two scores the same sum of terms. ``using`` is the name of the gallery's vector.
+        Stage one searches the weighted mean of the composed vectors, minus ``must_not_weight`` times the vector of the
+        ``must_not`` text; stage two scores the same sum of terms. ``using`` is the name of the gallery's vector.
 
         Raises:
             InputError: a text is not valid Unicode.
@@ -155,7 +156,7 @@ class QueryModel:
             ImageError: the picture cannot be read.
             TokensError, ProviderError: as when indexing.
         """
-        pixels = preprocess(load_image(source), self.bundle.manifest.preprocessing)
+        pixels = read_pixels(source, self.bundle.manifest.preprocessing)
         return self._form.encode(self._encoder.encode(pixels[None]).candidate_tokens[0])
 
     def _encode(
@@ -166,11 +167,14 @@ class QueryModel:
         picture = self._picture(reference, stored, has_text=has_text)
         if isinstance(picture, StoredImage):
             return self._stored(picture, weight, has_text=has_text)
-        images = self._encoder.encode(preprocess(load_image(picture), self.bundle.manifest.preprocessing)[None])
+        images = self._encoder.encode(read_pixels(picture, self.bundle.manifest.preprocessing)[None])
         return EncodedReference(images.vectors[0], images.tokens[0], weight)
 
     def _encode_blank(self) -> EncodedReference:
-        """Return the reference of a query that has none, encoded once; two threads that meet here encode the same."""
+        """Return the reference of a query that has none, encoded once.
+
+        Two threads may both encode it, with the same result.
+        """
         if self._blank is None:
             images = self._encoder.encode(blank_pixels(self.bundle.manifest.preprocessing)[None])
             self._blank = EncodedReference(images.vectors[0], images.tokens[0], 1.0)
@@ -179,7 +183,7 @@ class QueryModel:
     def _picture(
         self, reference: Reference, stored: Mapping[str | int, StoredImage], *, has_text: bool
     ) -> ImageSource | StoredImage:
-        """Return what a reference is read from: what is stored, or a picture to encode."""
+        """Return the stored image of a reference, or the picture to encode."""
         if not isinstance(reference, GalleryImage):
             return reference
         image_id = reference.image_id
@@ -193,7 +197,7 @@ class QueryModel:
         return stored[image_id]
 
     def _stored(self, stored: StoredImage, weight: float, *, has_text: bool) -> EncodedReference:
-        """Bring a gallery image back into the encoder's terms; its tokens only where there is a text."""
+        """Restore the vector of a gallery image, and its tokens if there is a text."""
         sizes = self.bundle.manifest.sizes
         if not has_text:
             tokens = np.zeros((sizes.token_rows, sizes.token_dims), dtype=np.float32)
@@ -211,13 +215,34 @@ class QueryModel:
         if not query.modification_text.strip():
             notes.append("There is no modification text, so the picture itself was searched.")
             if query.must_not.strip():
-                notes.append("Without a modification text nothing is re-ranked: must_not changed the retrieval alone.")
+                notes.append("Without a modification text nothing is re-ranked: must_not changed only the retrieval.")
         elif query.reference is None:
             notes.append("There is no reference image, so the text was composed with a blank picture.")
-        if composed and composed[0].truncated:
+        if composed and not composed[0].is_understood:
+            notes.append("The model knows no word of the modification text. Write it in the language of its training.")
+        if composed and composed[0].is_truncated:
             kept = self.bundle.manifest.tokenizer.max_length
             notes.append(f"The modification text is too long: its first {kept} tokens were read.")
         return tuple(notes)
+
+
+def checked_query(query: Query) -> Query:
+    """Return a query with plain texts. Raises InputError if it is not a query or its texts are not text.
+
+    Other errors are those of :func:`references_of`.
+    """
+    if not isinstance(query, Query):
+        raise InputError(f"The query is {query!r:.80}; expected a Query(reference, modification_text).")
+    text = _text(query.modification_text, name="modification_text")
+    checked = replace(query, modification_text=text, must_not=_text(query.must_not, name="must_not"))
+    references_of(checked)
+    return checked
+
+
+def _text(value: object, *, name: str) -> str:
+    if value is not None and not isinstance(value, str):
+        raise InputError(f"{name} is a {type(value).__name__}; expected a text.")
+    return value or ""
 
 
 def references_of(query: Query) -> list[tuple[Reference | None, float]]:
@@ -227,24 +252,32 @@ def references_of(query: Query) -> list[tuple[Reference | None, float]]:
         InputError: the query is empty, or a weight is missing, not finite or below 0, or all are 0.
     """
     given = query.reference
-    many: list[Reference | None]
-    many = list(given) if isinstance(given, Sequence) and not isinstance(given, str | bytes) else [given]
+    many: list[Reference | None] = [*given] if isinstance(given, list | tuple) else [given]  # type: ignore[list-item]
     if not many:
         raise InputError("The list of references is empty. Give a reference image, or None for none.")
-    for reference in many:
-        if reference is None and len(many) > 1:
-            raise InputError("One of the references is None. Leave it out, or give a picture.")
-    if many == [None] and not query.modification_text.strip():
+    if len(many) > 1 and any(reference is None for reference in many):
+        raise InputError("One of the references is None. Leave it out, or give a picture.")
+    if many[0] is None and not query.modification_text.strip():
         raise InputError("The query has neither a reference image nor a modification text. Give at least one.")
-    if not (isfinite(query.must_not_weight) and query.must_not_weight >= 0):
-        raise InputError(f"must_not_weight is {query.must_not_weight}; it must be a number of at least 0.")
-    weights = [1.0] * len(many) if query.weights is None else [float(weight) for weight in query.weights]
+    must_not_weight = _number(query.must_not_weight, name="must_not_weight")
+    if must_not_weight < 0:
+        raise InputError(f"must_not_weight is {must_not_weight}; it must be at least 0.")
+    given_weights = [1.0] * len(many) if query.weights is None else query.weights
+    if not isinstance(given_weights, Sequence) or isinstance(given_weights, str):
+        raise InputError(f"weights is a {type(given_weights).__name__}; expected a list of numbers, one per reference.")
+    weights = [_number(weight, name="a weight") for weight in given_weights]
     if len(weights) != len(many):
         raise InputError(f"There are {len(many)} references and {len(weights)} weights. Give one weight per reference.")
     total = sum(weights)
-    if not all(isfinite(weight) and weight >= 0 for weight in weights) or not total > 0:
+    if min(weights) < 0 or not total > 0:
         raise InputError(f"The weights are {weights}; each must be at least 0, and one of them above 0.")
     return [(reference, weight / total) for reference, weight in zip(many, weights, strict=True) if weight > 0]
+
+
+def _number(value: object, *, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real) or not isfinite(value):
+        raise InputError(f"{name} is {value!r:.40}; expected a finite number.")
+    return float(value)
 
 
 def gallery_ids(query: Query) -> list[str | int]:
@@ -255,37 +288,39 @@ def gallery_ids(query: Query) -> list[str | int]:
 
 def picture_digests(query: Query) -> frozenset[str]:
     """Return the sha256 of a query's references that are pictures of the caller's. Raises ImageError."""
-    return frozenset(
-        hash_source(reference)
-        for reference, _ in references_of(query)
-        if reference is not None and not isinstance(reference, GalleryImage)
-    )
+    digests: set[str] = set()
+    for reference, _ in references_of(query):
+        if reference is not None and not isinstance(reference, GalleryImage):
+            digests |= source_digests(reference)
+    return frozenset(digests)
 
 
 def _source_of(stored: StoredImage) -> str:
-    """Locate the picture of a gallery image whose stored tokens are of the candidates' encoder, not the references'.
+    """Locate the picture of a gallery image, to encode it again as a reference.
 
     Raises:
-        InputError: the file is gone, or it is another picture by now.
+        InputError: the file is gone, or it now holds another picture.
     """
     image_id, source = stored.image.image_id, stored.image.source
     asks = (
-        "This bundle encodes references and candidates by different encoders, so a reference must be encoded anew. "
+        "This bundle encodes references and candidates by different encoders, so a reference must be encoded again. "
         "Give the picture itself."
     )
     if source is None:
-        raise InputError(f"It is not known from which file the reference {image_id!r} was read. {asks}")
+        raise InputError(f"The file of the reference {image_id!r} is not known. {asks}")
     try:
         found = hash_source(source)
     except ImageError as error:
-        raise InputError(f"The reference {image_id!r} cannot be read again: {error}. {asks}") from error
+        raise InputError(
+            f"The reference {image_id!r} cannot be read again: {str(error).rstrip('.')}. {asks}"
+        ) from error
     if found != stored.image.sha256:
         raise InputError(f"{source} is no longer the picture that was indexed as {image_id!r}. {asks}")
     return source
 
 
 def _unit(vector: Float32) -> Float32:
-    """Return a vector at unit length, float32 [D]; one without length as it is."""
+    """Return a vector at unit length, float32 [D]; a zero vector as it is."""
     length = float(np.linalg.norm(vector))
     unit: Float32 = (vector / length if length else vector).astype(np.float32)
     return unit

@@ -10,7 +10,7 @@ from qdrant_cir.errors import TokensError
 from qdrant_cir.storage.points import GalleryHit
 from qdrant_cir.types import Candidate, PointId
 
-__all__ = ["final_order", "rank_candidates", "rank_hits", "retrieval_order"]
+__all__ = ["final_order", "rank_candidates", "rank_groups", "rank_hits", "retrieval_order"]
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -39,6 +39,12 @@ def rank_hits(hits: Iterable[GalleryHit]) -> list[GalleryHit]:
     """Return hits in stage one's order."""
     by_id = {hit.image_id: hit for hit in hits}
     return [by_id[image_id] for image_id in retrieval_order({hit.image_id: hit.score for hit in by_id.values()})]
+
+
+def rank_groups(groups: Iterable[list[GalleryHit]]) -> list[list[GalleryHit]]:
+    """Return groups in stage one's order, by their best members; groups that share theirs go by their values."""
+    # every store cuts and lists groups of equal scores in its own way
+    return sorted(groups, key=lambda hits: (-hits[0].score, hits[0].image_id, str(hits[0].group)))
 
 
 def rank_candidates(
@@ -85,5 +91,5 @@ def rank_candidates(
 
 
 def _public_id(point_id: PointId) -> PointId | None:
-    """Return a point's id; None for a picture of the caller's, which has a number below 0 while it is ranked."""
+    """Return a point's id; None for a picture of the caller's, which has a negative number while it is ranked."""
     return None if isinstance(point_id, int) and point_id < 0 else point_id

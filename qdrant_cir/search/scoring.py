@@ -1,4 +1,4 @@
-"""The candidates of one query to scores, on every core: stored bytes in, numbers out."""
+"""Scores for the candidates of one query, on all cores: stored bytes in, numbers out."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ __all__ = [
 ]
 
 _LEAST_SHARE = 4
-"""Candidates that a thread is woken for: what a run costs before its first candidate is worth two more."""
+"""The fewest candidates that are worth another thread: starting a run costs as much as scoring two."""
 
 _GPU_CHUNK = 100
-"""Candidates per run on a GPU, which wants many at once."""
+"""Candidates per run on a GPU, which is faster with many at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class CandidateScores:
-    """What the re-ranker says of candidates.
+    """The result of re-ranking candidates.
 
     Attributes:
         by_id: the score of a candidate by its point's id, of its best view; higher is better.
@@ -50,14 +50,14 @@ class CandidateScores:
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One composed query, and how much its score counts; below 0 for what must not be."""
+    """One composed query, and the weight of its score; negative for ``must_not``."""
 
     composed: Composition
     weight: float
 
 
 class SharedReranker:
-    """A re-ranker whose candidates are shared out over threads. Safe to share between threads.
+    """A re-ranker whose candidates are divided among threads. Safe to share between threads.
 
     On the CPU every thread scores candidates of its own, in a session of one thread: the matrices of a candidate
     are small, and two threads that share each of them take more processor time than one (``docs/performance.md``).
@@ -70,7 +70,8 @@ class SharedReranker:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="qdrant-cir-rerank")
 
     def score(self, query: Composition, candidates: StoredTokens) -> Float32:
-        """Score every candidate, float32 [K]; the rest as :meth:`Reranker.score`."""
+        """Score every candidate, float32 [K]; arguments and errors as :meth:`Reranker.score`."""
+        self._reranker.check_process()
         count = len(candidates.values)
         size = max(_LEAST_SHARE, ceil(count / self._threads))
         shares = [_share(candidates, slice(start, start + size)) for start in range(0, count, size)]
@@ -82,7 +83,7 @@ class CandidateScorer:
     """The re-ranker of a bundle on as many threads as it may use. Safe to share between threads."""
 
     def __init__(self, bundle: Bundle, compute: Compute) -> None:
-        """Load the graph; the rest as :func:`qdrant_cir.model.sessions.open_graph`."""
+        """Load the graph; arguments and errors as :func:`qdrant_cir.model.sessions.open_graph`."""
         session = open_graph(bundle, "reranker", replace(compute, threads=1))
         self.precision = compute.precision
         self._form = TokenForm(bundle)
@@ -92,7 +93,7 @@ class CandidateScorer:
         self._reranker = SharedReranker(reranker, threads=1 if is_on_gpu else compute.threads or available_threads())
 
     def score(self, terms: Sequence[Term], candidates: Sequence[HitTokens]) -> CandidateScores:
-        """Score the candidates whose tokens can be read by the weighted sum of terms, of which there is at least one.
+        """Score the candidates whose tokens can be read: the weighted sum of their scores for ``terms``, at least one.
 
         Raises:
             TokensError, InputError, ProviderError: as :meth:`Reranker.score`.
@@ -119,7 +120,7 @@ class CandidateScorer:
         views: dict[PointId, str] = {}
         for place, score in scores.items():
             tokens = candidates[place]
-            # the best view of a point counts; not a number stays in sight
+            # the best view of a point counts; NaN is kept, so that it is noticed
             if not by_id.get(tokens.point_id, -inf) >= score:
                 by_id[tokens.point_id] = score
                 if tokens.view is not None:

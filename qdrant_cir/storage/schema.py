@@ -1,4 +1,4 @@
-"""What makes two collections of Qdrant a gallery: names, metadata, and the check of both. Pure."""
+"""The two Qdrant collections of a gallery: their names, metadata and checks. Pure."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ FORMAT_VERSION = 1
 _TOKENS_SUFFIX = "__tokens"
 
 SAMPLE = 100
-"""Points that are read to learn which fields there are."""
+"""Points that are read to find the fields that exist."""
 
 
 @dataclass(frozen=True, slots=True)
 class GallerySpec:
-    """What a gallery was made for: bundle name and the fingerprint of its vectors, and the size of its vectors."""
+    """The model that a gallery was made with: bundle name, and fingerprint and size of its vectors."""
 
     fingerprint: str
     bundle_name: str
@@ -54,19 +54,19 @@ def tokens_name(name: str) -> str:
     """Name the companion collection. Raises InputError where ``name`` itself is a companion's."""
     if name.endswith(_TOKENS_SUFFIX):
         raise InputError(
-            f"{name!r} cannot name a gallery: names that end in {_TOKENS_SUFFIX!r} are kept for the tokens beside it."
+            f"{name!r} cannot name a gallery: names that end in {_TOKENS_SUFFIX!r} are reserved for tokens."
         )
     return name + _TOKENS_SUFFIX
 
 
 def gallery_names(names: Iterable[str]) -> list[str]:
-    """Choose from the collections of a store those that have a companion, sorted."""
+    """Return the names of collections that have a companion, sorted."""
     every = set(names)
     return sorted(name for name in every if name + _TOKENS_SUFFIX in every)
 
 
 def gallery_specs(bundle: Bundle) -> tuple[CollectionSpec, CollectionSpec]:
-    """Give what the gallery and its companion are made of, in this order."""
+    """Return the specifications of the gallery and its companion, in this order."""
 
     def spec(role: str, vector_size: int | None) -> CollectionSpec:
         ours: JsonObject = {
@@ -81,7 +81,7 @@ def gallery_specs(bundle: Bundle) -> tuple[CollectionSpec, CollectionSpec]:
 
 
 def check_pair(name: str, gallery: CollectionSpec, tokens: CollectionSpec | None, bundle: Bundle | None) -> GallerySpec:
-    """Check what stands under a gallery's two names.
+    """Check the two collections of a gallery.
 
     Args:
         name: of the gallery.
@@ -90,15 +90,14 @@ def check_pair(name: str, gallery: CollectionSpec, tokens: CollectionSpec | None
         bundle: that the gallery is to be used with; None for any.
 
     Raises:
-        CollectionMismatchError: another bundle made it, a later version of this library, or somebody else.
+        CollectionMismatchError: another bundle, another version of this library or another program made it.
         CollectionError: the companion is missing.
     """
     spec = _spec_of(name, gallery, role="gallery")
     if tokens is None:
         raise CollectionError(
             f"The collection {name!r} has lost its tokens: there is no collection {tokens_name(name)!r}. "
-            "Index the "
-            "images again, which makes it anew."
+            "Index the images again to make it."
         )
     companion = _spec_of(tokens_name(name), tokens, role="tokens")
     wanted = spec.fingerprint if bundle is None else bundle.vectors_fingerprint
@@ -107,10 +106,8 @@ def check_pair(name: str, gallery: CollectionSpec, tokens: CollectionSpec | None
             expected = "one bundle for both halves" if bundle is None else repr(bundle.manifest.name)
             raise CollectionMismatchError(
                 f"The collection {name!r} was made with the bundle {found.bundle_name!r} "
-                f"({found.fingerprint[:12]}); "
-                f"expected {expected} ({wanted[:12]}). Their vectors cannot be compared: use that bundle, or "
-                "index the "
-                "images into another collection."
+                f"({found.fingerprint[:12]}); expected {expected} ({wanted[:12]}). "
+                "Their vectors cannot be compared. Use that bundle, or index the images into another collection."
             )
     if bundle is not None and spec.vector_size != bundle.manifest.vector_size:
         raise CollectionMismatchError(
@@ -121,16 +118,16 @@ def check_pair(name: str, gallery: CollectionSpec, tokens: CollectionSpec | None
 
 
 def not_found(name: str, names: Iterable[str]) -> CollectionNotFoundError:
-    """Say that there is no such gallery, and which there are."""
+    """Return the error for a gallery that does not exist; it names those that do."""
     others = ", ".join(gallery_names(names))
     return CollectionNotFoundError(
         f"There is no collection {name!r}. "
-        + (f"There is: {others}." if others else "There is none at all: index images into it first.")
+        + (f"There is: {others}." if others else "There are none yet: index images first.")
     )
 
 
 def having(field: str) -> Filter:
-    """Give the filter for images in which a field holds something."""
+    """Return the filter for images whose field is not empty."""
     from qdrant_client.models import Filter, IsEmptyCondition, PayloadField
 
     return Filter(must_not=[IsEmptyCondition(is_empty=PayloadField(key=field))])
@@ -142,8 +139,8 @@ def field_names(records: Iterable[Record]) -> tuple[str, ...]:
 
 
 def unknown_field(name: str, field: str, fields: Sequence[str]) -> InputError:
-    """Say that no image has a field that a filter names, and which fields there are."""
-    known = ", ".join(fields) if fields else "none at all"
+    """Return the error for a filter on a field that no image has; it names the fields that exist."""
+    known = ", ".join(fields) if fields else "none"
     return InputError(
         f"The filter names the field {field!r}, which no image of the collection {name!r} has. "
         f"Fields that images have: {known}."
@@ -159,8 +156,8 @@ def _spec_of(name: str, found: CollectionSpec, *, role: str) -> GallerySpec:
     if ours.get("format_version") != FORMAT_VERSION:
         raise CollectionMismatchError(
             f"The collection {name!r} has the format version {ours.get('format_version')!r}; this version of "
-            f"qdrant-cir reads {FORMAT_VERSION}. Install the version that wrote it, or index the images "
-            "again."
+            f"qdrant-cir reads {FORMAT_VERSION}. Install the version that wrote it, or "
+            "index the images again."
         )
     return GallerySpec(
         fingerprint=str(ours.get("fingerprint")),

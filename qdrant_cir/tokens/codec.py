@@ -2,8 +2,8 @@
 
 The bytes of one image, little-endian: a header of 20 bytes (magic ``CIRT``, version u8, type u8, compression u16,
 rows u32, dims u32, CRC32 u32 of what follows), for int8 the scales (float32 [N]), then the values. Version 1 holds
-all tokens, and its compression is 0. Version 2 holds merged rows, each of which stands for as many tokens as its
-weight says (u16 [M], before the values), in the dimensions of the projection of that version of the compression.
+all tokens, and its compression is 0. Version 2 holds merged rows in the dimensions of that compression's
+projection, and before the values their weights (u16 [M]): how many tokens each row stands for.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _DTYPES: Mapping[str, DTypeLike] = {"int8": "i1", "float16": "<f2", "float32": "
 
 
 def quantize(tokens: Float32, codec: TokenCodec) -> StoredTokens:
-    """Bring tokens into their stored form.
+    """Convert tokens to their stored form.
 
     Args:
         tokens: float32 [K, N, C].
         codec: ``int8`` is symmetric with one scale per token: no value moves by more than half a scale.
 
     Returns:
-        Values [K, N, C] and scales [K, N], as :class:`StoredTokens` says.
+        Values [K, N, C] and scales [K, N], as in :class:`StoredTokens`.
 
     Raises:
         TokensError: a token holds a value that is not finite, or too large for float16.
@@ -48,7 +48,7 @@ def quantize(tokens: Float32, codec: TokenCodec) -> StoredTokens:
     if codec == "int8":
         largest = np.abs(tokens).max(axis=-1, initial=0.0)
         scales = np.where(largest > 0, largest / np.float32(127), np.float32(1)).astype(np.float32)
-        # A denormal largest value divides to 0: such a token is zero for all purposes.
+        # A denormal largest value makes a scale of 0. Such a token counts as zero.
         scales[scales == 0] = 1
         values = np.clip(np.rint(tokens / scales[..., None]), -127, 127).astype(np.int8)
         return StoredTokens(values=values, scales=scales)
@@ -94,7 +94,7 @@ def _encoded(tokens: Float32, codec: TokenCodec, *, weights: bytes, version: int
 
 
 def is_in_form(data: bytes, sizes: ModelSizes) -> bool:
-    """Whether one image's tokens have a bundle's type, compression, rows and dims, as their header says."""
+    """Return whether the header of one image's tokens has a bundle's type, compression, rows and dims."""
     packed = sizes.compression
     version, compression = (_EXACT, 0) if packed is None else (_COMPRESSED, packed.version)
     form = (_MAGIC, version, _CODES[sizes.token_codec], compression, sizes.stored_rows, sizes.stored_dims)
@@ -141,7 +141,7 @@ def _checked_payload(data: bytes, *, place: int, sizes: ModelSizes) -> memoryvie
         raise TokensError(f"{label} are {len(data)} bytes, shorter than their header of {_HEADER.size}. {cure}")
     magic, version, code, compression, rows, dims, crc = _HEADER.unpack_from(data)
     if magic != _MAGIC or (version == _EXACT and compression):
-        raise TokensError(f"{label} begin with {magic!r}, not {_MAGIC!r}: these are no tokens of ours. {cure}")
+        raise TokensError(f"{label} begin with {magic!r}, not {_MAGIC!r}: these are not tokens of this library. {cure}")
     if version not in (_EXACT, _COMPRESSED):
         raise TokensError(
             f"{label} have version {version}; this version of qdrant-cir reads {_EXACT} and {_COMPRESSED}. {cure}"

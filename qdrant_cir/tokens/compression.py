@@ -1,7 +1,7 @@
-"""Candidate tokens as few rows and few dimensions, so that an image costs a few KB instead of hundreds.
+"""Candidate tokens in fewer rows and dimensions, so that an image takes a few KB instead of hundreds.
 
-Rows: tokens that look alike are merged into their mean, which keeps how many it stands for. Attention adds the
-logarithm of that number to the scores, so a mean of equal tokens is attended to exactly as those tokens were.
+Rows: similar tokens are merged into their mean, stored with the number of tokens it stands for. Attention adds the
+logarithm of that number to the scores, so a mean of equal tokens has exactly the effect of those tokens.
 Dimensions: a linear projection, fitted on a gallery (``onnx_export/bundle/fitted_codec.py``) and folded into the
 re-ranker's weights.
 """
@@ -49,12 +49,12 @@ class TokenProjection:
     up: Float32
 
     def reduce(self, tokens: Float32) -> Float32:
-        """Give float32 [..., R] of [..., C]."""
+        """Project [..., C] to float32 [..., R]."""
         reduced: Float32 = np.matmul(tokens - self.mean, self.down, dtype=np.float32)
         return reduced
 
     def restore(self, reduced: Float32) -> Float32:
-        """Give float32 [..., C] of [..., R], as near as R dimensions allow."""
+        """Return float32 [..., C] from [..., R], as close to the original as R dimensions allow."""
         restored: Float32 = np.matmul(reduced, self.up, dtype=np.float32) + self.mean
         return restored
 
@@ -62,9 +62,9 @@ class TokenProjection:
 def merge_rows(tokens: Float32, rows: int) -> MergedTokens:
     """Merge each image's most similar tokens, by cosine, until ``rows`` are left.
 
-    In rounds: every row names the row most similar to it, and the most similar of these pairs become one row, the
-    mean of all tokens that it stands for. A round removes a third of the rows at most, so that means are compared
-    anew before they are merged further. An image merges the same in any batch.
+    Works in rounds. Each row is paired with its most similar row, and the most similar pairs are merged into the
+    mean of all their tokens. A round removes at most a third of the rows, so that new means are compared before
+    they are merged again. The other images of the batch make no difference.
 
     Args:
         tokens: float32 [K, N, C], row 0 the class token.
@@ -95,9 +95,9 @@ def _merge_round(tokens: Float32, weights: Float32, merges: int) -> tuple[Float3
     np.fill_diagonal(similarity, -np.inf)
     nearest = similarity.argmax(axis=1)  # [N], each row's most similar other row
     likeness = similarity[np.arange(len(tokens)), nearest]  # [N]
-    takers = np.arange(len(tokens))  # [N], the row that each row becomes part of: itself until it is given away
+    takers = np.arange(len(tokens))  # [N], the row that each row is merged into; itself until it is merged
     receives = np.zeros(len(tokens), dtype=bool)
-    # a row that was given away receives nothing in this round, and one that received is not given away
+    # in one round, a row either receives others or is merged into another, never both
     for giver in np.argsort(-likeness, kind="stable").tolist():
         taker = int(nearest[giver])
         if receives[giver] or takers[taker] != taker:
@@ -106,7 +106,7 @@ def _merge_round(tokens: Float32, weights: Float32, merges: int) -> tuple[Float3
         merges -= 1
         if merges == 0:
             break
-    totals, sums = np.zeros_like(weights), np.zeros_like(tokens)  # [N], [N, C]; zero for rows that were given away
+    totals, sums = np.zeros_like(weights), np.zeros_like(tokens)  # [N], [N, C]; zero for rows that were merged away
     np.add.at(totals, takers, weights)
     np.add.at(sums, takers, tokens * weights[:, None])
     stays = totals > 0
@@ -114,15 +114,15 @@ def _merge_round(tokens: Float32, weights: Float32, merges: int) -> tuple[Float3
 
 
 def write_projection(path: Path, projection: TokenProjection) -> None:
-    """Write a projection as the npz that a bundle holds; equal ones give equal bytes."""
+    """Write a projection as the npz that a bundle holds; equal projections make equal bytes."""
     np.savez(path, mean=projection.mean, down=projection.down, up=projection.up)
 
 
 def projection_of(bundle: Bundle) -> TokenProjection | None:
-    """Read the projection of a bundle, None for one that does not compress.
+    """Read the projection of a bundle; None if the bundle does not compress.
 
     Raises:
-        BundleError: the file is none, or of other sizes than the manifest says.
+        BundleError: the file is not a projection, or has other sizes than the manifest.
     """
     packed, sizes = bundle.manifest.compression, bundle.manifest.sizes
     if packed is None:
@@ -137,7 +137,7 @@ def projection_of(bundle: Bundle) -> TokenProjection | None:
         with np.load(path, allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in shapes}
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise BundleError(f"{path} is no projection: {error}. Fit the codec again.") from error
+        raise BundleError(f"{path} is not a projection: {error}. Fit the codec again.") from error
     for name, shape in shapes.items():
         if found[name].shape != shape or found[name].dtype != np.float32:
             raise BundleError(
@@ -148,10 +148,10 @@ def projection_of(bundle: Bundle) -> TokenProjection | None:
 
 
 def expand_rows(merged: MergedTokens) -> Float32:
-    """Repeat every row as often as it stands for: float32 [K, N, C].
+    """Repeat every row once for each token that it stands for: float32 [K, N, C].
 
-    For what reads all N tokens without weights, as the composer does of a reference in the gallery. Attention does not
-    look at the order of rows, so this reads exactly as weighted rows do.
+    For readers of all N tokens without weights, such as the composer with a reference from the gallery. Attention
+    ignores the order of rows, so the result is the same as with weighted rows.
     """
     repeats = merged.weights.astype(np.int64)
     expanded: Float32 = np.stack(

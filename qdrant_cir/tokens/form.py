@@ -15,7 +15,7 @@ __all__ = ["TokenForm"]
 
 
 class TokenForm:
-    """Tokens as the encoder gives them to what a bundle stores of them, and back. Safe to share between threads."""
+    """Conversion between the encoder's tokens and the form that a bundle stores. Safe to share between threads."""
 
     def __init__(self, bundle: Bundle) -> None:
         """Read the projection of a bundle that compresses. Raises BundleError where it is damaged."""
@@ -36,7 +36,7 @@ class TokenForm:
         return encode_merged_tokens(reduced, self._sizes.token_codec, self.version)
 
     def fits(self, data: bytes) -> bool:
-        """Whether one image's tokens are in the bundle's form; others are as good as missing."""
+        """Return whether one image's tokens are in the bundle's form; others count as missing."""
         return is_in_form(data, self._sizes)
 
     def decode(self, encoded: Sequence[bytes]) -> StoredTokens:
@@ -48,9 +48,9 @@ class TokenForm:
         return decode_tokens(encoded, self._sizes)
 
     def restore(self, stored: StoredTokens) -> Float32:
-        """Give float32 [K, N, C] of a decoded batch, as near to the encoder's as the form allows.
+        """Return a decoded batch as float32 [K, N, C], as close to the encoder's tokens as the form allows.
 
-        Merged tokens come as their mean, once for each of them; attention does not look at their order.
+        A merged row is repeated once for each of its tokens; attention ignores their order.
         """
         tokens: Float32 = stored.values.astype(np.float32) * stored.scales[..., None]
         if self._projection is None or stored.weights is None:

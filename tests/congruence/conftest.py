@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from qdrant_client import QdrantClient
@@ -11,13 +10,13 @@ from qdrant_client import QdrantClient
 from qdrant_cir.storage.stores import EdgeStore, ServerStore, Store
 
 
-@pytest.fixture(params=["memory", "edge"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    """The client's own exact store, which is the oracle, and Qdrant Edge."""
+@pytest.fixture(scope="module", params=["memory", "edge"])
+def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """The client's own exact store, which is the oracle, and Qdrant Edge; one for all tests of a module."""
     if request.param == "memory":
         client = QdrantClient(":memory:")
         yield ServerStore(client)
         client.close()
     else:
-        with EdgeStore(tmp_path / "edge") as embedded:
+        with EdgeStore(tmp_path_factory.mktemp("edge")) as embedded:
             yield embedded

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -38,9 +37,10 @@ def fill(store: Store) -> None:
     store.upsert("gallery", [StoredPoint(IDS[n], VECTORS[n], {"n": n, "even": n % 2 == 0}) for n in range(COUNT)])
 
 
-@pytest.fixture(params=["memory in threads", "edge in threads"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    made: Store = EdgeStore(tmp_path) if request.param.startswith("edge") else ServerStore(QdrantClient(":memory:"))
+@pytest.fixture(scope="module", params=["memory in threads", "edge in threads"])
+def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    is_edge = request.param.startswith("edge")
+    made: Store = EdgeStore(tmp_path_factory.mktemp("edge")) if is_edge else ServerStore(QdrantClient(":memory:"))
     fill(made)
     yield made
     made.close()

@@ -136,6 +136,14 @@ def test_more_copies_of_the_reference_than_the_spare_hit_cost_one_more_read(
     assert reads == [("query", 6), ("query", 16), ("fetch", 5)]
 
 
+def test_a_store_that_has_no_more_is_not_asked_again(
+    store: CountingStore, tiny_bundle: Path, pictures: list[Path]
+) -> None:
+    query = Query(pictures[1], "make it blue")
+    reads = searched(store, tiny_bundle, query, limit=COUNT, rerank_depth=0, exclude_reference=True)
+    assert reads == [("query", COUNT + 1)]
+
+
 def test_a_filter_in_doubt_is_looked_into_once(store: CountingStore, tiny_bundle: Path, pictures: list[Path]) -> None:
     unlike = models.Filter(must_not=[models.FieldCondition(key="n", match=models.MatchValue(value=3))])
     reads = searched(store, tiny_bundle, Query(pictures[1], "darker"), limit=3, rerank_depth=5, filter=unlike)

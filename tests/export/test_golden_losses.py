@@ -29,11 +29,11 @@ from onnx_export.training.drawn.family_round import EncoderStage, JointStage, op
 from onnx_export.training.drawn.grounding import Grounding  # noqa: E402
 from onnx_export.training.drawn.pool import Pool, open_pool  # noqa: E402
 from onnx_export.training.drawn.pretrain import Pretraining  # noqa: E402
-from onnx_export.training.drawn.rounds import pool_features  # noqa: E402
+from onnx_export.training.drawn.rounds import pool_features, pool_triplets  # noqa: E402
 from onnx_export.training.drawn.tokenizer import build_tokenizer  # noqa: E402
 from onnx_export.training.loop import train  # noqa: E402
 from onnx_export.training.stages import StageOne, StageTwo  # noqa: E402
-from onnx_export.training.triplets import TripletSet, pool_triplets  # noqa: E402
+from onnx_export.training.triplets import TripletSet  # noqa: E402
 from onnx_export.training.updates import BatchLosses, Schedule  # noqa: E402
 
 TOLERANCE = 2e-4

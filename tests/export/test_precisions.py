@@ -224,26 +224,26 @@ def test_images_of_the_int8_encoder_are_marked_and_the_exact_one_replaces_them(t
     for number in range(6):
         draw_item(catalog, number).image.save(pictures / f"{number}.png")
 
-    def index(precision: Precision) -> tuple[int, int]:
+    def index(precision: Precision) -> tuple[int, tuple[str, ...]]:
         with Indexer.open("shop", store=store, bundle=folder, provider="cpu", precision=precision) as indexer:
             indexed = indexer.index(read_folder(pictures)).indexed
         with EdgeStore(store) as opened:
-            return indexed, Collection.open(opened, "shop").info().encoded_in_low_precision
+            return indexed, Collection.open(opened, "shop").info().precisions
 
     shop = ["-c", "shop", "--path", str(store)]
     command = CliRunner(env={"QDRANT_URL": ""})
     told = command.invoke(app, ["index", str(pictures), *shop, "--bundle", str(folder), "--precision", "int8"])
     assert told.exit_code == 0, told.output
     told = command.invoke(app, ["info", *shop, "--json"])
-    assert json.loads(told.stdout)["collections"][0]["encoded_in_low_precision"] == 6
+    assert json.loads(told.stdout)["collections"][0]["precisions"] == ["int8"]
     found = command.invoke(
         app,
         ["search", "--image", str(pictures / "0.png"), "--text", "in red", *shop, "--bundle", str(folder), "--json"],
     )
     assert json.loads(found.stdout)["notes"][0].startswith("6 of the 6 pictures found were encoded in int8")
-    assert index("int8") == (0, 6)
-    assert index("float32") == (6, 0)
-    assert index("int8") == (0, 0)  # an exact encoding serves as well
+    assert index("int8") == (0, ("int8",))
+    assert index("float32") == (6, ("float32",))
+    assert index("int8") == (0, ("float32",))  # an exact encoding serves as well
 
 
 def test_a_bundle_without_the_encoder_in_that_precision_names_the_command(tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ import pytest
 
 from qdrant_cir.errors import CollectionNotFoundError
 from qdrant_cir.storage.stores import (
-    AsyncServerReader,
     CollectionSpec,
     ServerStore,
     Store,
     StoredPoint,
+    ThreadedReader,
     connect_async,
 )
 
@@ -30,13 +30,20 @@ _laws = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_laws)
 # every law and the fixtures that it needs; ``store`` is the server, of this folder's conftest
 globals().update({key: value for key, value in vars(_laws).items() if key.startswith("test_")})
-name, points, gallery = _laws.name, _laws.points, _laws.gallery
+name, points, gallery_without_index = _laws.name, _laws.points, _laws.gallery
+
+
+@pytest.fixture
+def gallery(store: Store, gallery_without_index: str) -> str:
+    """The gallery, with the text index without which a server looks for substrings, other than the other stores."""
+    store.create_payload_index(gallery_without_index, "title", "text")
+    return gallery_without_index
 
 
 def test_the_asynchronous_reader_answers_as_the_store(store: Store, gallery: str, qdrant_url: str) -> None:
     async def ask() -> tuple[object, object, object]:
         client = connect_async(qdrant_url, os.environ.get("QDRANT_API_KEY"))
-        reader = AsyncServerReader(client)
+        reader = ThreadedReader(ServerStore.over_async(client, asyncio.get_running_loop()))
         hits = await reader.query(gallery, _laws.VECTORS[0], limit=9, filter=None)
         records = await reader.fetch(gallery, _laws.IDS[:9], with_vectors=False)
         spec = await reader.describe(gallery)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -239,5 +240,15 @@ def test_a_manifest_of_other_bytes_than_text_is_refused(folder: Path) -> None:
 def test_no_folder_and_no_manifest_are_told_apart(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="There is no bundle folder"):
         load_bundle(tmp_path / "nothing")
-    with pytest.raises(BundleError, match=r"is no bundle: it holds no cir_config\.json"):
+    with pytest.raises(BundleError, match=r"is not a bundle: it has no cir_config\.json"):
         load_bundle(tmp_path)
+
+
+def test_a_preprocessing_version_is_written_from_2_on_and_an_unknown_one_is_refused(tiny_bundle: Path) -> None:
+    manifest = load_bundle(tiny_bundle).manifest
+    assert "version" not in manifest.to_json().split('"preprocessing"')[1].split("}")[0]
+    second = replace(manifest, preprocessing=replace(manifest.preprocessing, version=2))
+    assert parse_manifest(second.to_json()) == second
+    third = replace(manifest, preprocessing=replace(manifest.preprocessing, version=3))
+    with pytest.raises(BundleError, match="preprocessing version 3; this version of qdrant-cir knows versions up to 2"):
+        parse_manifest(third.to_json())

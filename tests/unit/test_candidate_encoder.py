@@ -126,11 +126,11 @@ def test_a_gallery_image_whose_picture_is_not_at_hand_is_refused_with_what_to_do
         with pytest.raises(InputError, match=r"no longer the picture that was indexed as 'red'.*Give the picture"):
             retriever.search(query)
         pictures[0].unlink()
-        with pytest.raises(InputError, match=r"'red' cannot be read again: there is no file .*Give the picture"):
+        with pytest.raises(InputError, match=r"'red' cannot be read again: There is no image file .*Give the picture"):
             retriever.search(query)
         assert retriever.search(Query(GalleryImage("red"))).candidates[0].image_id == "red"
     with EdgeStore(tmp_path / "other") as store:
         pictures[0].write_bytes(pictures[1].read_bytes())
         retriever = Retriever(index(store, bundle, pictures, with_source=False), model)
-        with pytest.raises(InputError, match="not known from which file the reference 'red' was read"):
+        with pytest.raises(InputError, match="The file of the reference 'red' is not known"):
             retriever.search(query)

@@ -72,8 +72,23 @@ def empty_shop(
     return Shop(tmp_path / "pictures", tmp_path / "store", tiny_bundle)
 
 
+@pytest.fixture(scope="module")
+def shop(
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_bundle: Path,
+    write_solid_images: Callable[[Path, Mapping[str, tuple[int, int, int]]], list[Path]],
+) -> Shop:
+    """A shop that is indexed, for all tests that change nothing of it."""
+    folder = tmp_path_factory.mktemp("shop")
+    write_solid_images(folder / "pictures", COLORS)
+    shop = Shop(folder / "pictures", folder / "store", tiny_bundle)
+    shop.index()
+    return shop
+
+
 @pytest.fixture
-def shop(empty_shop: Shop) -> Shop:
+def own_shop(empty_shop: Shop) -> Shop:
+    """A shop that is indexed, for one test."""
     empty_shop.index()
     return empty_shop
 
@@ -282,41 +297,41 @@ def test_info_holds_images_and_names_the_bundle(shop: Shop) -> None:
     assert "colors" in shop.run("info").stdout
 
 
-def test_delete_removes_images_and_says_which_were_unknown(shop: Shop) -> None:
-    result = shop.run("delete", "-c", "colors", "--image-id", "red.png", "--image-id", "who.png", "--yes", "--json")
+def test_delete_removes_images_and_says_which_were_unknown(own_shop: Shop) -> None:
+    result = own_shop.run("delete", "-c", "colors", "--image-id", "red.png", "--image-id", "who.png", "--yes", "--json")
     told = json.loads(result.stdout)
     assert (told["deleted"], told["unknown"]) == (1, ["who.png"])
-    assert json.loads(shop.run("info", "--json").stdout)["images"] == 5
+    assert json.loads(own_shop.run("info", "--json").stdout)["images"] == 5
 
 
-def test_delete_asks_first_and_all_removes_the_collection(shop: Shop) -> None:
-    shop.run("delete", "-c", "colors", "--all", text="n\n", code=1)
-    assert json.loads(shop.run("info", "--json").stdout)["images"] == 6
-    shop.run("delete", "-c", "colors", "--all", text="y\n")
-    assert json.loads(shop.run("info", "--json").stdout)["collections"] == []
+def test_delete_asks_first_and_all_removes_the_collection(own_shop: Shop) -> None:
+    own_shop.run("delete", "-c", "colors", "--all", text="n\n", code=1)
+    assert json.loads(own_shop.run("info", "--json").stdout)["images"] == 6
+    own_shop.run("delete", "-c", "colors", "--all", text="y\n")
+    assert json.loads(own_shop.run("info", "--json").stdout)["collections"] == []
 
 
 @pytest.mark.parametrize("half", ["colors", "colors__tokens"])
-def test_a_deletion_that_was_killed_half_way_is_finished_by_the_next(shop: Shop, half: str) -> None:
-    with EdgeStore(shop.store) as store:
+def test_a_deletion_that_was_killed_half_way_is_finished_by_the_next(own_shop: Shop, half: str) -> None:
+    with EdgeStore(own_shop.store) as store:
         store.drop(half)
-    shop.run("delete", "-c", "colors", "--all", "--yes")
-    with EdgeStore(shop.store) as store:
+    own_shop.run("delete", "-c", "colors", "--all", "--yes")
+    with EdgeStore(own_shop.store) as store:
         assert store.collection_names() == []
-    assert "colors" in only_sentence(shop.run("delete", "-c", "colors", "--all", "--yes", code=6))
+    assert "colors" in only_sentence(own_shop.run("delete", "-c", "colors", "--all", "--yes", code=6))
 
 
-def test_delete_takes_ids_as_arguments_too(shop: Shop) -> None:
-    told = json.loads(shop.run("delete", "red.png", "blue.png", "-c", "colors", "--yes", "--json").stdout)
+def test_delete_takes_ids_as_arguments_too(own_shop: Shop) -> None:
+    told = json.loads(own_shop.run("delete", "red.png", "blue.png", "-c", "colors", "--yes", "--json").stdout)
     assert told["deleted"] == 2
-    assert "or --all" in only_sentence(shop.run("delete", "-c", "colors", "--yes", code=3))
+    assert "or --all" in only_sentence(own_shop.run("delete", "-c", "colors", "--yes", code=3))
 
 
-def test_fields_are_indexed_by_kind_and_an_unknown_kind_names_them_all(shop: Shop) -> None:
-    told = json.loads(shop.run("index-field", "file:keyword", "size:integer", "-c", "colors", "--json").stdout)
+def test_fields_are_indexed_by_kind_and_an_unknown_kind_names_them_all(own_shop: Shop) -> None:
+    told = json.loads(own_shop.run("index-field", "file:keyword", "size:integer", "-c", "colors", "--json").stdout)
     assert told["fields"] == {"file": "keyword", "size": "integer"}
-    assert "keyword, integer, float" in only_sentence(shop.run("index-field", "file:word", "-c", "colors", code=3))
-    assert "FIELD:KIND" in only_sentence(shop.index("--filterable", "file", code=3))
+    assert "keyword, integer, float" in only_sentence(own_shop.run("index-field", "file:word", "-c", "colors", code=3))
+    assert "FIELD:KIND" in only_sentence(own_shop.index("--filterable", "file", code=3))
 
 
 def test_a_text_that_is_too_long_is_cut_and_said_so_on_stderr(shop: Shop) -> None:
@@ -380,11 +395,11 @@ def test_a_store_that_does_not_exist_is_refused_and_not_made(empty_shop: Shop) -
 
 
 def test_another_bundles_collection_is_refused(
-    shop: Shop, tmp_path: Path, build_tiny_bundle: Callable[..., Path]
+    own_shop: Shop, tmp_path: Path, build_tiny_bundle: Callable[..., Path]
 ) -> None:
     other = str(build_tiny_bundle(tmp_path / "other", codec="float32"))
-    assert "bundle" in only_sentence(shop.search("--text", "blue", "--bundle", other, code=6))
-    result = shop.run("index", str(shop.pictures), "-c", "colors", "--bundle", other, code=6)
+    assert "bundle" in only_sentence(own_shop.search("--text", "blue", "--bundle", other, code=6))
+    result = own_shop.run("index", str(own_shop.pictures), "-c", "colors", "--bundle", other, code=6)
     assert "bundle" in only_sentence(result)
 
 

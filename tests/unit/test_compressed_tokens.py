@@ -146,7 +146,7 @@ def test_tokens_in_another_form_count_as_missing_until_indexing_encodes_them_aga
             if earlier is not None:
                 unread = search(store, now, pictures[0])
                 assert (unread.rerank_mode, unread.scored) == ("none", 0)
-                assert unread.notes[0].startswith("3 candidates without valid tokens stand after the re-ranked")
+                assert unread.notes[0].startswith("3 candidates without valid tokens come after the re-ranked ones")
                 assert "`qdrant-cir index`" in unread.notes[1]
                 with pytest.raises(TokensError, match=r"the bundle reads tokens that are .*`qdrant-cir index`"):
                     search(store, now, GalleryImage("green"))
@@ -207,5 +207,5 @@ def test_a_changed_or_wrong_projection_is_refused(bundle: Bundle) -> None:
     with pytest.raises(BundleError, match=r"mean is float32 \[4\]; expected float32 \[3\]"):
         TokenForm(bundle)
     path.write_bytes(b"PK")
-    with pytest.raises(BundleError, match="is no projection"):
+    with pytest.raises(BundleError, match="is not a projection"):
         TokenForm(bundle)

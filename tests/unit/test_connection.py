@@ -161,6 +161,7 @@ def test_user_and_password_of_a_proxy_are_sent_but_never_shown(
 def test_a_key_over_plain_http_is_one_sentence_in_the_log_and_no_warning_of_python(
     front: RestFront, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    caplog.set_level(logging.WARNING, logger="qdrant_cir")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         monkeypatch.setenv("QDRANT_API_KEY", "of the environment")
@@ -170,9 +171,8 @@ def test_a_key_over_plain_http_is_one_sentence_in_the_log_and_no_warning_of_pyth
         assert front.requests[-1].headers["api-key"] == "given"
         open_store(front.url, api_key="").collection_names()
         assert "api-key" not in front.requests[-1].headers
-    assert [record.getMessage() for record in caplog.records] == [
-        f"The API key is sent to {front.url} unencrypted; an address with https:// would hide it."
-    ] * 2
+    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warned == [f"The API key is sent to {front.url} unencrypted; an address with https:// would hide it."] * 2
 
 
 def test_an_asynchronous_client_has_the_same_settings_and_warns_of_nothing(front: RestFront) -> None:
@@ -199,5 +199,5 @@ def test_an_asynchronous_client_has_the_same_settings_and_warns_of_nothing(front
     ["", "localhost:6333", "http://", "http://localhost:port", "http://localhost:99999", "http://[::1", "ftp://x"],
 )
 def test_what_is_no_address_is_refused(url: str) -> None:
-    with pytest.raises(InputError, match="no address of a Qdrant server"):
+    with pytest.raises(InputError, match="not the address of a Qdrant server"):
         connect(url)

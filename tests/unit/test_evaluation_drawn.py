@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from qdrant_client import QdrantClient
 
 from qdrant_cir.drawn.dataset import DrawnCatalog, DrawnQuery, sample_drawn
 from qdrant_cir.drawn.files import write_drawn
@@ -27,7 +28,7 @@ from qdrant_cir.evaluation.evaluate import EvaluationSettings, evaluate
 from qdrant_cir.evaluation.report.contents import EvaluationReport, MetricRow
 from qdrant_cir.model.bundle import Bundle, load_bundle
 from qdrant_cir.model.preprocess import load_image, preprocess
-from qdrant_cir.storage.stores import EdgeStore
+from qdrant_cir.storage.stores import ServerStore
 
 DEPTH = 20
 """Candidates that stage two sees."""
@@ -101,12 +102,14 @@ def hand(catalog: DrawnCatalog, shop: Path, bundle: Bundle) -> Hand:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[EdgeStore]:
-    with EdgeStore(tmp_path / "store") as store:
-        yield store
+def store() -> Iterator[ServerStore]:
+    """The client's own store: numbers are the same in every store, and an embedded one takes a while to make."""
+    client = QdrantClient(":memory:")
+    yield ServerStore(client)
+    client.close()
 
 
-def report_of(benchmark: Benchmark, store: EdgeStore, bundle: Bundle, out: Path) -> EvaluationReport:
+def report_of(benchmark: Benchmark, store: ServerStore, bundle: Bundle, out: Path) -> EvaluationReport:
     settings = EvaluationSettings(rerank_depth=DEPTH, provider="cpu", runs_controls=False)
     return evaluate(benchmark, store=store, bundle=bundle, out=out, settings=settings).report
 
@@ -138,7 +141,7 @@ def near(expected: Mapping[str, tuple[float, float]]) -> dict[str, object]:
 
 
 def test_the_catalogues_own_fashioniq_layout_scores_what_is_counted_by_hand(
-    catalog: DrawnCatalog, shop: Path, hand: Hand, bundle: Bundle, store: EdgeStore, tmp_path: Path
+    catalog: DrawnCatalog, shop: Path, hand: Hand, bundle: Bundle, store: ServerStore, tmp_path: Path
 ) -> None:
     report = report_of(read_fashioniq(shop), store, bundle, tmp_path / "out")
     family_of = {item.image_id: item.scene.family for item in catalog.items}
@@ -160,7 +163,7 @@ def test_the_catalogues_own_fashioniq_layout_scores_what_is_counted_by_hand(
 
 
 def test_the_catalogue_in_cirrs_layout_scores_what_is_counted_by_hand(
-    catalog: DrawnCatalog, shop: Path, hand: Hand, bundle: Bundle, store: EdgeStore, tmp_path: Path
+    catalog: DrawnCatalog, shop: Path, hand: Hand, bundle: Bundle, store: ServerStore, tmp_path: Path
 ) -> None:
     image_ids = [item.image_id for item in catalog.items]
     subsets: dict[DrawnQuery, list[str]] = {}
@@ -195,7 +198,7 @@ def test_the_catalogue_in_cirrs_layout_scores_what_is_counted_by_hand(
 
 
 def test_the_catalogue_in_circos_layout_scores_what_is_counted_by_hand(
-    catalog: DrawnCatalog, shop: Path, hand: Hand, bundle: Bundle, store: EdgeStore, tmp_path: Path
+    catalog: DrawnCatalog, shop: Path, hand: Hand, bundle: Bundle, store: ServerStore, tmp_path: Path
 ) -> None:
     folder = tmp_path / "COCO2017_unlabeled" / "unlabeled2017"
     folder.mkdir(parents=True)

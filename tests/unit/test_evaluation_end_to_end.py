@@ -27,6 +27,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from qdrant_client import QdrantClient
 
 from qdrant_cir.errors import CollectionNotFoundError, EvaluationError, InputError
 from qdrant_cir.evaluation.datasets.benchmark import Benchmark
@@ -37,7 +38,7 @@ from qdrant_cir.evaluation.datasets.fashioniq import read_fashioniq
 from qdrant_cir.evaluation.evaluate import EvaluationSettings, evaluate
 from qdrant_cir.evaluation.report.contents import EvaluationReport, MetricRow
 from qdrant_cir.model.bundle import load_bundle
-from qdrant_cir.storage.stores import EdgeStore
+from qdrant_cir.storage.stores import ServerStore
 
 Color = tuple[int, int, int]
 EXCERPTS = Path(__file__).parents[1] / "data"
@@ -53,9 +54,11 @@ def paint(folder: Path, colors: Mapping[str, Color]) -> None:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[EdgeStore]:
-    with EdgeStore(tmp_path / "store") as store:
-        yield store
+def store() -> Iterator[ServerStore]:
+    """The client's own store: numbers are the same in every store, and an embedded one takes a while to make."""
+    client = QdrantClient(":memory:")
+    yield ServerStore(client)
+    client.close()
 
 
 @pytest.fixture
@@ -91,7 +94,7 @@ def circo(tmp_path: Path) -> Path:
     return root
 
 
-def report_of(benchmark: Benchmark, store: EdgeStore, bundle: Path, out: Path, *, depth: int) -> EvaluationReport:
+def report_of(benchmark: Benchmark, store: ServerStore, bundle: Path, out: Path, *, depth: int) -> EvaluationReport:
     settings = EvaluationSettings(rerank_depth=depth, provider="cpu", runs_controls=False)
     return evaluate(benchmark, store=store, bundle=load_bundle(bundle), out=out, settings=settings).report
 
@@ -103,7 +106,7 @@ def both(rows: tuple[MetricRow, ...], name: str) -> tuple[float, float | None]:
 
 
 def test_fashioniq_is_averaged_over_categories_without_weights(
-    fashioniq: Path, store: EdgeStore, tiny_bundle: Path, tmp_path: Path
+    fashioniq: Path, store: ServerStore, tiny_bundle: Path, tmp_path: Path
 ) -> None:
     report = report_of(read_fashioniq(fashioniq), store, tiny_bundle, tmp_path / "out", depth=100)
     # stage one: blue, PALE00-09, NAVY at 12, red. Stage two: blue, NAVY at 2, PALE00-09 at 3-12, red.
@@ -125,7 +128,7 @@ def test_fashioniq_is_averaged_over_categories_without_weights(
 
 
 def test_losses_name_the_stage_that_lost_the_query(
-    fashioniq: Path, store: EdgeStore, tiny_bundle: Path, tmp_path: Path
+    fashioniq: Path, store: ServerStore, tiny_bundle: Path, tmp_path: Path
 ) -> None:
     report = report_of(read_fashioniq(fashioniq), store, tiny_bundle, tmp_path / "out", depth=11)
     toptee = report.parts[2]
@@ -138,7 +141,7 @@ def test_losses_name_the_stage_that_lost_the_query(
 
 
 def test_stage_one_alone_has_no_second_column(
-    fashioniq: Path, store: EdgeStore, tiny_bundle: Path, tmp_path: Path
+    fashioniq: Path, store: ServerStore, tiny_bundle: Path, tmp_path: Path
 ) -> None:
     report = report_of(read_fashioniq(fashioniq), store, tiny_bundle, tmp_path / "out", depth=0)
     assert both(report.rows, "R@10") == (33.33, None)
@@ -148,7 +151,7 @@ def test_stage_one_alone_has_no_second_column(
 
 
 def test_the_val_split_searches_the_queries_own_images(
-    fashioniq: Path, store: EdgeStore, tiny_bundle: Path, tmp_path: Path
+    fashioniq: Path, store: ServerStore, tiny_bundle: Path, tmp_path: Path
 ) -> None:
     benchmark = read_fashioniq(fashioniq, split="val")
     report = report_of(benchmark, store, tiny_bundle, tmp_path / "out", depth=100)
@@ -157,7 +160,7 @@ def test_the_val_split_searches_the_queries_own_images(
 
 
 def test_cirr_leaves_out_the_reference_and_scores_the_subset_directly(
-    cirr: Path, store: EdgeStore, tiny_bundle: Path, tmp_path: Path
+    cirr: Path, store: ServerStore, tiny_bundle: Path, tmp_path: Path
 ) -> None:
     report = report_of(read_cirr(cirr), store, tiny_bundle, tmp_path / "out", depth=50)
     # 101 wants pale: 2 -> 4. 102 wants navy, behind five pales: 7 -> 2. 103, from blue to red: 1 -> 1.
@@ -171,7 +174,7 @@ def test_cirr_leaves_out_the_reference_and_scores_the_subset_directly(
 
 
 def test_the_subset_is_re_ranked_whole_however_few_candidates_there_are(
-    cirr: Path, store: EdgeStore, tiny_bundle: Path, tmp_path: Path
+    cirr: Path, store: ServerStore, tiny_bundle: Path, tmp_path: Path
 ) -> None:
     report = report_of(read_cirr(cirr), store, tiny_bundle, tmp_path / "out", depth=1)
     assert both(report.rows, "R@5") == (66.67, 66.67)
@@ -179,7 +182,7 @@ def test_the_subset_is_re_ranked_whole_however_few_candidates_there_are(
 
 
 def test_cirrs_submission_files_are_as_its_server_takes_them(
-    cirr: Path, store: EdgeStore, tiny_bundle: Path, tmp_path: Path
+    cirr: Path, store: ServerStore, tiny_bundle: Path, tmp_path: Path
 ) -> None:
     report = report_of(read_cirr(cirr, split="test1"), store, tiny_bundle, tmp_path / "out", depth=50)
     assert report.rows == ()
@@ -198,7 +201,7 @@ def test_cirrs_submission_files_are_as_its_server_takes_them(
 
 
 def test_circo_counts_all_right_answers_in_map_and_one_in_recall(
-    circo: Path, store: EdgeStore, tiny_bundle: Path, tmp_path: Path
+    circo: Path, store: ServerStore, tiny_bundle: Path, tmp_path: Path
 ) -> None:
     report = report_of(read_circo(circo), store, tiny_bundle, tmp_path / "out", depth=50)
     # query 0 wants blue and navy: places 1 and 3, (1/1 + 2/3) / 2 = 5/6; re-ranked 1 and 2. Query 1: place 1
@@ -214,7 +217,7 @@ def test_circo_counts_all_right_answers_in_map_and_one_in_recall(
 
 
 def test_missing_images_are_named_and_their_queries_listed_and_the_rest_is_scored(
-    fashioniq: Path, store: EdgeStore, tiny_bundle: Path, tmp_path: Path
+    fashioniq: Path, store: ServerStore, tiny_bundle: Path, tmp_path: Path
 ) -> None:
     (fashioniq / "images" / "NAVY.png").unlink()
     (fashioniq / "images" / "PALE03.png").write_bytes(b"rotten")
@@ -230,7 +233,7 @@ def test_missing_images_are_named_and_their_queries_listed_and_the_rest_is_score
     assert (row.retrieved.value, row.retrieved_at_least, row.reranked_at_least) == (100.0, 50.0, 50.0)
     text = (tmp_path / "out" / "report.md").read_text()
     assert "1 of 2 queries are scored, over 11 of 13 images." in text
-    assert "* NAVY: there is no file" in text
+    assert "* NAVY: There is no image file" in text
     assert "* 0: 1 of 1 targets missing: NAVY" in text
     lines = [json.loads(line) for line in (tmp_path / "out" / "queries.jsonl").read_text().splitlines()]
     assert len(lines) == 7
@@ -239,10 +242,10 @@ def test_missing_images_are_named_and_their_queries_listed_and_the_rest_is_score
 
 
 def test_a_query_without_its_reference_is_not_run_and_says_so(
-    cirr: Path, store: EdgeStore, tiny_bundle: Path, tmp_path: Path
+    cirr: Path, store: ServerStore, tiny_bundle: Path, tmp_path: Path
 ) -> None:
     (cirr / "dev" / "dev-0-0-img1.png").unlink()  # blue: 103's reference, in everybody's subset
-    with pytest.raises(EvaluationError, match="not one query"):
+    with pytest.raises(EvaluationError, match="no queries to score"):
         report_of(read_cirr(cirr), store, tiny_bundle, tmp_path / "out", depth=50)
     report = report_of(read_cirr(cirr, split="test1"), store, tiny_bundle, tmp_path / "test1", depth=50)
     reasons = {query.query_id: query.reason for query in report.parts[0].affected}
@@ -253,7 +256,7 @@ def test_a_query_without_its_reference_is_not_run_and_says_so(
 
 
 def test_a_picture_that_vanished_since_the_last_run_leaves_the_gallery(
-    fashioniq: Path, store: EdgeStore, tiny_bundle: Path, tmp_path: Path
+    fashioniq: Path, store: ServerStore, tiny_bundle: Path, tmp_path: Path
 ) -> None:
     benchmark = read_fashioniq(fashioniq)
     report_of(benchmark, store, tiny_bundle, tmp_path / "first", depth=100)
@@ -265,7 +268,7 @@ def test_a_picture_that_vanished_since_the_last_run_leaves_the_gallery(
 
 
 def test_a_run_over_another_gallery_is_refused_not_joined(
-    fashioniq: Path, store: EdgeStore, tiny_bundle: Path, tmp_path: Path
+    fashioniq: Path, store: ServerStore, tiny_bundle: Path, tmp_path: Path
 ) -> None:
     benchmark = read_fashioniq(fashioniq)
     report_of(benchmark, store, tiny_bundle, tmp_path / "out", depth=100)
@@ -275,7 +278,7 @@ def test_a_run_over_another_gallery_is_refused_not_joined(
 
 
 def test_a_collection_with_other_images_in_it_is_refused(
-    circo: Path, store: EdgeStore, tiny_bundle: Path, tmp_path: Path
+    circo: Path, store: ServerStore, tiny_bundle: Path, tmp_path: Path
 ) -> None:
     report_of(read_circo(circo), store, tiny_bundle, tmp_path / "out", depth=50)
     (circo / "COCO2017_unlabeled" / "unlabeled2017" / f"{6:012d}.jpg").unlink()
@@ -284,7 +287,7 @@ def test_a_collection_with_other_images_in_it_is_refused(
 
 
 def test_own_queries_run_over_a_folder_and_over_the_collection_it_became(
-    store: EdgeStore, tiny_bundle: Path, tmp_path: Path
+    store: ServerStore, tiny_bundle: Path, tmp_path: Path
 ) -> None:
     colors = {"blue": BLUE, "pale": PALE, "navy": NAVY, "black": BLACK, "green": GREEN}
     paint(tmp_path / "shop", {f"{name}.png": color for name, color in colors.items()})
@@ -313,7 +316,7 @@ def test_own_queries_run_over_a_folder_and_over_the_collection_it_became(
     assert second.parts[0].affected == first.parts[0].affected
 
 
-def test_a_collection_must_be_named_and_exist(store: EdgeStore, tiny_bundle: Path, tmp_path: Path) -> None:
+def test_a_collection_must_be_named_and_exist(store: ServerStore, tiny_bundle: Path, tmp_path: Path) -> None:
     queries = tmp_path / "queries.jsonl"
     queries.write_text('{"reference": "a", "modification_text": "in red", "targets": ["b"]}\n')
     benchmark = read_custom(queries, gallery=None)

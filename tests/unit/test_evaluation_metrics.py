@@ -119,7 +119,7 @@ def test_ties_of_stage_two_go_by_stage_ones_order_and_not_by_image_id() -> None:
 
 
 def test_a_ranking_that_names_an_image_twice_is_refused() -> None:
-    with pytest.raises(EvaluationError, match="'b' stands in the ranking 2 times"):
+    with pytest.raises(EvaluationError, match="'b' is in the ranking 2 times"):
         score_rankings({"q": ("a", "b", "b")}, {"q": truth("a")}, [Recall(1)])
 
 
@@ -135,7 +135,7 @@ def test_an_unknown_query_is_refused() -> None:
 
 
 def test_an_empty_run_has_no_number() -> None:
-    with pytest.raises(EvaluationError, match="not one query"):
+    with pytest.raises(EvaluationError, match="no queries to score"):
         score_rankings({}, {}, [Recall(1)])
     with pytest.raises(EvaluationError, match="the ranking is empty"):
         score_rankings({"q": ()}, {"q": truth("a")}, [Recall(1)])

@@ -172,11 +172,11 @@ def test_an_answer_to_an_unknown_query_is_refused(retriever: Retriever, tmp_path
     ("line", "complaint"),
     [
         ("", "is empty"),
-        ("{}\n", "does not begin with what it is a run of"),
+        ("{}\n", "does not begin with a valid header"),
         ('{"format": 9, "run": {}}\n', "has the format 9"),
         (
             json.dumps({"format": 1, "run": dataclasses.asdict(HEADER)}) + '\n{"a": 1}\n',
-            "line 2 is no answer",
+            "line 2 is not an answer",
         ),
     ],
 )
@@ -194,8 +194,8 @@ def candidate(image_id: str, rank: int, score: float | None) -> Candidate:
 def test_scores_that_give_no_order_are_refused() -> None:
     zero = Timings(0, 0, 0, 0, 0, 0)
     for candidates, complaint in (
-        ((candidate("a", 1, math.nan),), "which has no place in an order"),
-        ((candidate("a", 1, 2.0), candidate("a", 2, 1.0)), "stands in the ranking 2 times"),
+        ((candidate("a", 1, math.nan),), "which cannot be ranked"),
+        ((candidate("a", 1, 2.0), candidate("a", 2, 1.0)), "is in the ranking 2 times"),
     ):
         with pytest.raises(EvaluationError, match=complaint):
             record_of("q", SearchResult(candidates, zero, "full", ()), None)

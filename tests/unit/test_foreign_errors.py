@@ -57,11 +57,15 @@ ROWS: dict[str, Row] = {
         ResponseHandlingException(httpx.ConnectError("refused")), StoreError, "cannot be reached", is_transient=True
     ),
     "an answer that cannot be read": Row(ResponseHandlingException(unreadable()), StoreError, "status 502"),
-    "a refused call": Row(response(400), InputError, "wrong: the reason"),
+    "a refused call": Row(response(400), InputError, "rejected a call about the collection 'gallery': the reason"),
     "a collection that stands": Row(response(400, "Collection `g` already exists!"), CollectionError, "already"),
     "an answer without a reason": Row(
         UnexpectedResponse(500, "", b"<html>", httpx.Headers()), StoreError, "html", True
     ),
+    "grpc, of a misuse of its own": Row(grpc.aio.UsageError("cancelled"), StoreError, "cancelled"),
+    "grpc, without a code": Row(grpc.RpcError("odd"), StoreError, "status 500: odd"),
+    "httpx itself": Row(httpx.ReadError("broken"), StoreError, "broken"),
+    "an address that httpx cannot read": Row(httpx.InvalidURL("no port"), StoreError, "no port"),
     "the file system": Row(OSError("no space left"), StoreError, "no space left"),
     "a name that has no address": Row(UnicodeError("label too long"), InputError, "label too long"),
     "a client that is closed": Row(RuntimeError("Client was closed."), StoreError, "closed"),
@@ -89,9 +93,9 @@ CODES: dict[grpc.StatusCode, Row] = {
         (grpc.StatusCode.CANCELLED, StoreError, "status 500", False),
         (grpc.StatusCode.DATA_LOSS, StoreError, "status 500", False),
         (grpc.StatusCode.DEADLINE_EXCEEDED, StoreError, "cannot be reached", True),
-        (grpc.StatusCode.FAILED_PRECONDITION, InputError, "wrong", False),
+        (grpc.StatusCode.FAILED_PRECONDITION, InputError, "rejected", False),
         (grpc.StatusCode.INTERNAL, StoreError, "status 500", False),
-        (grpc.StatusCode.INVALID_ARGUMENT, InputError, "wrong", False),
+        (grpc.StatusCode.INVALID_ARGUMENT, InputError, "rejected", False),
         (grpc.StatusCode.NOT_FOUND, CollectionNotFoundError, "'gallery'", False),
         (grpc.StatusCode.OUT_OF_RANGE, StoreError, "status 500", False),
         (grpc.StatusCode.PERMISSION_DENIED, StoreError, "refused the API key", False),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import date
 from pathlib import Path
 
@@ -77,8 +78,60 @@ class TestFolder:
         with pytest.raises(InputError, match=r"nowhere does not exist.*\.csv"):
             read_images(tmp_path / "nowhere")
 
+    def test_pictures_by_every_promised_suffix_are_read_and_the_others_are_counted(self, tmp_path: Path) -> None:
+        pictures = ["a.jfif", "b.jpe", "c.apng", "d.mpo", "e.tga", "f.pgm", "g.j2k", "h.HEIC"]
+        touch(tmp_path, *pictures, "notes.txt", "sub/more.TXT", "raw.psd", "README", ".hidden.txt")
+        folder = read_folder(tmp_path)
+        assert [record.image_id for record in folder] == pictures
+        assert folder.skipped == {"": 1, ".psd": 1, ".txt": 2}
+
+    def test_a_folder_is_a_sequence(self, tmp_path: Path) -> None:
+        touch(tmp_path, "1.jpg", "2.jpg", "3.jpg")
+        folder = read_folder(tmp_path)
+        assert len(folder) == 3
+        assert [folder[0].image_id, *(record.image_id for record in folder[1:])] == ["1.jpg", "2.jpg", "3.jpg"]
+
 
 class TestCsv:
+    def test_a_quotation_mark_that_is_never_closed_loses_its_own_row_alone(self, tmp_path: Path) -> None:
+        manifest = write(tmp_path / "m.csv", 'file,size\n1.png,small\n2.png,"24 inch\n3.png,large\n4.png,small\n')
+        (row,) = rejected(manifest)
+        assert row.place == "m.csv line 3"
+        assert "quotation mark" in row.reason
+        assert payloads(manifest) == [{"size": "small"}, {"size": "large"}, {"size": "small"}]
+
+    def test_two_of_them_lose_their_rows_and_not_what_stands_between(self, tmp_path: Path) -> None:
+        manifest = write(tmp_path / "m.csv", 'file,size\n1.png,"24 inch\n2.png,S\n3.png,"30 inch\n4.png,L\n')
+        assert [row.place for row in rejected(manifest)] == ["m.csv line 2", "m.csv line 4"]
+        assert payloads(manifest) == [{"size": "S"}, {"size": "L"}]
+
+    def test_marks_inside_one_line_are_read_as_before(self, tmp_path: Path) -> None:
+        manifest = write(tmp_path / "m.csv", 'file,size\n1.png,"24" inch\n2.png,24" inch\n3.png,"a ""b"""\n')
+        assert [payload["size"] for payload in payloads(manifest)] == ["24 inch", '24" inch', 'a "b"']
+
+    def test_long_cells_are_read_by_the_same_rules(self, tmp_path: Path) -> None:
+        long = "x" * 140_000
+        rows = (
+            f"1.png,{long},1\r\n",
+            f'2.png,"{long}, ""y""\nz",2\n',
+            f'3.png,"{long}"z,3\n',
+            f'4.png,"{long}\n',
+            "5.png,short,5\n",
+            f'6.png,"{long}\n',
+            '7.png,b"c,7\n',
+            "8.png,last,8",
+        )
+        manifest = write(tmp_path / "m.csv", "file,text,n\n" + "".join(rows))
+        texts = [payload["text"] for payload in payloads(manifest)]
+        assert texts == [long, f'{long}, "y"\nz', f"{long}z", "short", 'b"c', "last"]
+        assert [row.place for row in rejected(manifest)] == ["m.csv line 6", "m.csv line 8"]
+
+    def test_an_open_mark_in_a_long_file_takes_no_time(self, tmp_path: Path) -> None:
+        text = "file,size\n" + '1.png,"24 inch\n' + "".join(f"{n}.png,S\n" for n in range(2, 40_000))
+        started = time.monotonic()
+        assert len(payloads(write(tmp_path / "m.csv", text))) == 39_998
+        assert time.monotonic() - started < 10
+
     def test_columns_are_typed_as_a_whole(self, tmp_path: Path) -> None:
         manifest = write(
             tmp_path / "m.csv",
@@ -175,8 +228,75 @@ class TestJsonLines:
             "a value of type float (n",
         ]
 
+    @pytest.mark.parametrize(
+        ("value", "word"),
+        [
+            ("7" * 5_000, "not JSON"),
+            ("[" * 600 + "]" * 600, "nested"),
+            ("[" * 100_000, "not JSON"),
+            ('{"a":' * 70 + "1" + "}" * 70, "nested more than 64"),
+        ],
+    )
+    def test_numbers_and_nesting_without_end_lose_their_own_row_alone(
+        self, tmp_path: Path, value: str, word: str
+    ) -> None:
+        manifest = write(tmp_path / "m.jsonl", f'{{"file": "1.png", "n": {value}}}\n{{"file": "2.png"}}\n')
+        (row,) = rejected(manifest)
+        assert row.place == "m.jsonl line 1"
+        assert word in row.reason
+        assert payloads(manifest) == [{}]
+
+    @pytest.mark.parametrize("cells", [r'"file": "\ud800.png"', r'"file": "1.png", "image_id": "\udcff"'])
+    def test_names_that_are_no_unicode_text_are_reported_in_words_that_can_be_written(
+        self, tmp_path: Path, cells: str
+    ) -> None:
+        manifest = write(tmp_path / "m.jsonl", f'{{{cells}}}\n{{"file": "2.png"}}\n')
+        (row,) = rejected(manifest)
+        assert "not valid Unicode" in row.reason
+        assert row.reason.encode()
+        assert len(payloads(manifest)) == 1
+
 
 class TestParquet:
+    def test_timestamps_of_nanoseconds_are_text(self, tmp_path: Path) -> None:
+        stamps = pa.array([1_700_000_000_123_456_789, 1_700_000_000_000_000_000], pa.timestamp("ns"))
+        parquet.write_table(pa.table({"file": ["1.jpg", "2.jpg"], "at": stamps}), tmp_path / "m.parquet")
+        assert payloads(tmp_path / "m.parquet") == [
+            {"at": "2023-11-14T22:13:20.123456789"},
+            {"at": "2023-11-14T22:13:20"},
+        ]
+
+    def test_values_that_python_cannot_hold_lose_their_own_row_alone(self, tmp_path: Path) -> None:
+        days = pa.array([2**31 - 1, 0, 0], pa.int32()).cast(pa.date32())
+        notes = pa.array([b"fine", b"\xff\xfe", b"fine"], pa.binary()).view(pa.string())
+        manifest = tmp_path / "m.parquet"
+        parquet.write_table(pa.table({"file": ["1.jpg", "2.jpg", "3.jpg"], "day": days, "note": notes}), manifest)
+        assert [row.place for row in rejected(manifest)] == ["m.parquet row 1", "m.parquet row 2"]
+        assert ["'day'" in rejected(manifest)[0].reason, "'note'" in rejected(manifest)[1].reason] == [True, True]
+        assert payloads(manifest) == [{"day": "1970-01-01", "note": "fine"}]
+
+    def test_a_damaged_row_group_is_reported_and_the_others_are_read(self, tmp_path: Path) -> None:
+        file = tmp_path / "m.parquet"
+        names = [f"{n}.jpg" for n in range(30)]
+        parquet.write_table(
+            pa.table({"file": names}), file, row_group_size=10, compression="none", use_dictionary=False
+        )
+        content = bytearray(file.read_bytes())
+        with parquet.ParquetFile(file) as opened:
+            start = opened.metadata.row_group(1).column(0).data_page_offset
+        content[start : start + 20] = b"\xff" * 20
+        file.write_bytes(content)
+        (row,) = rejected(file)
+        assert row.place == "m.parquet row 11"
+        assert "rows 11 to 20 cannot be read" in row.reason
+        assert [r.image_id for r in read_manifest(file) if isinstance(r, ImageRecord)] == names[:10] + names[20:]
+
+    def test_columns_of_one_name_are_refused(self, tmp_path: Path) -> None:
+        table = pa.Table.from_arrays([pa.array(["1.jpg"]), pa.array([1]), pa.array([2])], names=["file", "a", "a"])
+        parquet.write_table(table, tmp_path / "m.parquet")
+        with pytest.raises(InputError, match="a name of its own"):
+            read_manifest(tmp_path / "m.parquet")
+
     def write(self, path: Path, columns: dict[str, list[object]]) -> Path:
         parquet.write_table(pa.table(columns), path)
         return path

@@ -28,7 +28,7 @@ from qdrant_cir.storage.points import GalleryHit
 from qdrant_cir.storage.steps import run
 from qdrant_cir.storage.stores.edge import EdgeStore
 from qdrant_cir.tokens.codec import decode_tokens
-from qdrant_cir.types import EncodedImages, Float32, ImageSource, JsonObject, JsonValue, Precision
+from qdrant_cir.types import EncodedImages, Float32, ImageSource, JsonObject, JsonValue, PictureLimits, Precision
 
 CLASSES = ("dress", "hat", "shoe")
 
@@ -243,8 +243,8 @@ class TestBadInput:
             "empty.jpg": "empty",
             "text.jpg": "not an image",
             "bomb.png": "pixels",
-            "dangling.jpg": "no file",
-            "pipe.jpg": "not a file",
+            "dangling.jpg": "no image file",
+            "pipe.jpg": "not a regular file",
         }
 
     def test_bad_pictures_are_reported_by_name_and_reason_and_the_others_are_indexed(
@@ -307,6 +307,54 @@ class TestBadInput:
             "vast",
         ]
         assert gallery.payload("good") == {"price": 1.5}
+
+    def test_whatever_is_wrong_with_one_record_the_others_are_indexed(self, gallery: Gallery, photos: Path) -> None:
+        image = photos / "hat" / "01.png"
+        odd: list[object] = [
+            ImageRecord(77, image, {}, None),  # type: ignore[arg-type]
+            ImageRecord("payload", image, None, None),  # type: ignore[arg-type]
+            ImageRecord("source", image, {}, 5),  # type: ignore[arg-type]
+            ImageRecord("image", 5, {}, None),  # type: ignore[arg-type]
+            ImageRecord(["unhashable"], image, {}, None),  # type: ignore[arg-type]
+            ("a", "tuple"),
+            None,
+            record("gone", photos / "gone.png"),
+        ]
+        records = [record("first", image), *odd, record("last", image)]
+        report = gallery.indexer().index(records)  # type: ignore[arg-type]
+        assert (report.indexed, len(report.failed)) == (2, len(odd))
+        assert all(failed.reason for failed in report.failed)
+
+    def test_what_a_decoder_raises_is_the_failure_of_its_picture(
+        self, gallery: Gallery, photos: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def breaks(hashed: object, **_: object) -> None:
+            raise SystemError("unknown")
+
+        monkeypatch.setattr("qdrant_cir.indexer.decode_image", breaks)
+        report = gallery.indexer().index([record("a", photos / "hat" / "01.png")])
+        assert [(failed.image_id, failed.reason) for failed in report.failed] == [
+            ("a", "it cannot be read: SystemError: unknown")
+        ]
+
+    def test_a_picture_that_became_unreadable_is_said_to_keep_its_older_version(
+        self, gallery: Gallery, photos: Path
+    ) -> None:
+        gallery.indexer().index(read_folder(photos))
+        (photos / "hat" / "01.png").write_bytes(b"no picture")
+        (photos / "hat" / "new.png").write_bytes(b"no picture either")
+        report = gallery.indexer().index(read_folder(photos))
+        told = {failed.image_id: "indexed before is kept" in failed.reason for failed in report.failed}
+        assert told == {"hat/01.png": True, "hat/new.png": False}
+        assert gallery.collection.count(None) == 30
+
+    def test_files_that_are_no_pictures_are_counted_in_the_report(self, gallery: Gallery, photos: Path) -> None:
+        (photos / "notes.txt").write_text("x")
+        assert gallery.indexer().index(read_folder(photos)).skipped == {".txt": 1}
+
+    def test_limits_of_an_indexer_are_those_of_its_pictures(self, gallery: Gallery, photos: Path) -> None:
+        indexer = Indexer(gallery.collection, gallery.encoder, gallery.bundle, limits=PictureLimits(pixels=399))
+        assert len(indexer.index(read_folder(photos)).failed) == 30
 
     def test_numbers_below_one_are_refused(self, gallery: Gallery) -> None:
         with pytest.raises(InputError, match="batch_size"):
@@ -393,7 +441,7 @@ def test_a_failing_store_ends_the_run_with_the_count_and_the_next_run_goes_on(
             gallery.store.close()
 
     gallery.encoder.before_batch = close_store
-    with pytest.raises(IndexingError, match=r"after \d+ images were indexed .*same command again"):
+    with pytest.raises(IndexingError, match=r"after \d+ images were indexed .*run the same command"):
         gallery.indexer().index(read_folder(photos))
     gallery.encoder.before_batch = lambda: None
     store = EdgeStore(tmp_path / "store")

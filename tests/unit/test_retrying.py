@@ -170,7 +170,7 @@ def test_a_proxys_page_is_neither_the_users_error_nor_a_collection_that_is_missi
     store: ServerStore, front: RestFront, status: int
 ) -> None:
     front.faults.append(Fault(status, body=b"<html><body>who are you?</body></html>"))
-    with pytest.raises(StoreError, match=f"status {status} and with what no Qdrant server says"):
+    with pytest.raises(StoreError, match=f"status {status} and text that is not a Qdrant server"):
         store.count("gallery", None)
 
 

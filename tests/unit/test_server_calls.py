@@ -17,7 +17,15 @@ POINT = StoredPoint(UUID(int=1), np.ones(VECTOR_SIZE, np.float32), {})
 WRITES: dict[str, Callable[[ServerStore], None]] = {
     "upsert": lambda store: store.upsert("gallery", [POINT]),
     "delete": lambda store: store.delete("gallery", [POINT.point_id]),
+    "set_payloads": lambda store: store.set_payloads("gallery", {POINT.point_id: {"price": 1}}),
+    "delete_payloads": lambda store: store.delete_payloads("gallery", {POINT.point_id: ["price"]}),
+    "update_vectors": lambda store: _update_vectors(store),
+    "clear_vectors": lambda store: store.clear_vectors("gallery", "image", [POINT.point_id]),
 }
+
+
+def _update_vectors(store: ServerStore) -> None:
+    assert store.update_vectors("gallery", "image", {POINT.point_id: np.ones(VECTOR_SIZE, np.float32)}) == []
 
 
 @pytest.fixture(params=WRITES)

@@ -1,4 +1,4 @@
-"""Sessions: real onnxruntime on real files; what cannot be had is refused by name."""
+"""Sessions: real onnxruntime on real files; what is not available is refused by name."""
 
 from __future__ import annotations
 

@@ -265,9 +265,9 @@ def test_the_embedded_store_itself_takes_no_address(
 
 @pytest.mark.parametrize("nothing", [None, 7, b"store", {"url": "x"}])
 def test_what_is_no_store_is_refused_by_name(nothing: Store) -> None:
-    with pytest.raises(InputError, match=f"{type(nothing).__name__} is no store"):
+    with pytest.raises(InputError, match=f"{type(nothing).__name__} is not a store"):
         open_store(nothing)
-    with pytest.raises(InputError, match=f"{type(nothing).__name__} is no store"):
+    with pytest.raises(InputError, match=f"{type(nothing).__name__} is not a store"):
         asyncio.run(open_reader(nothing))
 
 

@@ -19,7 +19,7 @@ from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.image_encoder import ImageEncoder
 from qdrant_cir.model.reranker import Reranker
 from qdrant_cir.retriever import AsyncRetriever, Retriever
-from qdrant_cir.search.effort import Effort
+from qdrant_cir.search.effort import Effort, EffortCalibration, LeadBound
 from qdrant_cir.search.query_model import QueryModel
 from qdrant_cir.storage.collection import Collection
 from qdrant_cir.storage.stores import open_reader
@@ -136,6 +136,32 @@ def test_reading_the_tokens_counts_against_the_budget(retriever: Retriever, stor
     assert search(retriever, time_budget=5).scored == 0
     result = search(retriever, time_budget=7)
     assert (result.scored, result.timings.fetch, result.timings.total) == (COUNT, 6, 6)
+
+
+@pytest.mark.usefixtures("a_second_per_candidate")
+@pytest.mark.parametrize("step", ["search_seconds", "tokens_seconds"])
+def test_a_step_is_not_begun_where_what_came_before_it_leaves_too_little(
+    retriever: Retriever, store: SlowStore, step: str
+) -> None:
+    setattr(store, step, 6)
+    # 6 seconds, and 10 per step
+    assert search(retriever, time_budget=25).scored == 10
+    assert search(retriever, time_budget=26).scored == 20
+
+
+@pytest.mark.usefixtures("a_second_per_candidate")
+def test_a_further_read_counts_as_time_of_the_step_that_needs_it(
+    retriever: Retriever, store: SlowStore, bundle: Bundle
+) -> None:
+    store.tokens_seconds = 6
+    calibration = EffortCalibration(bundle.fingerprint, COUNT, 5, 100, (LeadBound(3, 0.9, 1e9),))
+
+    def scored(time_budget: float) -> int:
+        effort = Effort(confidence=0.9, calibration=calibration, time_budget=time_budget)
+        return retriever.search(QUERY, limit=3, rerank_depth=COUNT, effort=effort).scored
+
+    # 6 of reading and three steps of 5; then a step of 6 + 5, after which the next one may take as long
+    assert [scored(seconds) for seconds in (31, 32, 42, 43)] == [15, 20, 20, 25]
 
 
 def test_reading_the_reference_counts_as_encoding_and_not_against_the_budget(

@@ -109,7 +109,7 @@ def test_a_flipped_bit_is_noticed_wherever_it_is(place: int) -> None:
         (lambda data: data[:19], "are 19 bytes"),
         (lambda data: data[:-1], "hold 59 bytes of values; expected 60"),
         (lambda data: data + b"\0", "hold 61 bytes of values; expected 60"),
-        (lambda data: b"PNG!" + data[4:], "these are no tokens of ours"),
+        (lambda data: b"PNG!" + data[4:], "these are not tokens of this library"),
         (lambda data: data[:4] + b"\3" + data[5:], "have version 3; this version of qdrant-cir reads 1 and 2"),
         (lambda data: data[:5] + b"\x09" + data[6:], r"are unknown type 9 \[5, 8\]; the bundle reads int8"),
         (lambda data: data[:-1] + bytes([data[-1] ^ 255]), "are damaged: CRC32"),

@@ -18,8 +18,8 @@ from onnx_export.models.vit import VisionTransformer
 from onnx_export.training.features import PictureFeatures, compute_features
 from qdrant_cir.errors import ImageError
 from qdrant_cir.indexing.sources import ImageRecord
-from qdrant_cir.model.bundle import PreprocessingSpec
-from qdrant_cir.model.preprocess import load_image, preprocess
+from qdrant_cir.model.bundle import PREPROCESSING_VERSION, PreprocessingSpec
+from qdrant_cir.model.preprocess import load_image, read_pixels
 
 logger = logging.getLogger(__name__)
 
@@ -63,17 +63,17 @@ def weights_key(module: nn.Module) -> str:
 def custom_features(model: CirModel, pictures: Mapping[str, ImageRecord], folder: Path) -> PictureFeatures:
     """Encode pictures in order, or open the features where the same ones were encoded before."""
     folder.mkdir(parents=True, exist_ok=True)
-    key = f"{weights_key(model.image_encoder)} {pictures_key(pictures)}"
+    key = f"{weights_key(model.image_encoder)} {pictures_key(pictures)} preprocessing {PREPROCESSING_VERSION}"
     kept = folder / KEY_FILE
     if kept.exists() and kept.read_text(encoding="utf-8") != key:
         logger.info("the image encoder or the pictures changed: %d pictures are encoded again", len(pictures))
         (folder / "vectors.npy").unlink(missing_ok=True)
     kept.write_text(key, encoding="utf-8")
-    spec = PreprocessingSpec(model.sizes.image_size, PAD_RATIO, BLIP_MEAN, BLIP_STD)
+    spec = PreprocessingSpec(model.sizes.image_size, PAD_RATIO, BLIP_MEAN, BLIP_STD, version=PREPROCESSING_VERSION)
     records = list(pictures.values())
 
     def read(rows: slice) -> Tensor:
-        return torch.from_numpy(np.stack([preprocess(load_image(record.image), spec) for record in records[rows]]))
+        return torch.from_numpy(np.stack([read_pixels(record.image, spec) for record in records[rows]]))
 
     return compute_features(model.eval(), read, len(records), folder)
 

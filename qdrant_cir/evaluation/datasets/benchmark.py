@@ -108,7 +108,7 @@ class Benchmark:
 
     @property
     def depth(self) -> int:
-        """How many places of a ranking the metrics look at."""
+        """The number of places of a ranking that the metrics read."""
         return max(metric.depth for metric in self.metrics)
 
     def truth_of(self, part: EvaluationPart) -> PartTruth:

@@ -1,7 +1,7 @@
 """The report of an evaluation: both stages side by side, their ceiling, and what is missing.
 
-All numbers are percentages, and all intervals are 95% bootstrap intervals, in which
-queries of one reference are drawn together.
+All numbers are percentages. All intervals are 95% bootstrap intervals, in which queries of one reference are drawn
+together.
 """
 
 from __future__ import annotations

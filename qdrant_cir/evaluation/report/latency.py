@@ -1,4 +1,4 @@
-"""How long the steps of queries took."""
+"""The time that the steps of queries took."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ def check_record(record: QueryRecord) -> None:
                 if not math.isfinite(image.score):
                     raise EvaluationError(
                         f"Query {record.query_id!r}: the score of {image.image_id!r} is {image.score}, "
-                        "which has no place in an order. Run the query again."
+                        "which cannot be ranked. Run the query again."
                     )
         unknown = {image.image_id for image in scores.reranked} - {image.image_id for image in scores.retrieved}
         if unknown:
@@ -157,7 +157,7 @@ def check_ranking(query_id: str, image_ids: Sequence[str]) -> None:
     for image_id, count in Counter(image_ids).items():
         if count > 1:
             raise EvaluationError(
-                f"Query {query_id!r}: the image {image_id!r} stands in the ranking {count} times, expected "
+                f"Query {query_id!r}: the image {image_id!r} is in the ranking {count} times, expected "
                 "once. Remove the repetitions where the ranking is made."
             )
 

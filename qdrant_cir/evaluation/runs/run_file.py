@@ -100,7 +100,7 @@ def read_run(path: Path) -> tuple[RunHeader, dict[str, QueryRecord]]:
     except (OSError, UnicodeDecodeError) as error:
         raise EvaluationError(f"The run {path} cannot be read: {error}") from error
     if not lines:
-        raise EvaluationError(f"The run {path} is empty; expected a first line that says what it is of")
+        raise EvaluationError(f"The run {path} is empty; expected a header in the first line")
     header = _header_of(path, lines[0])
     records: dict[str, QueryRecord] = {}
     for number, line in enumerate(lines[1:], start=2):
@@ -108,7 +108,7 @@ def read_run(path: Path) -> tuple[RunHeader, dict[str, QueryRecord]]:
             record = _record_of(json.loads(line))
         except (ValueError, TypeError, KeyError) as error:
             raise EvaluationError(
-                f"{path} line {number} is no answer to a query ({error}). Remove the line and complete the run."
+                f"{path} line {number} is not an answer to a query ({error}). Remove the line and complete the run."
             ) from error
         check_record(record)
         if record.query_id in records:
@@ -130,12 +130,12 @@ def _header_of(path: Path, line: str) -> RunHeader:
         return RunHeader(**value["run"])
     except (ValueError, TypeError, KeyError) as error:
         raise EvaluationError(
-            f"{path} does not begin with what it is a run of ({error}). Remove it and run again."
+            f"{path} does not begin with a valid header ({error}). Remove it and run again."
         ) from error
 
 
 def _drop_torn_line(path: Path) -> bool:
-    """Cut off everything behind the last line end; return whether anything is left."""
+    """Cut off everything after the last line end; return whether anything is left."""
     content = path.read_bytes()
     whole = content.rfind(b"\n") + 1
     if whole < len(content):

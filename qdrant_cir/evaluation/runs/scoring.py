@@ -50,9 +50,7 @@ def score_answers(
         EvaluationError: there are no queries, or one has no answer or no truth.
     """
     if not query_ids:
-        raise EvaluationError(
-            "There is not one query to score, so there is no number. Look at the images that are missing."
-        )
+        raise EvaluationError("There are no queries to score. Check which images are missing.")
     check_query_ids([query_id for query_id in query_ids if query_id in answers], query_ids)
     unjudged = [query_id for query_id in query_ids if query_id not in truth]
     if unjudged:

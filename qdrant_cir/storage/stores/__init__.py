@@ -1,8 +1,8 @@
 """Where collections live: a Qdrant server or cloud, this process's memory, or a folder (Qdrant Edge).
 
-:func:`open_store` opens any of them by its address, ``":memory:"`` or a path; a client that is given is wrapped.
+:func:`open_store` opens any of them by its address, ``":memory:"`` or a path, and wraps a client.
 
-What needs qdrant-client, which takes a second to load, is loaded when it is first used.
+Modules that need qdrant-client, which takes a second to load, are loaded at first use.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""An asynchronous Qdrant client as the synchronous one of which our store code makes its calls, in other threads."""
+"""An adapter with which store code in other threads calls an asynchronous Qdrant client as if it were synchronous."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ClientBridge:
     """Calls of a client that lives on an event loop, made from other threads, which wait for the answer.
 
     So a store is written once, for a synchronous client. Request headers that the calling thread has set with
-    ``qdrant_client.context_headers`` go along.
+    ``qdrant_client.context_headers`` are passed on.
     """
 
     def __init__(self, client: AsyncQdrantClient, loop: asyncio.AbstractEventLoop) -> None:

@@ -1,4 +1,4 @@
-"""What every store refuses before it calls Qdrant, so that all of them refuse the same in the same words."""
+"""Checks that every store makes before it calls Qdrant, so that all refuse the same, with the same messages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NAME = re.compile(r'[^\x00-\x1f\x7f<>:"/\\|?*.~][^\x00-\x1f\x7f<>:"/\\|?*]*')
 _LONGEST_NAME = 200
 
 DEEPEST = 64
-"""Levels of objects and lists in a payload or a filter. Edge cannot read its own log again from 123 on."""
+"""The most levels of objects and lists in a payload or a filter. From 123 on, Edge cannot read its own log again."""
 
 _KEY = r'(?:[\w-]+|"[^"]+")'
 _STEP = r"(?:\[\d*\])*"
@@ -49,8 +49,8 @@ def check_path(path: str, *, where: str) -> None:
     """Refuse a payload path that Qdrant cannot read; ``where`` begins the sentence. Raises InputError."""
     if not isinstance(path, str) or not _PATH.fullmatch(path):
         raise InputError(
-            f"{where} the field {path!r}, which Qdrant cannot read. Steps are parted by dots, [] means every element "
-            'of a list, and a name with spaces or signs stands in double quotes: "my field".'
+            f"{where} the field {path!r}, which Qdrant cannot read. Steps are separated by dots, [] means every "
+            'element of a list, and a name with spaces or signs needs double quotes: "my field".'
         )
 
 
@@ -58,7 +58,7 @@ def check_index(field: str, kind: str) -> None:
     """Refuse a payload index that no store can make. Raises InputError."""
     check_path(field, where="An index was asked for")
     if kind not in INDEX_KINDS:
-        raise InputError(f"{kind!r} is no kind of index; expected one of {', '.join(INDEX_KINDS)}.")
+        raise InputError(f"{kind!r} is not a kind of index; expected one of {', '.join(INDEX_KINDS)}.")
 
 
 def check_query_vector(vector: Float32, *, name: str, size: int | None) -> None:

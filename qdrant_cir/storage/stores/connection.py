@@ -32,20 +32,20 @@ _WITHOUT_GRPC = frozenset(
 def connect(url: str, api_key: str | None = None, *, grpc_port: int | None = None) -> QdrantClient:
     """Make a client for a server or a cloud cluster.
 
-    It speaks gRPC where that is sure to be the same server and its port answers, else REST. Answers are not
+    It uses gRPC where that is certain to be the same server and the port answers, else REST. Answers are not
     compressed: gzip costs 0.4 s per 12 MB of tokens, which it cannot make smaller. Calls may take a minute. A
     server that cannot be reached shows at the first call, not here.
 
     Args:
         url: such as ``http://localhost:6333``; 6333 is the port where none is named. A path, an IPv6 host in
-            brackets, and a user and password for a proxy before the server may be part of it.
+            brackets, and a user and password for a proxy in front of the server may be part of it.
         api_key: the server's, if it wants one; ``QDRANT_API_KEY`` where it is None.
         grpc_port: where the server speaks gRPC; ``QDRANT_GRPC_PORT`` where it is None. Without either, gRPC is
             used on port 6334 if ``url`` names the port 6333 or none, and no path or user: behind any other
             address, the port 6334 of that host may be another server's.
 
     Raises:
-        InputError: ``url`` is no address, or a port is no port.
+        InputError: ``url`` is not an address, or a port is not valid.
     """
     address = _read_address(url)
     key = os.environ.get("QDRANT_API_KEY") if api_key is None else api_key
@@ -66,7 +66,7 @@ def connect_async(url: str, api_key: str | None = None, *, grpc_port: int | None
 
 
 def place_of(client: QdrantClient | AsyncQdrantClient) -> str:
-    """Name where a client's data is, for messages, without a password."""
+    """Return where a client's data is, for messages, without a password."""
     options = client.init_options
     for key in ("url", "location", "path"):
         if options.get(key) is not None:
@@ -88,7 +88,7 @@ class _Address:
 
 def _read_address(url: str) -> _Address:
     given = url.strip()
-    wrong = f"{shown_address(given)!r} is no address of a Qdrant server"
+    wrong = f"{shown_address(given)!r} is not the address of a Qdrant server"
     try:
         parts = urlsplit(given)
         host, port = parts.hostname, parts.port
@@ -103,12 +103,12 @@ def _read_address(url: str) -> _Address:
 
 
 def _grpc_port(address: _Address, given: int | None) -> int | None:
-    """Decide on which port gRPC may be tried, None for none. Raises InputError."""
+    """Return the port on which gRPC may be tried, None for none. Raises InputError."""
     named = os.environ.get("QDRANT_GRPC_PORT") if given is None else str(given)
     if named:
         if not named.isascii() or not named.isdigit() or not 0 < int(named) < 2**16:
             raise InputError(
-                f"{named!r} is no port for gRPC (grpc_port or QDRANT_GRPC_PORT). Give a number such as 6334."
+                f"{named!r} is not a port for gRPC (grpc_port or QDRANT_GRPC_PORT). Give a number such as 6334."
             )
         return int(named)
     is_plain = address.port in (None, REST_PORT) and not address.has_path and address.login is None
@@ -134,11 +134,11 @@ def _client(
             auth=address.login,
         )
     except ValueError as error:
-        raise InputError(f"{address.shown!r} is no address of a Qdrant server: {error}.") from error
+        raise InputError(f"{address.shown!r} is not the address of a Qdrant server: {error}.") from error
 
 
 def _speaks_grpc(address: _Address, api_key: str | None, port: int) -> bool:
-    """Whether gRPC is answered on a port; a port that a firewall swallows costs 0.3 s, not a whole call."""
+    """Return whether gRPC answers on a port; one that a firewall blocks costs 0.3 s, not a whole call."""
     try:
         socket.create_connection((address.host, port), timeout=_PORT_TIMEOUT).close()
     except (OSError, UnicodeError):

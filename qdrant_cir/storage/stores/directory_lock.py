@@ -1,4 +1,4 @@
-"""One process at a time in a store directory: a lock that the kernel takes back when its holder dies."""
+"""One process at a time in a store directory: a lock that the kernel releases when its holder dies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LOCK_FILE = ".lock"
 class DirectoryLock:
     """An exclusive lock on a directory, taken when made and held until released or the process ends.
 
-    The lock file names its holder, host and process id. A process id alone would not do: in containers that
+    The lock file names its holder, host and process id. A process id alone is not enough: in containers that
     share a volume, two processes have the same one.
     """
 
@@ -25,12 +25,12 @@ class DirectoryLock:
         """Take the lock.
 
         Raises:
-            StoreLockedError: somebody else holds it.
+            StoreLockedError: it is held already.
             StoreError: the lock file cannot be written, or the file system has no locks.
         """
         path = directory / LOCK_FILE
         try:
-            # not "w": a holder's name must stand until the lock is ours
+            # not "w": a holder's name must stay until the lock is taken
             self._file: IO[str] = path.open("a+", encoding="utf-8")
         except OSError as error:
             raise StoreError(
@@ -46,7 +46,7 @@ class DirectoryLock:
             raise
 
     def guards(self, directory: Path) -> bool:
-        """Whether the lock file in a directory is still the one that is locked: folders get removed and made anew."""
+        """Return whether the lock file in a directory is still the locked one: folders may be removed and remade."""
         try:
             return os.path.samestat(os.fstat(self._file.fileno()), (directory / LOCK_FILE).stat())
         except OSError:
@@ -68,7 +68,7 @@ class DirectoryLock:
 
 
 def _lock(file: IO[str], directory: Path) -> None:
-    # looks for writable folders when it is imported, so not before a lock is wanted
+    # imported late, because it looks for writable folders at import
     import portalocker
 
     try:
@@ -89,7 +89,7 @@ def _holder(file: IO[str]) -> str:
     try:
         file.seek(0)
         words = file.read().split()
-    except (OSError, UnicodeDecodeError):  # Windows locks what stands in the file, too
+    except (OSError, UnicodeDecodeError):  # Windows also locks the file's content
         words = []
     if len(words) == 1 and words[0].isdigit():  # written by a version that named no host
         return f"another process (pid {words[0]})"

@@ -56,7 +56,7 @@ class EdgeStore:
     """A :class:`~qdrant_cir.storage.stores.protocol.Store` in a directory, for all threads of one process.
 
     Any number of them may be open in one directory of one process. They share what is open, and the last one
-    that is closed gives the directory back.
+    to be closed releases the directory.
     """
 
     def __init__(self, directory: str | PathLike[str]) -> None:
@@ -100,7 +100,7 @@ class EdgeStore:
             return replace(folder.collection(name).spec, vectors=read_vectors(folder.directory / name))
 
     def create(self, name: str, spec: CollectionSpec) -> None:
-        """Make an empty collection. Raises CollectionError where one of that name stands."""
+        """Make an empty collection. Raises CollectionError where one of that name exists."""
         check_name(name)
         with self._using() as opened:
             folder = opened.directory / name
@@ -143,7 +143,7 @@ class EdgeStore:
         return name
 
     def add_vector(self, name: str, vector: str, spec: VectorSpec) -> None:
-        """Add a named vector to a collection that stands; its points do not have it yet. May be repeated."""
+        """Add a named vector to an existing collection; its points do not have it yet. May be repeated."""
         with self._using() as folder:
             folder.collection(name)
             if vector in read_vectors(folder.directory / name):
@@ -161,7 +161,7 @@ class EdgeStore:
         self._update(name, edge.UpdateOperation.delete_vector_name(vector))
 
     def update_vectors(self, name: str, vector: str, values: Mapping[PointId, Float32]) -> list[PointId]:
-        """Write a named vector of points that stand, float32 [D] or [V, D]; nothing else of them changes.
+        """Write a named vector of existing points, float32 [D] or [V, D]; nothing else of them changes.
 
         Returns:
             The ids of which there is no point.
@@ -176,14 +176,14 @@ class EdgeStore:
         return [point_id for point_id in values if point_id not in standing]
 
     def clear_vectors(self, name: str, vector: str, point_ids: Sequence[PointId]) -> None:
-        """Remove the values that points have under a named vector; ids that do not exist are passed over."""
+        """Remove the values that points have under a named vector; ids that do not exist are skipped."""
         with self._using():
             standing = self._standing(name, point_ids)
             if standing:
                 self._update(name, edge.UpdateOperation.delete_vectors(list(standing), [vector]))
 
     def set_payloads(self, name: str, payloads: Mapping[PointId, Mapping[str, JsonValue]]) -> None:
-        """Set top-level payload fields of points, by id; other fields stay, ids that do not exist are passed over."""
+        """Set top-level payload fields of points, by id; other fields stay, ids that do not exist are skipped."""
         with self._using():
             standing = self._standing(name, list(payloads))
             operations = [
@@ -274,7 +274,7 @@ class EdgeStore:
         after: PointId | None,
         fields: Sequence[str] | None = None,
     ) -> list[Record]:
-        """Read points in id order without vectors, ``limit`` at a time, those behind ``after``: integers come first."""
+        """Read points in id order without vectors, at most ``limit`` that follow ``after``; integers come first."""
         check_limit(limit)
         start = behind(after)
         if after is not None and start is None:
@@ -289,7 +289,7 @@ class EdgeStore:
         return [_record(record) for record in found]
 
     def delete(self, name: str, point_ids: Sequence[PointId]) -> None:
-        """Remove points; ids that do not exist are passed over."""
+        """Remove points; ids that do not exist are skipped."""
         with self._using() as folder:
             folder.collection(name)
         if point_ids:
@@ -315,7 +315,7 @@ class EdgeStore:
                 held.shard.flush()
 
     def close(self) -> None:
-        """Give the directory back once no other store of this process has it open; repeating it is harmless.
+        """Release the directory once no other store of this process has it open; repeating it is harmless.
 
         Everything is written to the disk then.
         """
@@ -336,14 +336,14 @@ class EdgeStore:
             )
         if folder is not None:
             with folder.guard:
-                # looked at again: another thread may have closed the store while this one waited
+                # checked again: another thread may have closed the store while this one waited
                 if self._folder is folder:
                     yield folder
                     return
         raise StoreError(f"The store in {self._directory} was closed. Open a new EdgeStore.")
 
     def _standing(self, name: str, point_ids: Sequence[PointId]) -> dict[PointId, None]:
-        """Return those of some ids that are of a point, in their order: Edge refuses a call that names another."""
+        """Return the ids that exist, in their order: Edge refuses a call that names any other."""
         found = self.fetch(name, point_ids, with_vectors=False, fields=())
         return dict.fromkeys(record.point_id for record in found)
 
@@ -354,7 +354,7 @@ class EdgeStore:
         return None if found is None else found.size
 
     def _update(self, name: str, *operations: edge.UpdateOperation) -> None:
-        """Apply operations and flush, even after a refused one: part of it may stand in the log."""
+        """Apply operations and flush, even after a refused one: part of it may be in the log."""
         with self._using() as folder:
             shard = folder.collection(name).shard
             with translated(f"write to the collection {name!r}"):

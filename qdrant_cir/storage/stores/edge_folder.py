@@ -1,8 +1,8 @@
-"""A folder of the embedded store, open once in a process however many stores look into it.
+"""A folder of the embedded store, opened once per process, however many stores use it.
 
 Qdrant Edge opens a collection once at a time. So the stores of one process that are given the same folder
-share what is open: the first one locks the folder, the last one that is closed closes the collections and gives
-the folder back. A forked child starts clean: what it inherited is neither used nor closed there.
+share what is open: the first one locks the folder, the last one to be closed closes the collections and
+releases the folder. A forked child starts clean: what it inherited is neither used nor closed there.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class EdgeFolder:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(
-                f"The store directory {directory} cannot be made: {error}. Give a directory that you may write."
+                f"The store directory {directory} cannot be made: {error}. Give a directory that you may write to."
             ) from error
         self.lock = DirectoryLock(directory)
         try:
@@ -78,7 +78,7 @@ class EdgeFolder:
         return [folder.name for folder in collection_folders(self.directory)]
 
     def close(self) -> None:
-        """Write everything to the disk and give the folder back. Raises StoreError."""
+        """Write everything to the disk and release the folder. Raises StoreError."""
         with self.guard:
             try:
                 with translated(f"close {self.directory}"):
@@ -91,7 +91,7 @@ class EdgeFolder:
 
 
 _turn = Lock()
-# weak: a store that was dropped without being closed gives its folder back as well
+# weak: a store that was dropped without being closed releases its folder as well
 _folders: WeakValueDictionary[str, EdgeFolder] = WeakValueDictionary()
 _inherited: list[EdgeFolder] = []
 _watches_forks = False
@@ -108,7 +108,7 @@ def join_folder(directory: Path, holder: object) -> EdgeFolder:
     with _turn:
         _watch_forks()
         folder = _folders.get(key)
-        # a folder that was removed and made again is another one; whoever has the old one keeps it
+        # a folder that was removed and made again is another one; stores that hold the old one keep it
         if folder is None or not folder.lock.guards(directory):
             folder = _folders[key] = EdgeFolder(directory)
         folder.holders.add(holder)
@@ -122,7 +122,7 @@ def leave_folder(folder: EdgeFolder, holder: object) -> None:
         if not folder.holders:
             for key in [key for key, known in _folders.items() if known is folder]:
                 del _folders[key]
-            # within the turn: who opens the folder meanwhile waits, rather than finding it locked
+            # inside the lock: a store that opens the folder meanwhile waits, and does not find it locked
             folder.close()
 
 

@@ -31,8 +31,8 @@ FORMAT_VERSION = 1
 _SPEC_FILE = "collection.json"
 _SHARD_FOLDER = "shard"
 _SHARD_FILE = "edge_config.json"
-"""What Qdrant Edge keeps of a shard beside its segments; in a folder of ours it lies one level deeper."""
-# no collection may be named so (checks.py), so what is found under it is a rest of an interrupted call
+"""The file that Qdrant Edge keeps beside a shard's segments; in our folders it is one level deeper."""
+# no collection may have these names (checks.py): what is found there is left over from an interrupted call
 _CREATING = ".creating"
 _DROPPING = ".dropping"
 
@@ -41,8 +41,8 @@ _DROPPING = ".dropping"
 def translated(what: str) -> Iterator[None]:
     """Turn what Qdrant Edge and the file system raise into StoreError.
 
-    Edge raises bare ``Exception``, and where it finds itself broken a PanicException, which is none: it would pass
-    every ``except Exception``.
+    Edge raises bare ``Exception``, and for its own defects a PanicException, which is not an ``Exception``:
+    ``except Exception`` does not catch it.
     """
     try:
         yield
@@ -60,7 +60,7 @@ def translated(what: str) -> Iterator[None]:
 
 
 def remove_leftovers(directory: Path) -> None:
-    """Remove what an interrupted create or drop left behind. The directory must be locked."""
+    """Remove the leftovers of an interrupted create or drop. The directory must be locked."""
     for rest in (_CREATING, _DROPPING):
         if (directory / rest).exists():
             with translated(f"remove the rest of an interrupted call, {directory / rest}"):
@@ -68,13 +68,13 @@ def remove_leftovers(directory: Path) -> None:
 
 
 def collection_folders(directory: Path) -> list[Path]:
-    """List the folders of whole collections, sorted by name: ours, and shards that somebody else made."""
+    """List the folders of whole collections, sorted by name: ours, and shards that another program made."""
     found = {path.parent for name in (_SPEC_FILE, _SHARD_FILE) for path in directory.glob(f"[!.]*/{name}")}
     return sorted(found)
 
 
 def create_folder(folder: Path, spec: CollectionSpec) -> None:
-    """Make an empty collection: aside first, then by one rename, so that a crash leaves all or nothing of it.
+    """Make an empty collection under another name, then rename it, so that a crash leaves all or nothing of it.
 
     Raises:
         StoreError: Qdrant Edge or the file system refused.
@@ -97,7 +97,7 @@ def create_folder(folder: Path, spec: CollectionSpec) -> None:
 
 
 def drop_folder(folder: Path) -> None:
-    """Remove a collection: gone by one rename, then from the disk. Raises StoreError."""
+    """Remove a collection: rename it, then delete it from the disk. Raises StoreError."""
     aside = folder.parent / _DROPPING
     with translated(f"drop {folder}"):
         folder.rename(aside)
@@ -147,7 +147,7 @@ def read_vectors(folder: Path) -> dict[str, VectorSpec]:
 
 
 def is_shard(folder: Path) -> bool:
-    """Whether a folder is itself a shard that somebody else made."""
+    """Return whether a folder is itself a shard that another program made."""
     return (folder / _SHARD_FILE).is_file()
 
 
@@ -159,8 +159,8 @@ def release_inherited(folder: Path) -> None:
     """Release, in a forked child, the lock on a shard's log that came with the fork.
 
     Edge locks the log's folder by a file that is open in both processes: the lock would outlive the parent's
-    ``close`` until the child ends, and nobody could open the collection. The number of the file stays taken, by
-    the null device, for Edge believes that it is its own.
+    ``close`` until the child ends, and nobody could open the collection. The null device keeps the file's
+    number in use, because Edge believes that the number is its own.
     """
     try:
         log = (folder / _SHARD_FOLDER / "wal").stat()
@@ -180,9 +180,9 @@ def release_inherited(folder: Path) -> None:
 def _config(vector_size: int | None) -> edge.EdgeConfig:
     """Configure a shard.
 
-    The write-ahead log stays on: a killed process loses nothing. Payloads are cached, for the default reads
-    100 sets of tokens of 120 KB in 233 ms instead of 5.5. A shard must name some vector; one that only holds
-    payloads names a sparse one that no point has.
+    The write-ahead log stays on: a killed process loses nothing. Payloads are cached, because the default reads
+    100 sets of tokens of 120 KB in 233 ms instead of 5.5. A shard must have some vector; one that only holds
+    payloads has a sparse one that no point uses.
     """
     if vector_size is None:
         unused = {"unused": edge.EdgeSparseVectorParams()}
@@ -195,7 +195,7 @@ def _config(vector_size: int | None) -> edge.EdgeConfig:
 
 
 def _sync_directory(directory: Path) -> None:
-    """Write a renaming to the disk; Windows has no such call for folders."""
+    """Write a rename to the disk; Windows has no such call for folders."""
     if os.name == "nt":
         return
     handle = os.open(directory, os.O_RDONLY)

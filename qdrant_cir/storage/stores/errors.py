@@ -1,4 +1,4 @@
-"""What qdrant-client raises, over REST, gRPC and in memory, in the terms of :mod:`qdrant_cir.errors`."""
+"""Translation of qdrant-client's errors, over REST, gRPC and in memory, to :mod:`qdrant_cir.errors`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CLIENT_ERRORS = (
     RuntimeError,
     ValueError,
 )
-"""What the client raises, of its own and of the libraries below it, over REST, gRPC and in memory."""
+"""Errors that the client raises, its own and those of its libraries, over REST, gRPC and in memory."""
 
 _TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 _TRANSIENT_CODES = frozenset(
@@ -48,7 +48,7 @@ _HTTP_STATUS_OF = {
 
 @contextmanager
 def translated(place: str, *, name: str | None) -> Iterator[None]:
-    """Turn what the client raises into an error of ours that says where and what to do.
+    """Turn an error of the client into one of this library that says where it happened and what to do.
 
     Args:
         place: the server, for the message.
@@ -56,9 +56,9 @@ def translated(place: str, *, name: str | None) -> Iterator[None]:
 
     Raises:
         CollectionNotFoundError: there is no such collection.
-        CollectionError: it stands already.
+        CollectionError: it exists already.
         InputError: Qdrant finds the call itself wrong.
-        StoreError: all else.
+        StoreError: anything else.
     """
     try:
         yield
@@ -69,7 +69,7 @@ def translated(place: str, *, name: str | None) -> Iterator[None]:
 
 
 def is_transient(error: Exception) -> bool:
-    """Whether a failure is likely to pass, so that the call may be made again."""
+    """Return whether a failure is likely to pass, so that the call may be made again."""
     if isinstance(error, UnexpectedResponse):
         return error.status_code in _TRANSIENT_STATUS
     if isinstance(error, ResponseHandlingException):
@@ -82,7 +82,7 @@ def is_transient(error: Exception) -> bool:
 
 
 def has_answer(error: Exception) -> bool:
-    """Whether a failure shows that a server is there."""
+    """Return whether a failure shows that a server is there."""
     if isinstance(error, grpc.RpcError):
         return _code_of(error) not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
     if isinstance(error, ResponseHandlingException):
@@ -108,7 +108,7 @@ def retry_after(error: Exception) -> float:
 
 
 def _unread_date(error: Exception) -> str | None:
-    """Find the date in the client's complaint that ``Retry-After`` of a 429 is no number."""
+    """Return the date in the client's error about a ``Retry-After`` of a 429 that is not a number."""
     if type(error) is not QdrantException:
         return None
     found = re.fullmatch(r"Retry-After header value is not a valid integer: (.*)", str(error))
@@ -120,10 +120,10 @@ def _translate(error: Exception, *, place: str, name: str | None) -> CirError:
     detail = detail_of(error)
     subject = "" if name is None else f" about the collection {name!r}"
     if isinstance(error, UnexpectedResponse) and not _is_of_qdrant(error):
-        # a proxy's page is not the user's mistake, and says nothing of collections
+        # a proxy's page is not the user's mistake, and says nothing about collections
         return StoreError(
-            f"{place} answered a call{subject} with status {status} and with what no Qdrant server says: {detail}. "
-            "Check the address, and what stands before the server."
+            f"{place} answered a call{subject} with status {status} and text that is not a Qdrant server's: {detail}. "
+            "Check the address, and any proxy in front of the server."
         )
     if status == HTTPStatus.NOT_FOUND and name is not None:
         return CollectionNotFoundError(f"There is no collection {name!r} in {place}. Index images into it first.")
@@ -134,7 +134,7 @@ def _translate(error: Exception, *, place: str, name: str | None) -> CirError:
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         return StoreError(f"{place} refused the API key{subject}: {detail}. Give a key that may do this.")
     if status in (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY):
-        return InputError(f"{place} finds a call{subject} wrong: {detail}")
+        return InputError(f"{place} rejected a call{subject}: {detail}")
     if status is None:
         return StoreError(
             f"{place} cannot be reached{subject}: {detail}. Check the address, and that Qdrant runs there and answers."
@@ -165,7 +165,7 @@ def _status_of(error: Exception) -> int | None:
 
 
 def _says_closed(error: ValueError) -> bool:
-    """Whether gRPC was called after the client was closed."""
+    """Return whether gRPC was called after the client was closed."""
     return "closed channel" in str(error)
 
 
@@ -179,7 +179,7 @@ def _is_of_qdrant(error: UnexpectedResponse) -> bool:
 
 
 def _status_in_memory(message: str) -> int:
-    """Return the status of what the client's local mode says; it raises nothing but ValueError."""
+    """Return the status for a message of the client's local mode, which raises only ValueError."""
     if message.startswith("Collection ") and message.endswith("not found"):
         return HTTPStatus.NOT_FOUND
     return HTTPStatus.CONFLICT if message.endswith("already exists") else HTTPStatus.BAD_REQUEST
@@ -191,7 +191,7 @@ def _code_of(error: grpc.RpcError) -> grpc.StatusCode:
 
 
 def detail_of(error: Exception) -> str:
-    """Return what a failure says of itself, in one line."""
+    """Return a failure's own message, in one line."""
     if isinstance(error, UnexpectedResponse):
         try:
             return str(json.loads(error.content)["status"]["error"])

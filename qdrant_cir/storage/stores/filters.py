@@ -1,4 +1,4 @@
-"""Filters of qdrant-client: what they ask about, checked once for every store, and their form for Qdrant Edge."""
+"""Filters of qdrant-client: their fields, their checks for every store, and their form for Qdrant Edge."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FIELD_TESTS = (
     "is_empty",
     "is_null",
 )
-"""What one FieldCondition may test; Qdrant documents one per condition."""
+"""The tests of a FieldCondition; Qdrant documents one per condition."""
 
 _LATER_MATCHES: Mapping[str, tuple[str, Callable[[str], edge.MatchType]]] = {
     "MatchTextAny": ("text_any", edge.MatchTextAny),
@@ -54,7 +54,7 @@ def check_filter_form(filter: models.Filter | None) -> None:
     """Refuse a filter that Qdrant cannot read.
 
     Raises:
-        InputError: it is no filter, it is nested deeper than 64 levels, a path is malformed, or a condition tests
+        InputError: it is not a filter, it is nested deeper than 64 levels, a path is malformed, or a condition tests
             nothing or several things at once.
     """
     if filter is not None:
@@ -184,7 +184,7 @@ def _geo_condition(condition: models.FieldCondition) -> edge.FieldCondition:
 
 def _match(match: models.Match) -> edge.MatchType:
     if isinstance(match, models.MatchValue):
-        # Edge tells numpy's bool from an integer, but not Python's
+        # Edge distinguishes numpy's bool from an integer, but not Python's
         value = match.value
         return edge.MatchValue(cast("bool", np.bool_(value)) if isinstance(value, bool) else value)
     if isinstance(match, models.MatchAny):

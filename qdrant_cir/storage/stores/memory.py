@@ -1,4 +1,4 @@
-"""The client's own store in memory: one of a process for all that ask for it, and calls that take turns."""
+"""The client's own store in memory: one per process, whose calls take turns."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["is_local", "shared_memory", "turn_of"]
 
 
 class _Turn:
-    """A lock that a forked child finds free, whichever thread of the parent held it."""
+    """A lock that is free in a forked child, even if a thread of the parent held it."""
 
     def __init__(self) -> None:
         self._pid, self._lock = os.getpid(), RLock()
@@ -38,13 +38,13 @@ _memory: QdrantClient | None = None
 
 
 def is_local(client: QdrantClient | AsyncQdrantClient) -> bool:
-    """Whether a client keeps the points itself, in memory or in a folder, and asks no server."""
+    """Return whether a client keeps the points itself, in memory or in a folder, and asks no server."""
     options = client.init_options
     return options.get("location") == MEMORY or options.get("path") is not None
 
 
 def turn_of(client: QdrantClient) -> AbstractContextManager[None]:
-    """Return what to hold during a call: a lock for a local client, which is not made for threads, else nothing.
+    """Return the lock to hold during a call of a local client, which is not made for threads; no lock for others.
 
     All stores of one client share its lock.
     """

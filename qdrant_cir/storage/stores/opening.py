@@ -1,7 +1,7 @@
-"""From what a caller has, a place, a client or a store, to a store or an asynchronous reader.
+"""Opening of stores and asynchronous readers from a place, a client or a store.
 
 qdrant-client takes a second to load, so it is loaded here only for what is neither a folder nor an embedded
-store; whoever gives a client has loaded it already.
+store; a caller with a client has loaded it already.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def open_store(
         retry_seconds: how long one call of a server is tried again.
 
     Raises:
-        InputError: it is nothing of the kind, or no address of a server.
+        InputError: ``store`` is none of these, or not the address of a server.
         StoreError: the folder cannot be used.
         StoreLockedError: another process holds it.
     """
@@ -97,6 +97,6 @@ def _check_store(store: object) -> None:
     if not all(callable(getattr(store, method, None)) for method in ("describe", "query", "fetch", "upsert")):
         asynchronous = " An asynchronous client is for AsyncRetriever." if "Async" in type(store).__name__ else ""
         raise InputError(
-            f"{type(store).__name__} is no store.{asynchronous} Give a folder, a server's address, {MEMORY!r}, a "
+            f"{type(store).__name__} is not a store.{asynchronous} Give a folder, a server's address, {MEMORY!r}, a "
             "QdrantClient or an open store."
         )

@@ -1,4 +1,4 @@
-"""What a store given as a text means: a server's address, the process's memory, or a folder."""
+"""The meaning of a store that is given as text: a server's address, the process's memory, or a folder."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _HOST_AND_PORT = re.compile(r"(?:[\w.-]+|\[[0-9a-f:]+\]):\d+(?:/.*)?", re.IGNORE
 
 
 def is_place(store: object) -> bool:
-    """Whether a store was given by its place; only then is what is opened the library's to close."""
+    """Return whether a store was given by its place; only then does the library close it."""
     return isinstance(store, str | PathLike)
 
 
 def is_memory(place: str | PathLike[str]) -> bool:
-    """Whether a place is the memory of this process."""
+    """Return whether a place is the memory of this process."""
     return os.fspath(place) == MEMORY
 
 
 def is_address(place: str | PathLike[str]) -> bool:
-    """Whether a place is the address of a server."""
+    """Return whether a place is the address of a server."""
     return isinstance(place, str) and place.strip().lower().startswith(("http://", "https://"))
 
 
@@ -37,16 +37,16 @@ def folder_of(place: str | PathLike[str]) -> Path:
     """Read a place as a folder.
 
     Raises:
-        InputError: it is no folder's name, but the address of a server or the word for the memory. A folder of
-            that name would be made, and the server stay empty, without a word.
+        InputError: it is the address of a server, or the memory. A folder of that name would be made, and the
+            server would stay empty, without a warning.
     """
     given = os.fspath(place)
     if not isinstance(given, str) or not given.strip() or "\0" in given:
         raise InputError(
-            f"{given!r} is no place of a store. Give a folder, or an address such as http://localhost:6333."
+            f"{given!r} is not the place of a store. Give a folder, or an address such as http://localhost:6333."
         )
     if given == MEMORY:
-        raise InputError(f"{MEMORY!r} is no folder. To index and search in memory, give store={MEMORY!r}.")
+        raise InputError(f"{MEMORY!r} is not a folder. To index and search in memory, give store={MEMORY!r}.")
     if _SCHEME.match(given) or _HOST_AND_PORT.fullmatch(given):
         raise InputError(
             f"{shown_address(given)!r} is the address of a server, not a folder. A server's address begins with "
@@ -56,5 +56,5 @@ def folder_of(place: str | PathLike[str]) -> Path:
 
 
 def shown_address(address: str) -> str:
-    """Write an address without user, password and what stands behind a question mark, for messages."""
+    """Return an address for messages, without user, password and everything after a question mark."""
     return re.sub(r"^([a-z][a-z0-9+.-]*:/+|)[^/]*@", r"\1", address.partition("?")[0], flags=re.IGNORECASE)

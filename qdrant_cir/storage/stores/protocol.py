@@ -1,4 +1,4 @@
-"""What the rest of the library asks of Qdrant, wherever it runs.
+"""The interface through which the rest of the library uses Qdrant, wherever it runs.
 
 A store holds named collections of points. It knows nothing of images, tokens or bundles; ``collection.py``
 does. Both implementations translate their library's exceptions into :mod:`qdrant_cir.errors`, and give the
@@ -44,9 +44,9 @@ _LEAST_HNSW_EF = 512
 
 
 def hnsw_ef(limit: int) -> int:
-    """Return how many points a search of the graph keeps in view.
+    """Return how many points a search of the graph keeps as candidates.
 
-    Qdrant's own 128 loses a fifth of the nearest in the hardest data.
+    Qdrant's default of 128 loses a fifth of the nearest points in the hardest data.
     """
     return max(_LEAST_HNSW_EF, 2 * limit)
 
@@ -68,7 +68,7 @@ class VectorSpec:
 
 @dataclass(frozen=True, slots=True)
 class CollectionSpec:
-    """What a collection is made of.
+    """The specification of a collection.
 
     Attributes:
         vector_size: dimensions of the vector named ``image``, or None where there is none.
@@ -83,7 +83,7 @@ class CollectionSpec:
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """What of a read is the caller's: passed to Qdrant as it is, and without meaning in the embedded store.
+    """Options of a read that a caller may set: passed to Qdrant unchanged, ignored by the embedded store.
 
     Attributes:
         params: search parameters, instead of the store's own.
@@ -134,14 +134,14 @@ class Record:
 
 
 PLAIN = ReadOptions()
-"""A read with nothing of the caller's."""
+"""A read without options."""
 
 
 class Store(Protocol):
     """Synchronous reading and writing.
 
     Every method raises StoreError where Qdrant cannot be reached or fails, and every method that names a
-    collection, ``describe`` and ``drop`` apart, raises CollectionNotFoundError where there is none of that
+    collection, except ``describe`` and ``drop``, raises CollectionNotFoundError where there is none of that
     name.
     """
 
@@ -154,7 +154,7 @@ class Store(Protocol):
         ...
 
     def create(self, name: str, spec: CollectionSpec) -> None:
-        """Make an empty collection. Raises CollectionError where one of that name stands."""
+        """Make an empty collection. Raises CollectionError where one of that name exists."""
         ...
 
     def drop(self, name: str) -> None:
@@ -162,7 +162,7 @@ class Store(Protocol):
         ...
 
     def create_payload_index(self, name: str, field: str, kind: str) -> None:
-        """Index a payload field, so that filters on it are fast, and allowed where a server is strict.
+        """Index a payload field, so that filters on it are fast, and allowed in strict mode.
 
         May be repeated. A store in memory needs no index and checks the arguments alone.
 
@@ -189,7 +189,7 @@ class Store(Protocol):
         ...
 
     def add_vector(self, name: str, vector: str, spec: VectorSpec) -> None:
-        """Add a named vector to a collection that stands; its points do not have it yet. May be repeated."""
+        """Add a named vector to an existing collection; its points do not have it yet. May be repeated."""
         ...
 
     def remove_vector(self, name: str, vector: str) -> None:
@@ -197,7 +197,7 @@ class Store(Protocol):
         ...
 
     def update_vectors(self, name: str, vector: str, values: Mapping[PointId, Float32]) -> list[PointId]:
-        """Write a named vector of points that stand, float32 [D] or [V, D]; nothing else of them changes.
+        """Write a named vector of existing points, float32 [D] or [V, D]; nothing else of them changes.
 
         Returns:
             The ids of which there is no point; the others are written.
@@ -205,11 +205,11 @@ class Store(Protocol):
         ...
 
     def clear_vectors(self, name: str, vector: str, point_ids: Sequence[PointId]) -> None:
-        """Remove the values that points have under a named vector; ids that do not exist are passed over."""
+        """Remove the values that points have under a named vector; ids that do not exist are skipped."""
         ...
 
     def set_payloads(self, name: str, payloads: Mapping[PointId, Mapping[str, JsonValue]]) -> None:
-        """Set top-level payload fields of points, by id; other fields stay, ids that do not exist are passed over."""
+        """Set top-level payload fields of points, by id; other fields stay, ids that do not exist are skipped."""
         ...
 
     def delete_payloads(self, name: str, fields: Mapping[PointId, Sequence[str]]) -> None:
@@ -248,7 +248,7 @@ class Store(Protocol):
     ) -> list[HitGroup]:
         """Return the best groups by their best hit, at most ``limit``, each of at most ``group_size`` hits.
 
-        Points without the field are left out; a point with a list of values stands in each of their groups.
+        Points without the field are left out; a point with a list of values is in each of their groups.
 
         Raises:
             InputError: as :meth:`query`, or the field cannot be grouped by.
@@ -286,11 +286,11 @@ class Store(Protocol):
         after: PointId | None,
         fields: Sequence[str] | None = None,
     ) -> list[Record]:
-        """Read points in id order without vectors, ``limit`` at a time, those behind ``after``: integers come first."""
+        """Read points in id order without vectors, at most ``limit`` that follow ``after``; integers come first."""
         ...
 
     def delete(self, name: str, point_ids: Sequence[PointId]) -> None:
-        """Remove points; ids that do not exist are passed over."""
+        """Remove points; ids that do not exist are skipped."""
         ...
 
     def count(self, name: str, filter: Filter | None) -> int:
@@ -364,7 +364,7 @@ class AsyncReader(Protocol):
 
 
 def behind(after: PointId | None) -> PointId | None:
-    """Return the first id behind another in Qdrant's order, integers before UUIDs; None for None and for the last."""
+    """Return the first id after another in Qdrant's order, integers before UUIDs; None for None and for the last."""
     if after is None:
         return None
     if isinstance(after, int):

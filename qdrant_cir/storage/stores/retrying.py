@@ -35,16 +35,16 @@ _limit: ContextVar[float | None] = ContextVar("qdrant_cir_retry_limit", default=
 
 
 def check_retry_seconds(seconds: float) -> None:
-    """Refuse what is no number of seconds. Raises InputError."""
+    """Refuse a value that is not a number of seconds. Raises InputError."""
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < float("inf"):
         raise InputError(f"retry_seconds is {seconds!r}; it must be a number of seconds, 0 for no second attempt.")
 
 
 @contextmanager
 def retrying_within(seconds: float) -> Iterator[None]:
-    """Try calls within the block again for at most so many seconds, for reads that something can stand in for.
+    """Try calls within the block again for at most so many seconds, for reads that have a fallback.
 
-    A smaller limit that holds already stays. It holds for threads and tasks that take the context with them,
+    A smaller limit that is already set stays. It holds for threads and tasks that take the context with them,
     such as ``asyncio.to_thread``.
     """
     held = _limit.get()
@@ -57,7 +57,7 @@ def retrying_within(seconds: float) -> Iterator[None]:
 
 @dataclass(slots=True)
 class Retries:
-    """How the calls of one store are tried again, and whether its server has answered any of them yet.
+    """The retries of one store's calls, and whether its server has answered any call yet.
 
     Attributes:
         place: the server, for the log.
@@ -74,7 +74,7 @@ class Retries:
     has_answered: bool = False
 
     def call(self, call: Callable[[], _Value]) -> _Value:
-        """Make a call that may be repeated. Raises what the client raised at last."""
+        """Make a call that may be repeated. Raises the client's last error."""
         budget = _Budget(self)
         while True:
             try:
@@ -88,7 +88,7 @@ class Retries:
 
 
 class _Budget:
-    """What is left of the time for one call."""
+    """The time that is left for one call."""
 
     def __init__(self, retries: Retries) -> None:
         limit = _limit.get()
@@ -100,13 +100,13 @@ class _Budget:
 
     def pause_after(self, error: Exception) -> float:
         """Return how long to wait before the next attempt, or raise the error where none is left."""
-        # loads qdrant-client, which has been loaded where a call of it has failed
+        # loads qdrant-client, which is loaded already if one of its calls has failed
         from qdrant_cir.storage.stores.errors import detail_of, has_answer, is_transient, retry_after
 
         retries = self._retries
         retries.has_answered |= has_answer(error)
         seconds = self._seconds if retries.has_answered else min(self._seconds, _FIRST_CONTACT)
-        # a sleep that a test passes in need not let time go by
+        # a test's own ``sleep`` may take no time
         left = seconds - max(retries.clock() - self._started, self._waited)
         asked = retry_after(error)
         if not is_transient(error) or left <= 0 or asked > left:
@@ -130,16 +130,16 @@ def call_with_backoff(
 ) -> _Value:
     """Make a call that may be repeated, again after growing pauses while the failure is likely to pass.
 
-    A server's ``Retry-After`` is heeded; one that asks for more time than is left is not waited for.
+    Waits at least as long as a server's ``Retry-After`` asks; fails at once if that is more than the time left.
 
     Args:
-        call: is made once and, as long as it fails so, again.
+        call: is made once, and again as long as it fails like this.
         place: the server, for the log.
         seconds: from the first attempt to the last.
         sleep: waits so many seconds.
         clock: seconds that pass.
 
     Raises:
-        Exception: what the client raised at last, or at once where waiting does not help.
+        Exception: the client's last error, or its first where waiting does not help.
     """
     return Retries(place, seconds, sleep=sleep, clock=clock, has_answered=True).call(call)

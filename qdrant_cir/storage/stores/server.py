@@ -1,4 +1,4 @@
-"""A Qdrant server, a cloud cluster, or the client's own ``:memory:``, through a client that is given."""
+"""A Qdrant server, a cloud cluster, or the client's own ``:memory:``, through a given client."""
 
 from __future__ import annotations
 
@@ -43,6 +43,7 @@ from qdrant_cir.storage.stores.protocol import (
     hnsw_ef,
 )
 from qdrant_cir.storage.stores.retrying import RETRY_SECONDS, Retries, check_retry_seconds
+from qdrant_cir.storage.stores.versions import check_versions, checks_itself, raise_if_too_old
 from qdrant_cir.types import Float32, JsonValue, PointId
 
 __all__ = ["ServerStore"]
@@ -70,17 +71,17 @@ class ServerStore:
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take a client, which stays open.
+        """Use a client, which stays open.
 
         Args:
-            client: :func:`qdrant_cir.storage.stores.connect` makes a good one.
+            client: :func:`qdrant_cir.storage.stores.connect` makes one with the right settings.
             retry_seconds: how long one call is tried again; 0 for never. A server that has never answered is
-                given up after two seconds, for its address is probably wrong.
+                given up after two seconds, because its address is probably wrong.
             sleep: waits so many seconds.
             clock: seconds that pass.
 
         Raises:
-            InputError: ``retry_seconds`` is no number of seconds.
+            InputError: ``retry_seconds`` is not a number of seconds.
         """
         check_retry_seconds(retry_seconds)
         self._client = client
@@ -90,6 +91,7 @@ class ServerStore:
         self._retries = Retries(self._place, retry_seconds, sleep=sleep, clock=clock)
         self._reads_over_rest = _may_compress(client)
         self._sizes: dict[tuple[str, str], int | None] = {}
+        self._versions_are_checked = checks_itself(client)
 
     @classmethod
     def over_async(
@@ -101,7 +103,7 @@ class ServerStore:
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> Self:
-        """Make a store over a client that lives on an event loop; other threads than the loop's call the store."""
+        """Make a store over a client that lives on an event loop; the store is called from other threads."""
         bridge = cast("QdrantClient", ClientBridge(client, loop))
         return cls(bridge, retry_seconds=retry_seconds, sleep=sleep, clock=clock)
 
@@ -119,7 +121,7 @@ class ServerStore:
         grpc_port: int | None = None,
         retry_seconds: float = RETRY_SECONDS,
     ) -> Self:
-        """Make a store with a client of its own, closed with it. Raises InputError for no address."""
+        """Make a store with a client of its own, closed with it. Raises InputError if it is not an address."""
         check_retry_seconds(retry_seconds)
         store = cls(connect(url, api_key, grpc_port=grpc_port), retry_seconds=retry_seconds)
         store._owns_client = True
@@ -139,7 +141,7 @@ class ServerStore:
         """Make an empty collection.
 
         Raises:
-            CollectionError: one of that name stands.
+            CollectionError: one of that name exists.
             StoreError: the server is too old to keep metadata.
         """
         check_name(name)
@@ -198,7 +200,7 @@ class ServerStore:
         return {alias.alias_name: alias.collection_name for alias in found}.get(name, name)
 
     def add_vector(self, name: str, vector: str, spec: VectorSpec) -> None:
-        """Add a named vector to a collection that stands; its points do not have it yet. May be repeated.
+        """Add a named vector to an existing collection; its points do not have it yet. May be repeated.
 
         Raises:
             InputError: ``:memory:`` cannot add a vector that holds several.
@@ -230,9 +232,9 @@ class ServerStore:
         self._forget(name)
 
     def update_vectors(self, name: str, vector: str, values: Mapping[PointId, Float32]) -> list[PointId]:
-        """Write a named vector of points that stand, float32 [D] or [V, D]; nothing else of them changes.
+        """Write a named vector of existing points, float32 [D] or [V, D]; nothing else of them changes.
 
-        A server writes the other points of a call that names one which is gone, and refuses the call all the same.
+        If a call names a point that is gone, a server writes the others and still refuses the call.
 
         Returns:
             The ids of which there is no point.
@@ -257,7 +259,7 @@ class ServerStore:
         return gone
 
     def clear_vectors(self, name: str, vector: str, point_ids: Sequence[PointId]) -> None:
-        """Remove the values that points have under a named vector; ids that do not exist are passed over."""
+        """Remove the values that points have under a named vector; ids that do not exist are skipped."""
         ids = [record.point_id for record in self.fetch(name, point_ids, with_vectors=False, fields=())]
         if ids:
             selector = models.PointIdsList(points=[_client_id(point_id) for point_id in ids])
@@ -353,7 +355,7 @@ class ServerStore:
         after: PointId | None,
         fields: Sequence[str] | None = None,
     ) -> list[Record]:
-        """Read points in id order without vectors, ``limit`` at a time, those behind ``after``: integers come first."""
+        """Read points in id order without vectors, at most ``limit`` that follow ``after``; integers come first."""
         check_limit(limit)
         check_filter_form(filter)
         start = behind(after)
@@ -371,7 +373,7 @@ class ServerStore:
         return _records_of(found)
 
     def delete(self, name: str, point_ids: Sequence[PointId]) -> None:
-        """Remove points; ids that do not exist are passed over."""
+        """Remove points; ids that do not exist are skipped."""
         if not point_ids:
             self._size_of(name, VECTOR_NAME)
             return
@@ -413,7 +415,7 @@ class ServerStore:
         return self._call(name, partial(_widely, search, _view(self._client, limit)))
 
     def _retrieve(self, name: str, wanted: models.PointRequest, options: ReadOptions) -> list[models.Record]:
-        """Read points uncompressed, whatever client was given; tokens cannot be made smaller, only slower."""
+        """Read points uncompressed, with any client: compression only makes tokens slower, not smaller."""
         read = partial(
             self._client.retrieve,
             name,
@@ -433,7 +435,7 @@ class ServerStore:
                 if not _may_go_on_over_grpc(self._client, error):
                     raise
             found = read()
-            # gRPC has what REST has not: another port is closed, or another server's
+            # gRPC works where REST does not: its port is closed, or another server's
             self._reads_over_rest = False
             return found
         return read()
@@ -451,18 +453,28 @@ class ServerStore:
         return self._sizes[name, vector]
 
     def _call(self, name: str | None, call: Callable[[], _Value]) -> _Value:
-        """Make a call of the client about a collection, in turn, again where that may help, in our terms."""
+        """Call the client about a collection: in turn, with retries, and with its errors translated."""
 
         def in_turn() -> _Value:
             with self._turn:
                 return call()
 
         with translated(self._place, name=name):
-            return self._retries.call(in_turn)
+            try:
+                value = self._retries.call(in_turn)
+            except CLIENT_ERRORS as error:
+                if not is_local(self._client):
+                    raise_if_too_old(self._client, self._place, error)
+                raise
+        if not self._versions_are_checked:
+            # after a call that was answered: the server is there, and nobody waits for one that is not
+            self._versions_are_checked = True
+            check_versions(self._client, self._place)
+        return value
 
 
 def _may_compress(client: QdrantClient | AsyncQdrantClient) -> bool:
-    """Whether a server may compress its answers to a client; one of :func:`connect` says no by itself."""
+    """Return whether a server may compress its answers to a client; clients of :func:`connect` forbid it."""
     if is_local(client):
         return False
     options = client.init_options
@@ -472,14 +484,14 @@ def _may_compress(client: QdrantClient | AsyncQdrantClient) -> bool:
 
 
 def _may_go_on_over_grpc(client: QdrantClient | AsyncQdrantClient, error: Exception) -> bool:
-    """Whether gRPC may have what REST could not give: REST has no door, or not this collection or key."""
+    """Return whether gRPC may work where REST failed: REST is closed, or lacks this collection or key."""
     if not client.init_options.get("prefer_grpc"):
         return False
     return not has_answer(error) or not is_transient(error)
 
 
 def _view(client: QdrantClient | AsyncQdrantClient, limit: int) -> models.SearchParams | None:
-    """How much of the graph a search is to see; a local client has no graph, and warns of being asked."""
+    """Return how widely a search looks at the graph; None for a local client, which has none and would warn."""
     return None if is_local(client) else models.SearchParams(hnsw_ef=hnsw_ef(limit))
 
 
@@ -544,7 +556,7 @@ def _payload_of(fields: Sequence[str] | None) -> bool | list[str]:
 
 
 def _given(options: ReadOptions) -> dict[str, Any]:
-    """Return what of the options the caller gave, as the client's arguments."""
+    """Return the options that the caller set, as the client's arguments."""
     given = {
         "consistency": options.consistency,
         "timeout": options.timeout,

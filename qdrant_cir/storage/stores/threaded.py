@@ -110,5 +110,5 @@ class ThreadedReader:
         return await asyncio.to_thread(self.store.scroll, name, filter=filter, limit=limit, after=after, fields=fields)
 
     async def close(self) -> None:
-        """Close the store; whoever was lent the store does not call this."""
+        """Close the store; not for callers who only borrowed it."""
         await asyncio.to_thread(self.store.close)

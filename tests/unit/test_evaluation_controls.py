@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-from qdrant_cir.evaluation.metric import Truth
-from qdrant_cir.evaluation.runs.floors import run_floors
 from recording_store import RecordingStore
 
 from qdrant_cir.evaluation.datasets.benchmark import EvaluationPart, EvaluationQuery
+from qdrant_cir.evaluation.metrics import Recall, Truth
+from qdrant_cir.evaluation.runs.controls import run_controls
 from qdrant_cir.evaluation.runs.run_file import RunHeader
 from qdrant_cir.indexer import Indexer
 from qdrant_cir.indexing.sources import ImageRecord
@@ -63,8 +63,9 @@ def test_the_reference_is_no_result_of_the_image_only_control_whether_or_not_it_
     retriever: Retriever, tmp_path: Path, *, excludes_reference: bool
 ) -> None:
     part = EvaluationPart("own", QUERIES, gallery=None, excludes_reference=excludes_reference)
-    image_only, _ = run_floors(retriever, part, TRUTH, list(TRUTH), folder=tmp_path / "runs", header=HEADER)
-    assert image_only.floor == "image-only"
+    image_only, _ = run_controls(
+        retriever, part, TRUTH, list(TRUTH), metrics=[Recall(1), Recall(2)], folder=tmp_path / "runs", header=HEADER
+    )
+    assert image_only.control == "image-only"
     # black is first and navy second
-    assert image_only.scores.metric_names[:2] == ("R@1", "R@10")
-    assert image_only.scores.values[:, :2].tolist() == [[1.0, 1.0], [0.0, 1.0]]
+    assert image_only.scores.values.tolist() == [[1.0, 1.0], [0.0, 1.0]]

@@ -1,0 +1,40 @@
+"""What commands print of names that others gave."""
+
+from __future__ import annotations
+
+import pytest
+
+from qdrant_cir.cli import printing
+from qdrant_cir.indexing.report import FailedImage, IndexReport
+
+REPORT = IndexReport(
+    indexed=1,
+    updated=0,
+    unchanged=0,
+    failed=(FailedImage("\x1b]0;owned\x07.jpg", "no \x1b[31m\npicture"), FailedImage("a\udcff.jpg", "no picture")),
+    seconds=1.0,
+    images_per_second=1.0,
+    skipped={"": 1, ".txt": 2},
+)
+
+
+def test_a_report_holds_nothing_that_commands_a_terminal() -> None:
+    text = printing.index_report_text("shop", REPORT, images=1)
+    assert all(line.isprintable() for line in text.splitlines())
+    assert r"failed: '\x1b]0;owned\x07.jpg': no \x1b[31m" in text
+    assert "skipped files whose suffix is not one of a picture: 1 without one, 2 .txt" in text
+
+
+def test_a_report_in_json_can_be_written_whatever_the_names(capsys: pytest.CaptureFixture[str]) -> None:
+    printing.print_json(printing.index_report_json("shop", REPORT, images=1))
+    printed = capsys.readouterr().out
+    assert r"a\udcff.jpg" in printed
+    assert "\x1b" not in printed
+
+
+def test_tables_and_notes_show_names_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    printing.print_table(("image",), [("\x1b[31m.jpg",), ("plain.jpg",)])
+    printing.print_note("There is no image \x1b[31m.jpg.")
+    captured = capsys.readouterr()
+    assert "\x1b" not in captured.out + captured.err
+    assert "plain.jpg" in captured.out

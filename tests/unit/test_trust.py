@@ -1,0 +1,27 @@
+"""A short, seeded part of ``benchmarks/trust``: what comes in broken raises nothing but named errors."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from benchmarks.trust import pictures, rows
+
+
+def test_damaged_pictures_are_read_or_refused() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        outcomes, raw, longest = pictures.count_outcomes(1_200, seed=11)
+    assert dict(raw) == {}
+    assert min(outcomes["read"], outcomes["refused"]) > 100
+    assert longest < 10
+
+
+def test_damaged_rows_are_read_or_refused() -> None:
+    outcomes, raw, longest = rows.count_outcomes(300, seed=11)
+    assert dict(raw) == {}
+    assert outcomes["read"] > 30
+    assert longest < 10
