@@ -252,3 +252,15 @@ def test_attaching_again_with_another_root_says_that_the_first_stays(products: P
         products.use("attach", "--picture", "media.main", "--root", str(tmp_path / "none"), code=3)
     )
     assert "no path into a payload" in sentence(products.use("attach", "--picture", "a b", "--vector", "v", code=3))
+
+
+def test_a_source_for_a_collection_of_somebody_else_names_attach(products: Products) -> None:
+    refused = products.use("index", str(products.pictures), code=6)
+    assert "`qdrant-cir attach`" in sentence(refused)
+    assert refused.stdout == ""
+
+
+def test_pictures_beyond_the_limits_are_reported_of_an_attached_collection_too(products: Products) -> None:
+    products.attach()
+    told = products.use("index", "--max-side", "1", "--json", code=9)
+    assert len(json.loads(told.stdout)["failed"]) == 6
