@@ -35,10 +35,26 @@ from qdrant_cir.search.given_hits import GivenHits
 from qdrant_cir.search.query_model import ComposedQuery, QueryModel
 from qdrant_cir.storage.attachment import Attachment, attach_collection, detach_collection
 from qdrant_cir.storage.collection import Collection, CollectionInfo
-from qdrant_cir.storage.stores import AsyncStoreLike, StoreLike, is_place, open_reader, open_store
+from qdrant_cir.storage.stores import (
+    RETRY_SECONDS,
+    AsyncStoreLike,
+    StoreLike,
+    is_place,
+    open_reader,
+    open_store,
+)
 from qdrant_cir.storage.stores.protocol import Store
 from qdrant_cir.storage.stores.threaded import ThreadedReader
-from qdrant_cir.types import ImageSource, JsonValue, Precision, Query, Reference, SearchResult
+from qdrant_cir.types import (
+    DEFAULT_LIMITS,
+    ImageSource,
+    JsonValue,
+    PictureLimits,
+    Precision,
+    Query,
+    Reference,
+    SearchResult,
+)
 
 if TYPE_CHECKING:
     from qdrant_client import models
@@ -64,6 +80,7 @@ class Gallery:
         bundle: Bundle,
         *,
         compute: Compute = Compute(),  # noqa: B008 - frozen
+        encoder: ImageEncoder | None = None,
         open_picture: Callable[[str], ImageSource] | None = None,
         closes: Store | None = None,
     ) -> None:
@@ -73,12 +90,14 @@ class Gallery:
             collection: opened with ``bundle``.
             bundle: the model.
             compute: where and in what it runs.
+            encoder: the bundle's image encoder, where it is open; None opens it when it is first needed.
             open_picture: of an attached collection, opens a picture by its value; None for files and addresses.
             closes: a store to close with the gallery.
         """
         self.collection = collection
         self.bundle = bundle
         self._compute = compute
+        self._given_encoder = encoder
         self._open_picture = open_picture
         self._closes = closes
 
@@ -92,6 +111,9 @@ class Gallery:
         provider: ExecutionProvider = "auto",
         threads: int | None = None,
         precision: Precision = "float32",
+        api_key: str | None = None,
+        grpc_port: int | None = None,
+        retry_seconds: float = RETRY_SECONDS,
     ) -> Self:
         """Make a gallery of our own where there is none, and open it.
 
@@ -103,6 +125,9 @@ class Gallery:
             provider: where the model runs; ``auto`` takes CUDA where it works.
             threads: for one graph; None for as many as this process may use.
             precision: what the re-ranker computes in.
+            api_key: of the server at an address; ``QDRANT_API_KEY`` where it is None.
+            grpc_port: where that server speaks gRPC; ``QDRANT_GRPC_PORT`` where it is None.
+            retry_seconds: how long one call of a server is tried again; 0 for no second attempt.
 
         Raises:
             BundleError: the bundle is missing or damaged.
@@ -112,7 +137,9 @@ class Gallery:
         """
         compute, loaded = Compute(provider, threads, precision), load_bundle(bundle)
         return _opened(
-            store, lambda opened: cls(Collection.create(opened, collection, loaded), loaded, compute=compute)
+            open_store(store, api_key=api_key, grpc_port=grpc_port, retry_seconds=retry_seconds),
+            lambda opened: cls(Collection.create(opened, collection, loaded), loaded, compute=compute),
+            closes=is_place(store),
         )
 
     @classmethod
@@ -127,6 +154,9 @@ class Gallery:
         provider: ExecutionProvider = "auto",
         threads: int | None = None,
         precision: Precision = "float32",
+        api_key: str | None = None,
+        grpc_port: int | None = None,
+        retry_seconds: float = RETRY_SECONDS,
     ) -> Self:
         """Open a gallery that stands: one of our own, or what is attached to the user's collection.
 
@@ -140,6 +170,9 @@ class Gallery:
             provider: as of :meth:`create`.
             threads: as of :meth:`create`.
             precision: as of :meth:`create`.
+            api_key: as of :meth:`create`.
+            grpc_port: as of :meth:`create`.
+            retry_seconds: as of :meth:`create`.
 
         Raises:
             CollectionNotFoundError: there is no such collection, or nothing is attached to it.
@@ -148,17 +181,20 @@ class Gallery:
         """
         compute, loaded = Compute(provider, threads, precision), load_bundle(bundle)
         return _opened(
-            store,
+            open_store(store, api_key=api_key, grpc_port=grpc_port, retry_seconds=retry_seconds),
             lambda opened: cls(
                 Collection.find(opened, collection, vector=vector, bundle=loaded),
                 loaded,
                 compute=compute,
                 open_picture=open_picture,
             ),
+            closes=is_place(store),
         )
 
     @cached_property
     def _encoder(self) -> ImageEncoder:
+        if self._given_encoder is not None:
+            return self._given_encoder
         return ImageEncoder.open(self.bundle, replace(self._compute, precision="float32"))
 
     @cached_property
@@ -172,6 +208,7 @@ class Gallery:
         total: int | None = None,
         progress: Callable[[IndexProgress], None] | None = None,
         verify: bool = False,
+        limits: PictureLimits = DEFAULT_LIMITS,
     ) -> IndexReport:
         """Bring the gallery up to date; the same call goes on where an earlier one was stopped.
 
@@ -182,22 +219,24 @@ class Gallery:
             progress: called after every batch.
             verify: of an attached collection, read every picture again and compare its content; otherwise only those
                 whose value in the payload changed.
+            limits: of one picture; a picture beyond them is reported and not indexed.
 
         Raises:
             InputError: a source for an attached collection, or none for a gallery of our own.
             IndexingError, ProviderError: as :meth:`Indexer.index`.
         """
-        indexer = Indexer(self.collection, self._encoder, self.bundle)
         if self.collection.attachment is not None:
             if source is not None:
                 raise InputError(
-                    f"{self.collection.name!r} is attached: its own points are indexed, and no others. Call index() "
-                    "without a source."
+                    f"{self.collection.name!r} is attached: its own points are indexed, and no others. Index without "
+                    "a source."
                 )
+            indexer = Indexer(self.collection, self._encoder, self.bundle, limits=limits)
             return indexer.index_attached(self._opener, progress=progress, verify=verify)
         if source is None:
             raise InputError("Give what to index: records, a folder of pictures, or a manifest.")
         records = read_images(source) if isinstance(source, str | PathLike) else source
+        indexer = Indexer(self.collection, self._encoder, self.bundle, limits=limits)
         return indexer.index(records, total=total, progress=progress)
 
     def compose(
@@ -368,12 +407,23 @@ class AsyncGallery:
         provider: ExecutionProvider = "auto",
         threads: int | None = None,
         precision: Precision = "float32",
+        api_key: str | None = None,
+        grpc_port: int | None = None,
+        retry_seconds: float = RETRY_SECONDS,
     ) -> Opening[Self]:
         """Make a gallery of our own, with ``await`` or ``async with``; the rest as :meth:`Gallery.create`."""
         make = partial(
-            Gallery.create, collection, bundle=bundle, provider=provider, threads=threads, precision=precision
+            Gallery.create,
+            collection,
+            bundle=bundle,
+            provider=provider,
+            threads=threads,
+            precision=precision,
+            api_key=api_key,
+            grpc_port=grpc_port,
+            retry_seconds=retry_seconds,
         )
-        return Opening(lambda: _opened_async(cls, store, make))
+        return Opening(lambda: _opened_async(cls, store, make, retry_seconds=retry_seconds))
 
     @classmethod
     def open(
@@ -387,6 +437,9 @@ class AsyncGallery:
         provider: ExecutionProvider = "auto",
         threads: int | None = None,
         precision: Precision = "float32",
+        api_key: str | None = None,
+        grpc_port: int | None = None,
+        retry_seconds: float = RETRY_SECONDS,
     ) -> Opening[Self]:
         """Open a gallery, with ``await`` or ``async with``; arguments and errors as :meth:`Gallery.open`."""
         make = partial(
@@ -398,8 +451,11 @@ class AsyncGallery:
             provider=provider,
             threads=threads,
             precision=precision,
+            api_key=api_key,
+            grpc_port=grpc_port,
+            retry_seconds=retry_seconds,
         )
-        return Opening(lambda: _opened_async(cls, store, make))
+        return Opening(lambda: _opened_async(cls, store, make, retry_seconds=retry_seconds))
 
     async def index(
         self,
@@ -408,9 +464,10 @@ class AsyncGallery:
         total: int | None = None,
         progress: Callable[[IndexProgress], None] | None = None,
         verify: bool = False,
+        limits: PictureLimits = DEFAULT_LIMITS,
     ) -> IndexReport:
         """Bring the gallery up to date in a thread, which calls ``progress``; the rest as :meth:`Gallery.index`."""
-        run = partial(self._gallery.index, source, total=total, progress=progress, verify=verify)
+        run = partial(self._gallery.index, source, total=total, progress=progress, verify=verify, limits=limits)
         return await asyncio.to_thread(run)
 
     async def compose(
@@ -555,6 +612,9 @@ def attach(
     provider: ExecutionProvider = "auto",
     threads: int | None = None,
     precision: Precision = "float32",
+    api_key: str | None = None,
+    grpc_port: int | None = None,
+    retry_seconds: float = RETRY_SECONDS,
 ) -> Gallery:
     """Join a collection that exists: add a named vector to its points, and a companion of tokens beside it.
 
@@ -577,6 +637,9 @@ def attach(
         provider: where the model runs; ``auto`` takes CUDA where it works.
         threads: for one graph; None for as many as this process may use.
         precision: what the re-ranker computes in.
+        api_key: of the server at an address; ``QDRANT_API_KEY`` where it is None.
+        grpc_port: where that server speaks gRPC; ``QDRANT_GRPC_PORT`` where it is None.
+        retry_seconds: how long one call of a server is tried again; 0 for no second attempt.
 
     Raises:
         CollectionNotFoundError: there is no such collection.
@@ -604,7 +667,8 @@ def attach(
         )
         return Gallery(joined, loaded, compute=compute, open_picture=open_picture)
 
-    return _opened(store, made)
+    opened = open_store(store, api_key=api_key, grpc_port=grpc_port, retry_seconds=retry_seconds)
+    return _opened(opened, made, closes=is_place(store))
 
 
 def attach_async(
@@ -622,6 +686,9 @@ def attach_async(
     provider: ExecutionProvider = "auto",
     threads: int | None = None,
     precision: Precision = "float32",
+    api_key: str | None = None,
+    grpc_port: int | None = None,
+    retry_seconds: float = RETRY_SECONDS,
 ) -> Opening[AsyncGallery]:
     """Join a collection that exists, with ``await`` or ``async with``; arguments and errors as :func:`attach`.
 
@@ -643,28 +710,31 @@ def attach_async(
             provider=provider,
             threads=threads,
             precision=precision,
+            api_key=api_key,
+            grpc_port=grpc_port,
+            retry_seconds=retry_seconds,
         )
 
-    return Opening(lambda: _opened_async(AsyncGallery, store, lambda store: made(store)))
+    return Opening(lambda: _opened_async(AsyncGallery, store, made, retry_seconds=retry_seconds))
 
 
-def _opened(store: StoreLike, made: Callable[[Store], _G]) -> _G:
-    """Open a store and make a gallery in it, which closes the store if it was opened here."""
-    opened = open_store(store)
-    owns = is_place(store)
+def _opened(store: Store, made: Callable[[Store], _G], *, closes: bool) -> _G:
+    """Make a gallery in a store, which it closes if the store was opened for it."""
     try:
-        gallery = made(opened)
+        gallery = made(store)
     except BaseException:
-        if owns:
-            opened.close()
+        if closes:
+            store.close()
         raise
-    gallery._closes = opened if owns else None
+    gallery._closes = store if closes else None
     return gallery
 
 
-async def _opened_async(kind: type[_A], store: AsyncStoreLike, made: Callable[..., Gallery]) -> _A:
+async def _opened_async(
+    kind: type[_A], store: AsyncStoreLike, made: Callable[..., Gallery], *, retry_seconds: float
+) -> _A:
     """Make a gallery in a thread, over a store that other threads may call."""
     if is_place(store):
         return kind(await asyncio.to_thread(made, store=store))
-    reader = await open_reader(store)
+    reader = await open_reader(store, retry_seconds=retry_seconds)
     return kind(await asyncio.to_thread(made, store=reader.store))

@@ -40,7 +40,7 @@ from qdrant_cir.model.cores import available_threads
 from qdrant_cir.model.image_encoder import ImageEncoder
 from qdrant_cir.storage.collection import Collection, Label
 from qdrant_cir.storage.points import IndexedImage, KnownImage
-from qdrant_cir.storage.stores import Store, StoreLike, is_folder, open_store
+from qdrant_cir.storage.stores import RETRY_SECONDS, Store, StoreLike, is_folder, open_store
 from qdrant_cir.tokens.form import TokenForm
 from qdrant_cir.types import DEFAULT_LIMITS, EncodedImages, Encoder, ImageSource, PictureLimits, PointId, Precision
 
@@ -104,6 +104,9 @@ class Indexer:
         threads: int | None = None,
         precision: Precision = "float32",
         limits: PictureLimits = DEFAULT_LIMITS,
+        api_key: str | None = None,
+        grpc_port: int | None = None,
+        retry_seconds: float = RETRY_SECONDS,
     ) -> Self:
         """Load a bundle, open its image encoder, and make the collection where there is none.
 
@@ -118,6 +121,9 @@ class Indexer:
                 bundle holds them (``python -m onnx_export add-precision --graph image_encoder``). Images are marked
                 with it, and encoded again where the exact encoder indexes them later.
             limits: of one picture; a picture beyond them is reported and not indexed.
+            api_key: of the server at an address; ``QDRANT_API_KEY`` where it is None.
+            grpc_port: where that server speaks gRPC; ``QDRANT_GRPC_PORT`` where it is None.
+            retry_seconds: how long one call of a server is tried again; 0 for no second attempt.
 
         Raises:
             InputError: an unknown provider or precision, or fewer than one thread.
@@ -129,7 +135,7 @@ class Indexer:
         compute = Compute(provider, threads, precision)
         loaded = load_bundle(bundle)
         encoder = ImageEncoder.open(loaded, compute)
-        opened = open_store(store)
+        opened = open_store(store, api_key=api_key, grpc_port=grpc_port, retry_seconds=retry_seconds)
         try:
             indexer = cls(Collection.create(opened, collection_name, loaded), encoder, loaded, limits=limits)
         except BaseException:
@@ -321,6 +327,9 @@ class _Pipeline:
                 self._collection.optimize()
         except BaseException as error:
             self._abandon(tally, writes_too=isinstance(error, StoreError))
+            if isinstance(error, KeyboardInterrupt):
+                # whoever watches can report what is in
+                tally.show()
             raise
         finally:
             for threads in (self._batches, self._decoders, self._store):

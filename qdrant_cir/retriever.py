@@ -23,7 +23,14 @@ from qdrant_cir.search.query_model import ComposedQuery, QueryModel, checked_que
 from qdrant_cir.storage.collection import Collection
 from qdrant_cir.storage.reads import GalleryReads, open_reads
 from qdrant_cir.storage.steps import Stopwatch, TimedSteps, run, run_async, run_side_by_side
-from qdrant_cir.storage.stores import AsyncStoreLike, StoreLike, is_folder, open_reader, open_store
+from qdrant_cir.storage.stores import (
+    RETRY_SECONDS,
+    AsyncStoreLike,
+    StoreLike,
+    is_folder,
+    open_reader,
+    open_store,
+)
 from qdrant_cir.storage.stores.protocol import AsyncReader, ReadOptions, Store
 from qdrant_cir.types import ImageSource, Precision, Query, SearchResult
 
@@ -77,6 +84,9 @@ class Retriever:
         provider: ExecutionProvider = "auto",
         threads: int | None = None,
         precision: Precision = "float32",
+        api_key: str | None = None,
+        grpc_port: int | None = None,
+        retry_seconds: float = RETRY_SECONDS,
     ) -> Self:
         """Load a bundle and open a collection that was made with it.
 
@@ -89,6 +99,9 @@ class Retriever:
             threads: for one graph; by default as many as this process may use.
             precision: what the re-ranker computes in; others than ``float32`` are faster and close to it, where the
                 bundle holds them (``python -m onnx_export add-precision``). The result names it.
+            api_key: of the server at an address; ``QDRANT_API_KEY`` where it is None.
+            grpc_port: where that server speaks gRPC; ``QDRANT_GRPC_PORT`` where it is None.
+            retry_seconds: how long one call of a server is tried again; 0 for no second attempt.
 
         Raises:
             InputError: an unknown provider or precision, or fewer than one thread.
@@ -100,7 +113,7 @@ class Retriever:
         """
         compute = Compute(provider, threads, precision)
         loaded = load_bundle(bundle)
-        opened = open_store(store)
+        opened = open_store(store, api_key=api_key, grpc_port=grpc_port, retry_seconds=retry_seconds)
         try:
             retriever = cls(Collection.open(opened, collection_name, loaded), QueryModel(loaded, compute))
         except BaseException:
@@ -308,6 +321,9 @@ class AsyncRetriever:
         provider: ExecutionProvider = "auto",
         threads: int | None = None,
         precision: Precision = "float32",
+        api_key: str | None = None,
+        grpc_port: int | None = None,
+        retry_seconds: float = RETRY_SECONDS,
     ) -> Opening[Self]:
         """Load a bundle and open a collection, with ``await`` or with ``async with``.
 
@@ -318,7 +334,7 @@ class AsyncRetriever:
 
         async def opened() -> Self:
             loaded = await asyncio.to_thread(load_bundle, bundle)
-            reader = await open_reader(store)
+            reader = await open_reader(store, api_key=api_key, grpc_port=grpc_port, retry_seconds=retry_seconds)
             try:
                 reads = await run_async(TimedSteps(open_reads(collection_name, loaded), Stopwatch()), reader, None)
                 model = await asyncio.to_thread(QueryModel, loaded, compute)

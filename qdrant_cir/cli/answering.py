@@ -2,37 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qdrant_cir.cli.options import StorePlace
+from qdrant_cir.cli.filters import parse_filters
+from qdrant_cir.cli.options import StorePlace, open_bundle
 from qdrant_cir.contact_sheet import SheetRow, draw_contact_sheet
 from qdrant_cir.errors import InputError
-from qdrant_cir.model.bundle import default_bundle_path
-from qdrant_cir.model.compute import ExecutionProvider
-from qdrant_cir.retriever import Retriever
+from qdrant_cir.gallery import Gallery
+from qdrant_cir.model.compute import Compute
+from qdrant_cir.retriever import DEFAULT_GROUP_SIZE
 from qdrant_cir.search.effort import Effort, EffortCalibration
 from qdrant_cir.search.query_model import references_of
-from qdrant_cir.types import GalleryImage, ImageSource, Precision, Query, SearchResult
+from qdrant_cir.storage.collection import Collection
+from qdrant_cir.storage.schema import SAMPLE, field_names
+from qdrant_cir.types import GalleryImage, ImageSource, Query, SearchResult
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from qdrant_client import models
+
+    from qdrant_cir.indexing.opening import PictureOpener
 
 __all__ = ["SearchRequest", "answer", "read_effort", "save_picture"]
 
 
 @dataclass(frozen=True, slots=True)
 class SearchRequest:
-    """A query and how it is to be searched; the meaning of each is with :meth:`Retriever.search`."""
+    """A query and how it is to be searched; the meaning of each is with :meth:`Retriever.search`.
+
+    ``filters`` are expressions of the command line, ``exact`` asks a server to compare with every vector, and
+    ``group_size`` is None for the default.
+    """
 
     query: Query
     limit: int
     rerank_depth: int
-    filter: models.Filter | None
+    filters: Sequence[str]
     exclude_reference: bool
     effort: Effort
+    group_by: str | None = None
+    group_size: int | None = None
+    exact: bool = False
 
 
 def read_effort(confidence: float | None, calibration: Path | None, time_budget: float | None) -> Effort:
@@ -47,38 +60,41 @@ def answer(
     *,
     place: StorePlace,
     collection: str,
+    vector: str | None,
     bundle: Path | None,
-    provider: ExecutionProvider,
-    precision: Precision,
+    compute: Compute,
     save: Path | None,
 ) -> SearchResult:
     """Search once, and draw the answer where ``save`` names a picture file.
 
     Raises:
-        CirError: as :meth:`Retriever.open` and :meth:`Retriever.search`; InputError where the file cannot be
-            written.
+        CirError: as :meth:`Gallery.open` and :meth:`Gallery.search`; InputError where the file cannot be written.
     """
     query, limit = request.query, request.limit
     # the sheet shows stage one's best too, wherever re-ranking has put them
     depth = limit if save is None else max(limit, request.rerank_depth)
-    with (
-        place.opened(creates=False) as store,
-        Retriever.open(
-            collection, store=store, bundle=bundle or default_bundle_path(), provider=provider, precision=precision
-        ) as retriever,
-    ):
-        result = retriever.search(
-            query,
+    model = open_bundle(bundle)
+    with place.opened(creates=False) as store:
+        gallery = Gallery(Collection.find(store, collection, vector=vector, bundle=model), model, compute=compute)
+        result = gallery.search(
+            query.reference,
+            query.modification_text,
+            must_not=query.must_not or None,
+            weights=query.weights,
+            must_not_weight=query.must_not_weight,
             # a limit that is wrong is to be refused as it was given
             limit=depth if limit >= 1 else limit,
             rerank_depth=request.rerank_depth,
-            filter=request.filter,
+            filter=parse_filters(request.filters, fields=lambda: _fields_of(gallery)),
             exclude_reference=request.exclude_reference,
             effort=request.effort,
+            group_by=request.group_by,
+            group_size=DEFAULT_GROUP_SIZE if request.group_size is None else request.group_size,
+            params=_exact_params() if request.exact else None,
         )
         if save is not None:
-            reference = _picture_of(query, retriever)
-            save_picture(draw_contact_sheet([SheetRow(reference, query.modification_text, result)]), save)
+            row = SheetRow(_picture_of(query, gallery), query.modification_text, _with_files(result, gallery))
+            save_picture(draw_contact_sheet([row]), save)
     return replace(result, candidates=result.candidates[:limit])
 
 
@@ -97,10 +113,51 @@ def save_picture(picture: Image, path: Path) -> None:
         ) from error
 
 
-def _picture_of(query: Query, retriever: Retriever) -> ImageSource | None:
+def _exact_params() -> models.SearchParams:
+    from qdrant_client import models
+
+    return models.SearchParams(exact=True)
+
+
+def _fields_of(gallery: Gallery) -> tuple[str, ...]:
+    """List the top-level payload fields of a sample of a gallery."""
+    collection = gallery.collection
+    return field_names(collection.store.scroll(collection.name, filter=None, limit=SAMPLE, after=None))
+
+
+def _picture_of(query: Query, gallery: Gallery) -> ImageSource | None:
     """Return the picture of the first reference; the path that a gallery image was indexed from may be gone."""
     reference, _ = references_of(query)[0]
     if not isinstance(reference, GalleryImage):
         return reference
-    image_id = reference.image_id
-    return retriever.collection.stored([image_id])[image_id].image.source
+    source = gallery.collection.stored([reference.image_id])[reference.image_id].image.source
+    opener = _opener_of(gallery)
+    return source if source is None or opener is None else opener(source)
+
+
+def _with_files(result: SearchResult, gallery: Gallery) -> SearchResult:
+    """Replace the sources of an attached gallery's candidates by the files below its root, for drawing."""
+    opener = _opener_of(gallery)
+    if opener is None:
+        return result
+
+    def file_of(source: str | None) -> str | None:
+        if source is None or "://" in source:
+            return source
+        try:
+            opened = opener(source)
+        except InputError:
+            return source
+        return str(opened) if isinstance(opened, str | Path) else source
+
+    candidates = tuple(replace(each, source=file_of(each.view or each.source)) for each in result.candidates)
+    return replace(result, candidates=candidates)
+
+
+def _opener_of(gallery: Gallery) -> PictureOpener | None:
+    attachment = gallery.collection.attachment
+    if attachment is None:
+        return None
+    from qdrant_cir.indexing.opening import PictureOpener
+
+    return PictureOpener(root=attachment.root, private_addresses=attachment.private_addresses)

@@ -10,16 +10,15 @@ import typer
 
 from qdrant_cir.cli import printing
 from qdrant_cir.cli.options import (
-    ApiKeyOption,
     BundleOption,
     CollectionOption,
     JsonOption,
-    PathOption,
     ProviderOption,
-    UrlOption,
+    StoreOptions,
+    VectorOption,
     open_bundle,
-    place_of_store,
     provider_named,
+    with_options,
 )
 
 __all__ = ["calibrate"]
@@ -27,10 +26,11 @@ __all__ = ["calibrate"]
 _SHOWN_LIMIT = 10
 
 
+@with_options({"store": StoreOptions})
 def calibrate(
-    context: typer.Context,
     *,
     collection: CollectionOption,
+    vector: VectorOption = None,
     queries: Annotated[
         Path, typer.Option("--queries", help="JSONL with reference and modification_text, as for `evaluate own`.")
     ],
@@ -42,30 +42,29 @@ def calibrate(
     exclude_reference: Annotated[
         bool, typer.Option("--exclude-reference", help="Set it as in the searches that will use the calibration.")
     ] = False,
-    path: PathOption = None,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
     bundle: BundleOption = None,
     provider: ProviderOption = "auto",
     as_json: JsonOption = False,
+    store: StoreOptions,
 ) -> None:
     """Learn from queries when re-ranking may stop early, for `search --confidence`.
 
     Every query is re-ranked once to the full depth; right answers are not needed. Use at least a hundred queries like
-    those that you expect, and not the queries that you evaluate with.
+    those that you expect, and none that you evaluate with.
     """
     from qdrant_cir.cli.held_out import scores_of_queries
+    from qdrant_cir.gallery import Gallery
+    from qdrant_cir.model.compute import Compute
     from qdrant_cir.search.effort_calibration import calibrate_effort
+    from qdrant_cir.storage.collection import Collection
 
     model = open_bundle(bundle)
-    place = place_of_store(context, path=path, url=url, api_key=api_key)
-    with place.opened(creates=False) as store, printing.show_counts("re-ranking queries") as show_count:
+    compute = Compute(provider_named(provider))
+    with store.place.opened(creates=False) as opened, printing.show_counts("re-ranking queries") as show_count:
+        stored = Collection.find(opened, collection, vector=vector, bundle=model)
         scores = scores_of_queries(
             queries,
-            store=store,
-            collection=collection,
-            bundle=model.folder,
-            provider=provider_named(provider),
+            Gallery(stored, model, compute=compute),
             rerank_depth=rerank_depth,
             exclude_reference=exclude_reference,
             progress=show_count,
@@ -75,7 +74,7 @@ def calibrate(
     if as_json:
         printing.print_json({"file": str(out), **found.to_object()})
         return
-    typer.echo(f"Wrote {out}, learnt from {found.queries} queries at a re-rank depth of {rerank_depth}.")
+    printing.print_text(f"Wrote {out}, learnt from {found.queries} queries at a re-rank depth of {rerank_depth}.")
     shown = [bound for bound in found.bounds if bound.limit == min(_SHOWN_LIMIT, rerank_depth)]
     rows = [(f"{bound.confidence:g}", f"{bound.lead:.3f}") for bound in shown]
     printing.print_table(("confidence", "stops at a lead of"), rows, title=f"for {shown[0].limit} results")

@@ -66,8 +66,8 @@ def build_catalog(
             }
         )
         return
-    typer.echo(f"{out} holds {len(drawn.items)} products (gallery.csv) and {len(drawn.queries)} queries.")
-    typer.echo(_near_misses_text(near))
+    printing.print_text(f"{out} holds {len(drawn.items)} products (gallery.csv) and {len(drawn.queries)} queries.")
+    printing.print_text(_near_misses_text(near))
 
 
 def _near_misses_text(near: NearMissSummary) -> str:

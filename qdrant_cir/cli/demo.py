@@ -6,7 +6,6 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-import typer
 from PIL.Image import Image
 
 from qdrant_cir.cli import printing
@@ -15,15 +14,11 @@ from qdrant_cir.contact_sheet import SheetRow, draw_contact_sheet
 from qdrant_cir.drawn.dataset import DrawnCatalog, DrawnQuery, sample_drawn
 from qdrant_cir.drawn.demonstration import DemoAnswer, choose_answers, demo_answer, summarise_answers
 from qdrant_cir.drawn.files import write_drawn
-from qdrant_cir.indexer import Indexer
+from qdrant_cir.gallery import Gallery
 from qdrant_cir.indexing.sources import read_manifest
 from qdrant_cir.model.bundle import Bundle
-from qdrant_cir.model.compute import Compute, ExecutionProvider
-from qdrant_cir.model.image_encoder import ImageEncoder
-from qdrant_cir.retriever import Retriever
-from qdrant_cir.storage.collection import Collection
-from qdrant_cir.storage.stores import EdgeStore
-from qdrant_cir.types import GalleryImage, JsonObject, Query
+from qdrant_cir.model.compute import ExecutionProvider
+from qdrant_cir.types import GalleryImage, JsonObject
 
 __all__ = ["run_demo"]
 
@@ -57,23 +52,19 @@ def run_demo(
     with printing.show_counts(f"drawing {products} products") as show_count:
         write_drawn(catalog, folder / "catalog", progress=show_count)
     drawn = time.monotonic()
-    with EdgeStore(folder / "store") as store:
-        gallery = Collection.create(store, COLLECTION, bundle)
+    with Gallery.create(COLLECTION, store=folder / "store", bundle=bundle.folder, provider=provider) as gallery:
         with printing.show_progress(f"indexing {products} products") as progress:
-            encoder = ImageEncoder.open(bundle, Compute(provider))
-            records = read_manifest(folder / "catalog" / "gallery.csv")
-            report = Indexer(gallery, encoder, bundle).index(records, progress=progress)
+            report = gallery.index(read_manifest(folder / "catalog" / "gallery.csv"), progress=progress)
         indexed = time.monotonic()
-        printing.print_note(printing.index_report_text(COLLECTION, report, images=gallery.count(None)))
-        with Retriever.open(COLLECTION, store=store, bundle=bundle.folder, provider=provider) as retriever:
-            every = _answers(retriever, catalog)
+        printing.print_note(printing.index_report_text(COLLECTION, report, images=gallery.count()))
+        every = _answers(gallery, catalog)
     answers, summary = choose_answers(every), summarise_answers(every)
     sheet = folder.absolute() / "contact_sheet.png"
     save_picture(_sheet(answers, folder / "catalog" / "images", products), sheet)
     if prints_tables:
         for answer in answers:
             _print_answer(answer)
-        typer.echo(summary.sentence)
+        printing.print_text(summary.sentence)
     return {
         "products": products,
         "all_queries": asdict(summary),
@@ -87,19 +78,20 @@ def run_demo(
     }
 
 
-def _answers(retriever: Retriever, catalog: DrawnCatalog) -> list[DemoAnswer]:
+def _answers(gallery: Gallery, catalog: DrawnCatalog) -> list[DemoAnswer]:
     """Answer every query of the catalogue."""
     with printing.show_counts(f"answering {len(catalog.queries)} queries") as show_count:
         answers: list[DemoAnswer] = []
         for query in catalog.queries:
-            answers.append(_answer(retriever, query))
+            answers.append(_answer(gallery, query))
             show_count(len(answers), len(catalog.queries))
     return answers
 
 
-def _answer(retriever: Retriever, query: DrawnQuery) -> DemoAnswer:
-    result = retriever.search(
-        Query(GalleryImage(query.reference_id), query.modification_text),
+def _answer(gallery: Gallery, query: DrawnQuery) -> DemoAnswer:
+    result = gallery.search(
+        GalleryImage(query.reference_id),
+        query.modification_text,
         limit=_RERANK_DEPTH,
         rerank_depth=_RERANK_DEPTH,
         exclude_reference=True,
@@ -121,7 +113,7 @@ def _print_answer(answer: DemoAnswer) -> None:
         for place, candidate in enumerate(answer.result.candidates[:_SHOWN], start=1)
     ]
     printing.print_table(("#", "image", "re-rank score", "retrieved #", "title"), rows, title=title)
-    typer.echo(f"the right product (*): {before} when retrieved, {after} after re-ranking\n")
+    printing.print_text(f"the right product (*): {before} when retrieved, {after} after re-ranking\n")
 
 
 def _place_text(place: int | None) -> str:

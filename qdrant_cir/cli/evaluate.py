@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, cast, get_type_hints
+from typing import TYPE_CHECKING, Annotated, TypeAlias, cast
 
 import typer
 
 from qdrant_cir.cli import printing
 from qdrant_cir.cli.options import (
-    ApiKeyOption,
     BundleOption,
     JsonOption,
-    PathOption,
     PrecisionOption,
     ProviderOption,
-    UrlOption,
+    StoreOptions,
     open_bundle,
-    place_of_store,
     precision_named,
     provider_named,
+    with_options,
 )
 from qdrant_cir.errors import InputError
 
@@ -84,32 +80,6 @@ class RunOptions:
     as_json: JsonOption = False
 
 
-_Command: TypeAlias = Callable[..., None]
-
-
-def _with_run_options(*, rerank_depth: int = 50) -> Callable[[_Command], _Command]:
-    """Replace a command's parameter ``run`` by the options of :class:`RunOptions`, with this default depth."""
-
-    def decorate(command: _Command) -> _Command:
-        hints = get_type_hints(RunOptions, include_extras=True)
-        defaults = {field.name: field.default for field in fields(RunOptions)} | {"rerank_depth": rerank_depth}
-        keyword = inspect.Parameter.KEYWORD_ONLY
-        shared = [inspect.Parameter(name, keyword, default=defaults[name], annotation=hints[name]) for name in defaults]
-        own = [each for each in inspect.signature(command, eval_str=True).parameters.values() if each.name != "run"]
-
-        @functools.wraps(command)
-        def run_command(**options: Any) -> None:  # noqa: ANN401 - what the options of the command line hold
-            run = RunOptions(**{name: options.pop(name) for name in defaults})
-            command(**options, run=run)
-
-        signature = inspect.Signature([*own, *shared])
-        run_command.__signature__ = signature  # type: ignore[attr-defined]
-        run_command.__annotations__ = {name: each.annotation for name, each in signature.parameters.items()}
-        return run_command
-
-    return decorate
-
-
 class _FashionIqSplit(StrEnum):
     ORIGINAL = "original"
     VAL = "val"
@@ -126,7 +96,7 @@ class _CircoSplit(StrEnum):
 
 
 @evaluation_app.command()
-@_with_run_options(rerank_depth=100)
+@with_options({"run": RunOptions}, defaults={"rerank_depth": 100})
 def fashioniq(
     *,
     root: _RootOption,
@@ -150,7 +120,7 @@ def fashioniq(
     exclude_reference: _ExcludeOption = False,
     run: RunOptions,
 ) -> None:
-    """FashionIQ's validation queries: R@10 and R@50 per category and their mean."""
+    """Measure on FashionIQ's validation queries: R@10 and R@50 per category and their mean."""
     from qdrant_cir.evaluation.datasets.fashioniq import read_fashioniq
 
     benchmark = read_fashioniq(
@@ -164,7 +134,7 @@ def fashioniq(
 
 
 @evaluation_app.command()
-@_with_run_options()
+@with_options({"run": RunOptions})
 def cirr(
     *,
     root: _RootOption,
@@ -174,14 +144,14 @@ def cirr(
     ] = _CirrSplit.VAL,
     run: RunOptions,
 ) -> None:
-    """CIRR: R@1, 5, 10, 50 and Rsubset@1, 2, 3, and the two files of its evaluation server."""
+    """Measure on CIRR: R@1, 5, 10, 50 and Rsubset@1, 2, 3, and the two files of its evaluation server."""
     from qdrant_cir.evaluation.datasets.cirr import read_cirr
 
     _run(read_cirr(root, split=split.value, images=images), run)
 
 
 @evaluation_app.command()
-@_with_run_options()
+@with_options({"run": RunOptions})
 def circo(
     *,
     root: _RootOption,
@@ -191,14 +161,14 @@ def circo(
     ] = _CircoSplit.VAL,
     run: RunOptions,
 ) -> None:
-    """CIRCO: mAP and recall at 5, 10, 25, 50, per semantic aspect, and the file of its evaluation server."""
+    """Measure on CIRCO: mAP and recall at 5, 10, 25, 50, per semantic aspect, and the file of its evaluation server."""
     from qdrant_cir.evaluation.datasets.circo import read_circo
 
     _run(read_circo(root, split=split.value, images=images), run)
 
 
 @evaluation_app.command()
-@_with_run_options()
+@with_options({"run": RunOptions})
 def catalog(
     *,
     root: _RootOption,
@@ -212,9 +182,8 @@ def catalog(
 
 
 @evaluation_app.command()
-@_with_run_options()
+@with_options({"store": StoreOptions, "run": RunOptions})
 def own(
-    context: typer.Context,
     *,
     root: Annotated[
         Path | None,
@@ -232,13 +201,11 @@ def own(
         str | None,
         typer.Option("--collection", "-c", help="Search this collection instead of a folder.", show_default=False),
     ] = None,
-    path: PathOption = None,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
     exclude_reference: _ExcludeOption = False,
+    store: StoreOptions,
     run: RunOptions,
 ) -> None:
-    """Your own queries, over a folder of pictures or a collection that exists."""
+    """Measure on your own queries, over a folder of pictures or a collection that exists."""
     from qdrant_cir.evaluation.datasets.custom import QUERY_FILE, read_custom
 
     if (root is None) == (collection is None):
@@ -248,8 +215,8 @@ def own(
     benchmark = read_custom(
         queries or cast("Path", root) / QUERY_FILE, gallery=root, excludes_reference=exclude_reference
     )
-    place = None if collection is None else place_of_store(context, path=path, url=url, api_key=api_key)
-    _run(benchmark, run, store=None if place is None else place.opened(creates=False), collection=collection)
+    opened = None if collection is None else store.place.opened(creates=False)
+    _run(benchmark, run, store=opened, collection=collection)
 
 
 def _run(
@@ -281,7 +248,7 @@ def _run(
     if run.as_json:
         printing.print_json(report_json(evaluation.report))
     else:
-        typer.echo(write_markdown(evaluation.report))
+        printing.print_text(write_markdown(evaluation.report))
     printing.print_note(f"Written: {', '.join(str(path) for path in evaluation.files)}")
 
 

@@ -1,4 +1,4 @@
-"""What the process ends with: one code per kind of error, for scripts."""
+"""Exit codes: one per kind of error, for scripts."""
 
 from __future__ import annotations
 
@@ -7,10 +7,19 @@ from types import MappingProxyType
 
 from qdrant_cir import errors
 
-__all__ = ["EXIT_CODES", "INTERRUPTED", "describe_exit_codes", "exit_code_of"]
+__all__ = ["EXIT_CODES", "INTERRUPTED", "NO_READER", "TERMINATED", "UNWRITABLE", "describe_exit_codes", "exit_code_of"]
 
 INTERRUPTED = 130
 """Ended by Ctrl-C, as shells count it: 128 and the signal's number."""
+
+NO_READER = 141
+"""Ended because nobody reads stdout any more, as by SIGPIPE."""
+
+TERMINATED = 143
+"""Ended by SIGTERM."""
+
+UNWRITABLE = 1
+"""Stdout cannot be written: the disk is full, for instance."""
 
 EXIT_CODES: Mapping[type[errors.CirError], int] = MappingProxyType(
     {
@@ -35,7 +44,7 @@ EXIT_CODES: Mapping[type[errors.CirError], int] = MappingProxyType(
 _MEANINGS: Mapping[int, str] = MappingProxyType(
     {
         0: "done; a search that found nothing and an index run that skipped bad images count as done",
-        1: "an error of no other kind",
+        1: "an error of no other kind, or stdout cannot be written",
         2: "the command line cannot be read",
         3: "an argument, a query, a manifest or an image is wrong",
         4: "the model bundle is missing or damaged",
@@ -46,13 +55,15 @@ _MEANINGS: Mapping[int, str] = MappingProxyType(
         9: "an indexing run could not go on, or not one image could be indexed",
         10: "an evaluation cannot give an honest number",
         11: "an optional library is not installed",
-        INTERRUPTED: "interrupted with Ctrl-C; `index` and `demo` continue when run again",
+        INTERRUPTED: "interrupted with Ctrl-C; `index`, `evaluate`, `demo` and `catalog build` continue when run again",
+        NO_READER: "the program that read the output has ended",
+        TERMINATED: "ended by SIGTERM; what continues after Ctrl-C continues after this too",
     }
 )
 
 
 def exit_code_of(error: errors.CirError) -> int:
-    """Give the code of an error: that of its class, or of the nearest class above it."""
+    """Return the code of an error: that of its class, or of the nearest class above it."""
     return next(EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from math import isfinite
 from typing import TYPE_CHECKING
@@ -15,18 +15,27 @@ if TYPE_CHECKING:
 
 __all__ = ["parse_filters"]
 
-_EXPRESSION = re.compile(r"\s*(?P<field>[^\s=!<>][^=!<>]*?)\s*(?P<operator><=|>=|!=|=|<|>)\s*(?P<value>.*?)\s*\Z", re.S)
-_PLAIN = re.compile(r"[\w.\[\]-]+")
+_FIELD = re.compile(r'(?:"[^"]*"|[^"=!<>])*')
+_OPERATOR = re.compile(r"<=|>=|!=|=|<|>")
+_NAME = re.compile(r"[\w-]+")
+_PATH = re.compile(r"[\w-]+(?:\[\d*\])*(?:\.[\w-]+(?:\[\d*\])*)*")
 _BOUNDS = {"<": "lt", "<=": "lte", ">": "gt", ">=": "gte"}
 
 
-def parse_filters(expressions: Sequence[str]) -> models.Filter | None:
+def parse_filters(expressions: Sequence[str], *, fields: Callable[[], Collection[str]] = tuple) -> models.Filter | None:
     """Turn expressions into one filter that demands all of them; None for no expressions.
 
     ``=`` and ``!=`` compare strings, numbers and booleans; a value that looks like a number or a boolean also
     equals the same word stored as a string, and a value in quotes is a string alone. ``<``, ``<=``, ``>`` and
     ``>=`` take a number or an ISO date. Where a field holds a list, one element that meets the condition is
     enough. ``!=`` also keeps pictures that lack the field.
+
+    ``shop.price`` and ``sizes[0]`` are paths into nested fields, but where a field is called so as it stands. A name in
+    double quotes is never a path.
+
+    Args:
+        expressions: as on the command line.
+        fields: lists the top-level fields of the collection; called only where a name could be a path.
 
     Raises:
         InputError: an expression has no field, operator or value, or bounds a field by a word.
@@ -38,13 +47,16 @@ def parse_filters(expressions: Sequence[str]) -> models.Filter | None:
     must: list[models.Condition] = []
     must_not: list[models.Condition] = []
     for expression in expressions:
-        parts = _EXPRESSION.match(expression)
-        if parts is None or not parts["value"]:
+        begin = _FIELD.match(expression)
+        name = begin[0].strip() if begin else ""
+        sign = _OPERATOR.match(expression, begin.end() if begin else 0)
+        value = expression[sign.end() :].strip() if sign else ""
+        if not name or sign is None or not value:
             raise InputError(
-                f"The filter {expression!r} cannot be read. Expected FIELD OPERATOR VALUE with one of "
+                f"The filter {expression!r:.200} cannot be read. Expected FIELD OPERATOR VALUE with one of "
                 "= != < <= > >=, for instance 'color=red' or 'price<50'."
             )
-        field, operator, value = _path(parts["field"]), parts["operator"], parts["value"]
+        field, operator = _path(name, fields), sign[0]
         if operator in _BOUNDS:
             must.append(_bound(expression, field, _BOUNDS[operator], value))
         else:
@@ -52,9 +64,11 @@ def parse_filters(expressions: Sequence[str]) -> models.Filter | None:
     return models.Filter(must=must or None, must_not=must_not or None)
 
 
-def _path(field: str) -> str:
-    """Quote a field whose name holds a space or a sign, as Qdrant wants it; leave the others alone."""
-    return field if _PLAIN.fullmatch(field) or '"' in field else f'"{field}"'
+def _path(name: str, fields: Callable[[], Collection[str]]) -> str:
+    """Quote a name that holds a space or a sign, as Qdrant wants it; leave plain names, paths and quotes alone."""
+    if _NAME.fullmatch(name) or '"' in name:
+        return name
+    return name if _PATH.fullmatch(name) and name not in fields() else f'"{name}"'
 
 
 def _equality(field: str, value: str) -> models.Condition:

@@ -23,7 +23,7 @@ def fit_codec(
     gallery: Annotated[Path, typer.Option(help="Pictures like the gallery's: a folder, or a manifest as for index.")],
     out: Annotated[Path | None, typer.Option(help="Bundle to write.", show_default=False)] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Write nothing: say what a fitted bundle loses of these pictures.")
+        bool, typer.Option("--check", help="Write nothing: measure what a fitted bundle loses of these pictures.")
     ] = False,
     rows: Annotated[int | None, typer.Option(help="Rows to store of every image.", show_default=False)] = None,
     dims: Annotated[int | None, typer.Option(help="Dimensions to store.", show_default=False)] = None,
@@ -80,9 +80,11 @@ def _check(bundle: Path, gallery: Path, pictures: int, *, as_json: bool) -> None
         return
     for name, reason in loss.skipped.items():
         printing.print_note(f"skipped {name}: {reason}")
-    typer.echo(f"lost of the tokens' variance on {loss.pictures} pictures: {loss.lost:.1%}")
+    printing.print_text(f"lost of the tokens' variance on {loss.pictures} pictures: {loss.lost:.1%}")
     if loss.lost_when_fitted is None:
-        typer.echo("What was lost when it was fitted is not recorded in this bundle; fit it again to compare.")
+        printing.print_text("What was lost when it was fitted is not recorded in this bundle; fit it again to compare.")
         return
     verdict = "it has drifted: fit it again on these pictures" if loss.has_drifted else "it still fits"
-    typer.echo(f"when it was fitted: {loss.lost_when_fitted:.1%}; from {DRIFTED:g} times that on, fit again: {verdict}")
+    printing.print_text(
+        f"when it was fitted: {loss.lost_when_fitted:.1%}; from {DRIFTED:g} times that on, fit again: {verdict}"
+    )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias, cast
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, cast, get_type_hints
 
 import typer
 
@@ -19,48 +21,31 @@ if TYPE_CHECKING:
     from qdrant_cir.types import Precision
 
 __all__ = [
-    "ApiKeyOption",
     "BundleOption",
     "CollectionOption",
-    "JsonOption",
-    "PathOption",
     "EncoderPrecisionOption",
+    "JsonOption",
     "PrecisionOption",
     "ProviderOption",
+    "StoreOptions",
     "StorePlace",
-    "UrlOption",
+    "VectorOption",
     "open_bundle",
-    "place_of_store",
     "precision_named",
     "provider_named",
+    "with_options",
 ]
 
 DEFAULT_PATH = Path("qdrant_cir_data")
 
 CollectionOption: TypeAlias = Annotated[
-    str, typer.Option("--collection", "-c", help="Name of the collection.", show_default=False)
+    str, typer.Option("--collection", "-c", help="Name of the collection, or an alias.", show_default=False)
 ]
-PathOption: TypeAlias = Annotated[
-    Path | None,
-    typer.Option(
-        "--path",
-        envvar="QDRANT_CIR_PATH",
-        help=f"Folder of the embedded store (Qdrant Edge); {DEFAULT_PATH} where nothing is given.",
-        show_default=False,
-    ),
-]
-UrlOption: TypeAlias = Annotated[
+VectorOption: TypeAlias = Annotated[
     str | None,
     typer.Option(
-        "--url",
-        envvar="QDRANT_URL",
-        help="Address of a Qdrant server, instead of --path.",
-        show_default=False,
+        "--vector", help="Attached vector to use; needed only where several are attached.", show_default=False
     ),
-]
-ApiKeyOption: TypeAlias = Annotated[
-    str | None,
-    typer.Option("--api-key", envvar="QDRANT_API_KEY", help="Key of that server.", show_default=False),
 ]
 BundleOption: TypeAlias = Annotated[
     Path | None,
@@ -86,15 +71,17 @@ JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Write one J
 
 @dataclass(frozen=True, slots=True)
 class StorePlace:
-    """Where a store is: the folder of an embedded one, or the address and key of a server."""
+    """Where a store is: the folder of an embedded one, or the address of a server and how to talk to it."""
 
     path: Path | None
     url: str | None
-    api_key: str | None
+    api_key: str | None = None
+    grpc_port: int | None = None
+    retry_seconds: float | None = None
 
     @property
     def label(self) -> str:
-        """Name the place for messages, without a password."""
+        """The place for messages, without a password."""
         return str(self.path) if self.url is None else _shown(self.url)
 
     @contextmanager
@@ -121,31 +108,115 @@ class StorePlace:
 
     def _open(self) -> Store:
         if self.url is not None:
+            from qdrant_cir.storage.stores.retrying import RETRY_SECONDS
             from qdrant_cir.storage.stores.server import ServerStore
 
-            return ServerStore.connect(self.url, self.api_key)
+            seconds = RETRY_SECONDS if self.retry_seconds is None else self.retry_seconds
+            return ServerStore.connect(self.url, self.api_key, grpc_port=self.grpc_port, retry_seconds=seconds)
         from qdrant_cir.storage.stores.edge import EdgeStore
 
         return EdgeStore(self.path or DEFAULT_PATH)
 
 
-def place_of_store(context: typer.Context, *, path: Path | None, url: str | None, api_key: str | None) -> StorePlace:
-    """Decide between folder and server; what stands on the command line outweighs the environment.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreOptions:
+    """The options of every command that opens a store, a field each."""
 
-    Raises:
-        InputError: both were given on the command line, or both in the environment.
+    context: typer.Context
+    path: Annotated[
+        Path | None,
+        typer.Option(
+            "--path",
+            envvar="QDRANT_CIR_PATH",
+            help=f"Folder of the embedded store (Qdrant Edge); {DEFAULT_PATH} where nothing is given.",
+            show_default=False,
+        ),
+    ] = None
+    url: Annotated[
+        str | None,
+        typer.Option(
+            "--url",
+            envvar="QDRANT_URL",
+            help="Address of a Qdrant server, instead of --path.",
+            show_default=False,
+        ),
+    ] = None
+    api_key: Annotated[
+        str | None,
+        typer.Option("--api-key", envvar="QDRANT_API_KEY", help="Key of that server.", show_default=False),
+    ] = None
+    grpc_port: Annotated[
+        int | None,
+        typer.Option(
+            "--grpc-port",
+            envvar="QDRANT_GRPC_PORT",
+            help="Port for gRPC of that server; 6334 is tried where --url names the port 6333 or none.",
+            show_default=False,
+        ),
+    ] = None
+    retry_seconds: Annotated[
+        float | None,
+        typer.Option(
+            "--retry-seconds",
+            help="How long a failed call of that server is tried again; 60 by default, 0 for one attempt.",
+            show_default=False,
+        ),
+    ] = None
+
+    @property
+    def place(self) -> StorePlace:
+        """The folder or the server; what stands on the command line outweighs the environment.
+
+        Raises:
+            InputError: both were given on the command line, or both in the environment.
+        """
+        path, url = self.path, self.url
+        if path is not None and url is not None:
+            path_is_typed = _is_typed(self.context, "path")
+            if path_is_typed == _is_typed(self.context, "url"):
+                raise InputError(
+                    f"Both a folder ({path}) and a server ({_shown(url)}) were given. Give one of --path "
+                    "(QDRANT_CIR_PATH) and --url (QDRANT_URL)."
+                )
+            path, url = (path, None) if path_is_typed else (None, url)
+        if url is not None:
+            return StorePlace(None, url, self.api_key, self.grpc_port, self.retry_seconds)
+        return StorePlace(path=path or DEFAULT_PATH, url=None)
+
+
+Command: TypeAlias = Callable[..., None]
+
+
+def with_options(
+    groups: Mapping[str, type[Any]], *, defaults: Mapping[str, object] | None = None
+) -> Callable[[Command], Command]:
+    """Replace parameters of a command by the options that are the fields of a dataclass.
+
+    Args:
+        groups: the dataclass by the name of the parameter that takes it.
+        defaults: of this command, by field, instead of those of the dataclass.
     """
-    if path is not None and url is not None:
-        path_is_typed = _is_typed(context, "path")
-        if path_is_typed == _is_typed(context, "url"):
-            raise InputError(
-                f"Both a folder ({path}) and a server ({_shown(url)}) were given. Give one of --path "
-                "(QDRANT_CIR_PATH) and --url (QDRANT_URL)."
-            )
-        path, url = (path, None) if path_is_typed else (None, url)
-    if url is not None:
-        return StorePlace(path=None, url=url, api_key=api_key)
-    return StorePlace(path=path or DEFAULT_PATH, url=None, api_key=None)
+
+    def decorate(command: Command) -> Command:
+        own = [
+            each for each in inspect.signature(command, eval_str=True).parameters.values() if each.name not in groups
+        ]
+        shared = [option for kind in groups.values() for option in _options_of(kind, defaults or {})]
+
+        @functools.wraps(command)
+        def run_command(**given: Any) -> None:  # noqa: ANN401 - what the options of the command line hold
+            joined = {
+                name: kind(**{field.name: given.pop(field.name) for field in fields(kind)})
+                for name, kind in groups.items()
+            }
+            command(**given, **joined)
+
+        signature = inspect.Signature([*own, *shared])
+        run_command.__signature__ = signature  # type: ignore[attr-defined]
+        run_command.__annotations__ = {name: each.annotation for name, each in signature.parameters.items()}
+        return run_command
+
+    return decorate
 
 
 def open_bundle(path: Path | None) -> Bundle:
@@ -167,6 +238,18 @@ def precision_named(name: str) -> Precision:
     from qdrant_cir.model.compute import Compute
 
     return Compute(precision=cast("Precision", name)).precision
+
+
+def _options_of(kind: type[Any], defaults: Mapping[str, object]) -> Iterator[inspect.Parameter]:
+    hints = get_type_hints(kind, include_extras=True)
+    for field in fields(kind):
+        default = defaults.get(field.name, field.default)
+        yield inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if default is MISSING else default,
+            annotation=hints[field.name],
+        )
 
 
 def _shown(url: str) -> str:

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import typer
 
+from qdrant_cir.cli.exit_codes import NO_READER, UNWRITABLE
+from qdrant_cir.cli.interrupts import Progress, counted
 from qdrant_cir.errors import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from qdrant_cir.indexing.report import IndexProgress, IndexReport
+    from qdrant_cir.model.bundle import Bundle
     from qdrant_cir.types import Candidate, JsonObject, JsonValue, Query, SearchResult
 
 __all__ = [
+    "bundle_json",
+    "bundle_text",
+    "end_output",
+    "bundle_training_data",
+    "named_bundle_text",
     "escaped",
     "index_report_json",
     "index_report_text",
@@ -28,6 +39,7 @@ __all__ = [
     "print_note",
     "print_result",
     "print_table",
+    "print_text",
     "search_result_json",
     "show_counts",
     "show_progress",
@@ -41,11 +53,31 @@ _BETWEEN = 3
 _LEAST = 8
 
 
+def print_text(text: str) -> None:
+    """Write a text to stdout; characters that stdout cannot show are escaped.
+
+    Raises:
+        typer.Exit: nobody reads stdout any more, or it cannot be written, which a sentence on stderr reports.
+    """
+    try:
+        typer.echo(text)
+    except UnicodeEncodeError:
+        encoding = sys.stdout.encoding or "ascii"
+        _print_encoded(text.encode(encoding, "backslashreplace").decode(encoding))
+    except OSError as error:
+        raise typer.Exit(end_output(error)) from error
+
+
 def print_json(value: JsonValue) -> None:
-    """Write one JSON document to stdout, and nothing else."""
+    """Write one JSON document to stdout, and nothing else. Raises typer.Exit as :func:`print_text`."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
-    # half of a surrogate pair, as in a file name that is not UTF-8, can be written in JSON and in no encoding
-    typer.echo(re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text))
+    try:
+        # half of a surrogate pair, as in a file name that is not UTF-8, can be written in JSON and in no encoding
+        typer.echo(re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text))
+    except UnicodeEncodeError:
+        _print_encoded(json.dumps(value, indent=2))
+    except OSError as error:
+        raise typer.Exit(end_output(error)) from error
 
 
 def escaped(text: str) -> str:
@@ -59,7 +91,7 @@ def print_note(sentence: str) -> None:
 
 
 def stderr_console() -> Console:
-    """Give a console that writes to stderr."""
+    """Return a console that writes to stderr."""
     from rich.console import Console
 
     return Console(stderr=True, highlight=False)
@@ -88,14 +120,50 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, title
         table.add_row(*(Text(cell) for cell in row))
     with console.capture() as printed:
         console.print(table)
-    typer.echo("\n".join(line.rstrip() for line in printed.get().splitlines()))
+    print_text("\n".join(line.rstrip() for line in printed.get().splitlines()))
 
 
-def search_result_json(query: Query, result: SearchResult, *, reference: str | None) -> JsonObject:
-    """Give an answer as JSON: the query, the candidates in order, seconds per step, and notes."""
+def bundle_text(bundle: Bundle) -> str:
+    """Write in one line which bundle is used and what it was trained on, where it says so."""
+    return named_bundle_text(bundle.manifest.name, bundle_training_data(bundle))
+
+
+def named_bundle_text(name: str, training_data: str | None) -> str:
+    """Write in one line a bundle's name and training data."""
+    return f"Bundle {name}" + (f", trained on: {training_data}" if training_data else "")
+
+
+def bundle_json(bundle: Bundle) -> JsonObject:
+    """Return a bundle's name, fingerprint and training data, None where it does not say."""
+    return {
+        "name": bundle.manifest.name,
+        "fingerprint": bundle.fingerprint,
+        "training_data": bundle_training_data(bundle),
+    }
+
+
+def bundle_training_data(bundle: Bundle) -> str | None:
+    """Return what a bundle's manifest says of its training data; converted bundles keep it with what they came from."""
+    made: JsonValue = bundle.manifest.provenance
+    while isinstance(made, dict):
+        data = made.get("training_data")
+        if isinstance(data, str) and data.strip():
+            return " ".join(data.split())
+        made = made.get("made_of")
+    return None
+
+
+def search_result_json(query: Query, result: SearchResult, *, references: Sequence[str]) -> JsonObject:
+    """Return an answer as JSON: the query, the candidates in order, seconds per step, and notes."""
     timings: JsonObject = dict(asdict(result.timings))
     return {
-        "query": {"reference": reference, "modification_text": query.modification_text},
+        "query": {
+            "reference": references[0] if references else None,
+            "references": [*references],
+            "weights": None if query.weights is None else [*query.weights],
+            "modification_text": query.modification_text,
+            "must_not": query.must_not or None,
+        },
         "candidates": [_candidate_json(rank, c) for rank, c in enumerate(result.candidates, start=1)],
         "rerank_mode": result.rerank_mode,
         "scored": result.scored,
@@ -105,32 +173,45 @@ def search_result_json(query: Query, result: SearchResult, *, reference: str | N
     }
 
 
-def print_result(result: SearchResult) -> None:
-    """Write an answer as a table to stdout, and its notes and timings to stderr."""
+def print_result(result: SearchResult, *, grouped: bool = False) -> None:
+    """Write an answer as a table to stdout, and its notes and timings to stderr.
+
+    Args:
+        result: the answer.
+        grouped: whether to show the group of every result.
+    """
     for note in result.notes:
         print_note(note)
-    rows = [
-        (
-            str(rank),
-            candidate.image_id,
-            "-" if candidate.rerank_score is None else f"{candidate.rerank_score:.3f}",
-            f"{candidate.retrieval_score:.3f}",
-            str(candidate.retrieval_rank),
-            _fields(candidate),
-        )
-        for rank, candidate in enumerate(result.candidates, start=1)
+    has_views = any(candidate.view is not None for candidate in result.candidates)
+    columns: list[tuple[str, list[str]]] = [
+        ("#", [str(rank) for rank, _ in enumerate(result.candidates, start=1)]),
+        ("image", [candidate.image_id for candidate in result.candidates]),
     ]
+    if grouped:
+        columns.append(("group", [_plain(candidate.group) for candidate in result.candidates]))
+    if has_views:
+        columns.append(("view", [candidate.view or "-" for candidate in result.candidates]))
+    columns += [
+        (
+            "re-rank score",
+            ["-" if c.rerank_score is None else f"{c.rerank_score:.3f}" for c in result.candidates],
+        ),
+        ("cosine", [f"{candidate.retrieval_score:.3f}" for candidate in result.candidates]),
+        ("retrieved #", [str(candidate.retrieval_rank) for candidate in result.candidates]),
+        ("payload", [_fields(candidate) for candidate in result.candidates]),
+    ]
+    rows = list(zip(*(cells for _, cells in columns), strict=True))
     if rows:
-        print_table(("#", "image", "re-rank score", "cosine", "retrieved #", "payload"), rows)
+        print_table([heading for heading, _ in columns], rows)
     else:
-        typer.echo("Nothing was found.")
+        print_text("Nothing was found.")
     steps = {name: seconds for name, seconds in asdict(result.timings).items() if seconds > 0}
     print_note(f"re-ranking: {result.rerank_mode}, {result.scored} candidates scored in {result.precision}")
     print_note(", ".join(f"{name} {seconds * 1000:.1f} ms" for name, seconds in steps.items()))
 
 
 def index_report_json(collection: str, report: IndexReport, *, images: int) -> JsonObject:
-    """Give an indexing report as JSON; ``images`` is what the collection holds now."""
+    """Return an indexing report as JSON; ``images`` is what the collection holds now."""
     return {
         "collection": collection,
         "images": images,
@@ -138,6 +219,8 @@ def index_report_json(collection: str, report: IndexReport, *, images: int) -> J
         "updated": report.updated,
         "unchanged": report.unchanged,
         "failed": [{"image_id": failed.image_id, "reason": failed.reason} for failed in report.failed],
+        "without_picture": report.without_picture,
+        "swept": report.swept,
         "skipped": {**report.skipped},
         "seconds": round(report.seconds, 3),
         "images_per_second": round(report.images_per_second, 2),
@@ -145,12 +228,16 @@ def index_report_json(collection: str, report: IndexReport, *, images: int) -> J
 
 
 def index_report_text(collection: str, report: IndexReport, *, images: int) -> str:
-    """Give an indexing report as sentences, with every image that failed and why."""
+    """Write an indexing report as sentences, with every image that failed and why."""
     lines = [
         f"{collection} holds {images} images. Indexed {report.indexed}, updated {report.updated}, "
         f"unchanged {report.unchanged}, failed {len(report.failed)} in {report.seconds:.1f} s "
         f"({report.images_per_second:.1f} images/s)."
     ]
+    if report.without_picture:
+        lines.append(f"Points that name no picture: {report.without_picture}.")
+    if report.swept:
+        lines.append(f"Tokens of points that are gone, removed: {report.swept}.")
     lines += [f"  failed: {printable(failed.image_id)}: {escaped(failed.reason)}" for failed in report.failed]
     if report.skipped:
         kinds = [f"{count} {printable(suffix) or 'without one'}" for suffix, count in report.skipped.items()]
@@ -160,10 +247,12 @@ def index_report_text(collection: str, report: IndexReport, *, images: int) -> s
 
 @contextmanager
 def show_progress(what: str) -> Iterator[Callable[[IndexProgress], None]]:
-    """Show an indexing run on stderr: done, rate, time left and failures."""
-    with _display(what) as show:
+    """Show an indexing run on stderr: done, rate, time left and failures; Ctrl-C inside it carries the counts."""
+    counts = Progress("in")
+    with counted(counts), _display(what) as show:
 
         def show_run(progress: IndexProgress) -> None:
+            counts.done, counts.total = progress.done - progress.failed, progress.total
             speed = _speed(progress.images_per_second, progress.eta_seconds)
             failed = f", {progress.failed} failed" if progress.failed else ""
             show(progress.done, progress.total, speed + failed)
@@ -173,13 +262,15 @@ def show_progress(what: str) -> Iterator[Callable[[IndexProgress], None]]:
 
 @contextmanager
 def show_counts(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Show on stderr how many of how many are done, with rate and time left."""
+    """Show on stderr how many of how many are done, with rate and time left; Ctrl-C inside it carries the counts."""
+    counts = Progress("done")
     started = time.monotonic()
     first: int | None = None
-    with _display(what) as show:
+    with counted(counts), _display(what) as show:
 
         def show_count(done: int, total: int) -> None:
             nonlocal first
+            counts.done, counts.total = done, total
             first = done if first is None else first
             rate = (done - first) / max(time.monotonic() - started, 1e-9)
             show(done, total, _speed(rate, (total - done) / rate if rate else None))
@@ -189,7 +280,7 @@ def show_counts(what: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def _display(what: str) -> Iterator[Callable[[int, int | None, str], None]]:
-    """Give what shows done, total and speed: a bar on a terminal, else a line at times and one at the end."""
+    """Yield what shows done, total and speed: a bar on a terminal, else a line at times and one at the end."""
     console = stderr_console()
     if not console.is_terminal:
         yield _line_display(what)
@@ -234,15 +325,46 @@ def _speed(per_second: float, eta_seconds: float | None) -> str:
 def _candidate_json(rank: int, candidate: Candidate) -> JsonObject:
     return {
         "rank": rank,
+        "id": candidate.point_id
+        if candidate.point_id is None or isinstance(candidate.point_id, int)
+        else str(candidate.point_id),
         "image_id": candidate.image_id,
+        "score": candidate.retrieval_score if candidate.rerank_score is None else candidate.rerank_score,
         "source": candidate.source,
         "retrieval_score": candidate.retrieval_score,
         "retrieval_rank": candidate.retrieval_rank,
         "rerank_score": candidate.rerank_score,
         "rerank_rank": candidate.rerank_rank,
+        "group": candidate.group,
+        "view": candidate.view,
         "payload": dict(candidate.payload),
     }
 
 
 def _fields(candidate: Candidate) -> str:
     return ", ".join(f"{name}={value}" for name, value in candidate.payload.items() if value != candidate.image_id)
+
+
+def _plain(value: JsonValue) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _print_encoded(text: str) -> None:
+    try:
+        typer.echo(text)
+    except OSError as error:
+        raise typer.Exit(end_output(error)) from error
+
+
+def end_output(error: OSError) -> int:
+    """Abandon stdout after a failed write, so that it is not flushed once more at exit.
+
+    Returns:
+        The exit code; a reader that has ended needs no words, and for the rest a sentence stands on stderr.
+    """
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if error.errno == errno.EPIPE:
+        return NO_READER
+    print_note(f"Error: The output cannot be written: {error.strerror or error}.")
+    return UNWRITABLE

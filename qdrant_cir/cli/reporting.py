@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 from typer.core import TyperGroup
 
-from qdrant_cir.cli.exit_codes import INTERRUPTED, exit_code_of
+from qdrant_cir.cli.exit_codes import exit_code_of
+from qdrant_cir.cli.interrupts import exit_code_of_interrupt, interrupt_text
 from qdrant_cir.cli.printing import print_note
 from qdrant_cir.errors import CirError
 
@@ -23,7 +24,7 @@ class ReportingGroup(TyperGroup):
     """A group of commands whose errors are a sentence on stderr and an exit code, without a traceback."""
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]  # noqa: ANN401 - as in the base class
-        """Run the command. Raises typer.Exit in place of a CirError or Ctrl-C."""
+        """Run the command. Raises typer.Exit in place of a CirError, Ctrl-C or SIGTERM."""
         try:
             return super().invoke(ctx)
         except CirError as error:
@@ -34,12 +35,8 @@ class ReportingGroup(TyperGroup):
         except KeyboardInterrupt as interrupt:
             if _is_debugging(ctx):
                 traceback.print_exc()
-            typer.echo(
-                "Interrupted. Run the same command to continue; index, evaluate, demo and catalog build "
-                "keep what is done.",
-                err=True,
-            )
-            raise typer.Exit(INTERRUPTED) from interrupt
+            print_note(interrupt_text(interrupt, ctx.invoked_subcommand))
+            raise typer.Exit(exit_code_of_interrupt(interrupt)) from interrupt
 
 
 def show_debugging(context: typer.Context, *, debug: bool) -> None:

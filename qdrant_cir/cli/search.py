@@ -9,30 +9,54 @@ import typer
 
 from qdrant_cir.cli import printing
 from qdrant_cir.cli.options import (
-    ApiKeyOption,
     BundleOption,
     CollectionOption,
     JsonOption,
-    PathOption,
     PrecisionOption,
     ProviderOption,
-    UrlOption,
-    place_of_store,
+    StoreOptions,
+    VectorOption,
     precision_named,
     provider_named,
+    with_options,
 )
 from qdrant_cir.errors import InputError
 
 __all__ = ["search"]
 
 ImageOption: TypeAlias = Annotated[
-    Path | None, typer.Option("--image", "-i", help="Reference image, a file.", show_default=False)
+    list[Path] | None,
+    typer.Option("--image", "-i", help="Reference image, a file; may be repeated.", show_default=False),
 ]
 ImageIdOption: TypeAlias = Annotated[
-    str | None, typer.Option("--image-id", help="Reference image that is in the collection.", show_default=False)
+    list[str] | None,
+    typer.Option(
+        "--image-id",
+        help="Reference image that is in the collection, by its id, or its point's id if the collection is attached; "
+        "may be repeated.",
+        show_default=False,
+    ),
+]
+WeightOption: TypeAlias = Annotated[
+    list[float] | None,
+    typer.Option(
+        "--weight",
+        "-w",
+        help="How much a reference counts, once per reference, those of --image first; equal by default.",
+        show_default=False,
+    ),
 ]
 TextOption: TypeAlias = Annotated[
     str, typer.Option("--text", "-t", help="What should be different.", show_default=False)
+]
+MustNotOption: TypeAlias = Annotated[
+    str, typer.Option("--must-not", help="What the results must not show.", show_default=False)
+]
+MustNotWeightOption: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        "--must-not-weight", help="How much --must-not counts, 0 or more; 0.5 by default.", show_default=False
+    ),
 ]
 LimitOption: TypeAlias = Annotated[int, typer.Option("--limit", "-n", help="Results to show.")]
 DepthOption: TypeAlias = Annotated[
@@ -42,7 +66,7 @@ ConfidenceOption: TypeAlias = Annotated[
     float | None,
     typer.Option(
         "--confidence",
-        help="Re-rank only until this share of the results is as from all candidates, on average: 0.9 for instance.",
+        help="Stop early once this share of the top results is expected to match full re-ranking, e.g. 0.9.",
         show_default=False,
     ),
 ]
@@ -54,7 +78,7 @@ CalibrationOption: TypeAlias = Annotated[
 ]
 BudgetOption: TypeAlias = Annotated[
     float | None,
-    typer.Option("--time-budget", help="Seconds after which re-ranking ends where it is.", show_default=False),
+    typer.Option("--time-budget", help="Stop re-ranking after this many seconds.", show_default=False),
 ]
 FilterOption: TypeAlias = Annotated[
     list[str] | None,
@@ -62,9 +86,26 @@ FilterOption: TypeAlias = Annotated[
         "--filter",
         "-f",
         help="FIELD OPERATOR VALUE with = != < <= > >=, as in 'color=red' or 'price<50'. "
-        "Given several times, all must hold.",
+        "A name with signs stands in double quotes. May be repeated; all must hold.",
         show_default=False,
     ),
+]
+GroupByOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--group-by",
+        help="Payload field, such as product_id: one result per value, its best image. --limit and --rerank-depth "
+        "count groups then.",
+        show_default=False,
+    ),
+]
+GroupSizeOption: TypeAlias = Annotated[
+    int | None,
+    typer.Option("--group-size", help="Images of a group to re-rank at most; 10 by default.", show_default=False),
+]
+ExactOption: TypeAlias = Annotated[
+    bool,
+    typer.Option("--exact", help="Let a Qdrant server compare with every vector instead of using its index."),
 ]
 ExcludeOption: TypeAlias = Annotated[
     bool, typer.Option("--exclude-reference", help="Leave the reference itself out of the results.")
@@ -74,58 +115,75 @@ SaveOption: TypeAlias = Annotated[
 ]
 
 
+@with_options({"store": StoreOptions})
 def search(
-    context: typer.Context,
     *,
     collection: CollectionOption,
+    vector: VectorOption = None,
     image: ImageOption = None,
     image_id: ImageIdOption = None,
+    weight: WeightOption = None,
     text: TextOption = "",
+    must_not: MustNotOption = "",
+    must_not_weight: MustNotWeightOption = None,
     limit: LimitOption = 10,
     rerank_depth: DepthOption = 50,
+    group_by: GroupByOption = None,
+    group_size: GroupSizeOption = None,
+    exact: ExactOption = False,
     confidence: ConfidenceOption = None,
     calibration: CalibrationOption = None,
     time_budget: BudgetOption = None,
     filters: FilterOption = None,
     exclude_reference: ExcludeOption = False,
     save: SaveOption = None,
-    path: PathOption = None,
-    url: UrlOption = None,
-    api_key: ApiKeyOption = None,
     bundle: BundleOption = None,
     provider: ProviderOption = "auto",
     precision: PrecisionOption = "float32",
     as_json: JsonOption = False,
+    store: StoreOptions,
 ) -> None:
-    """Search with a reference image, a text, or both.
+    """Search with reference images, a text, or both.
 
-    With both, the best matches of the composed query are re-ranked. Without a text the picture itself is
+    With both, the best matches of the composed query are re-ranked. Without a text the pictures themselves are
     searched; without a picture the text is composed with a blank one.
     """
     from qdrant_cir.cli.answering import SearchRequest, answer, read_effort
     from qdrant_cir.cli.filters import parse_filters
-    from qdrant_cir.types import GalleryImage, Query
+    from qdrant_cir.model.compute import Compute
+    from qdrant_cir.types import GalleryImage, Query, Reference
 
-    if image is not None and image_id is not None:
-        raise InputError("Both --image and --image-id were given. Give one reference.")
-    query = Query(reference=GalleryImage(image_id) if image_id is not None else image, modification_text=text)
+    if must_not_weight is not None and not must_not:
+        raise InputError("--must-not-weight was given without --must-not, which it is for. Give both, or neither.")
+    if group_size is not None and group_by is None:
+        raise InputError("--group-size was given without --group-by, which it is for. Give both, or neither.")
+    references: list[Reference] = [*(image or []), *map(GalleryImage, image_id or [])]
+    query = Query(
+        references or None,
+        text,
+        must_not,
+        weight or None,
+        0.5 if must_not_weight is None else must_not_weight,
+    )
     effort = read_effort(confidence, calibration, time_budget)
-    request = SearchRequest(query, limit, rerank_depth, parse_filters(filters or []), exclude_reference, effort)
-    place = place_of_store(context, path=path, url=url, api_key=api_key)
-    provider_name = provider_named(provider)
+    # an expression that cannot be read is refused before anything is opened
+    parse_filters(filters or [])
+    request = SearchRequest(
+        query, limit, rerank_depth, filters or [], exclude_reference, effort, group_by, group_size, exact
+    )
     result = answer(
         request,
-        place=place,
+        place=store.place,
         collection=collection,
+        vector=vector,
         bundle=bundle,
-        provider=provider_name,
-        precision=precision_named(precision),
+        compute=Compute(provider_named(provider), precision=precision_named(precision)),
         save=save,
     )
     if as_json:
-        reference = image_id if image is None else str(image)
-        printing.print_json(printing.search_result_json(query, result, reference=reference))
+        names = [*map(str, image or []), *(image_id or [])]
+        printing.print_json(printing.search_result_json(query, result, references=names))
     else:
-        printing.print_result(result)
+        printing.print_result(result, grouped=group_by is not None)
     if save is not None:
         printing.print_note(f"The results are drawn in {save.absolute()}")

@@ -1,30 +1,143 @@
-"""What ``info`` and ``delete`` do. Neither needs a bundle."""
+"""``qdrant-cir info`` and ``delete``. Neither loads a model."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
-from qdrant_cir.cli.options import StorePlace
-from qdrant_cir.storage.collection import Collection, CollectionInfo, list_collections
-from qdrant_cir.types import JsonObject
+import typer
 
-__all__ = ["collection_json", "delete_collection", "delete_images", "describe_collections"]
+from qdrant_cir.cli import printing
+from qdrant_cir.cli.options import CollectionOption, JsonOption, StoreOptions, StorePlace, VectorOption, with_options
+from qdrant_cir.errors import BundleError, CollectionError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from qdrant_cir.storage.collection import Collection, CollectionInfo
+    from qdrant_cir.storage.stores.protocol import Store
+    from qdrant_cir.types import JsonObject
+
+__all__ = ["collection_json", "delete", "info"]
 
 
-def describe_collections(place: StorePlace, name: str | None) -> list[CollectionInfo]:
-    """Describe one collection, or all that this library made.
+@with_options({"store": StoreOptions})
+def info(
+    *,
+    collection: Annotated[
+        str | None,
+        typer.Option("--collection", "-c", help="One collection; all by default.", show_default=False),
+    ] = None,
+    vector: VectorOption = None,
+    as_json: JsonOption = False,
+    store: StoreOptions,
+) -> None:
+    """Show the collections of a store: how many images they hold, which bundle made them, and what is attached."""
+    place = store.place
+    notes: list[str] = []
+    with place.opened(creates=False) as opened:
+        rows = _describe(opened, collection, vector, notes)
+    bundles = {(row.bundle_name, row.fingerprint): _training_data(row.fingerprint) for row in rows}
+    for note in notes:
+        printing.print_note(note)
+    if as_json:
+        printing.print_json(
+            {
+                "store": place.label,
+                "images": sum(row.images for row in rows),
+                "collections": [collection_json(row) for row in rows],
+                "bundles": [
+                    {"name": name, "fingerprint": fingerprint, "training_data": data}
+                    for (name, fingerprint), data in bundles.items()
+                ],
+                "notes": [*notes],
+            }
+        )
+        return
+    if not rows:
+        printing.print_text(
+            f"There is no gallery in {place.label}. `qdrant-cir index` makes one, and `qdrant-cir attach` joins a "
+            "collection that exists."
+        )
+        return
+    for (name, _), data in bundles.items():
+        printing.print_text(printing.named_bundle_text(name, data))
+    has_attached = any(row.attachment is not None for row in rows)
+    headings = ("collection", "images", "vector size", "bundle", "precision")
+    printing.print_table(
+        (*headings, "points", "attached vector", "picture") if has_attached else headings,
+        [_cells(row, has_attached=has_attached) for row in rows],
+        title=place.label,
+    )
 
-    Raises:
-        CollectionNotFoundError: there is no store, or no collection of this name.
-        StoreError: the store failed.
+
+@with_options({"store": StoreOptions})
+def delete(
+    *,
+    ids: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ID]...", help="Images to delete, by id.", show_default=False),
+    ] = None,
+    collection: CollectionOption,
+    vector: VectorOption = None,
+    image_ids: Annotated[
+        list[str] | None,
+        typer.Option("--image-id", help="The same as an option; may be repeated.", show_default=False),
+    ] = None,
+    whole: Annotated[bool, typer.Option("--all", help="Delete the collection itself.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: JsonOption = False,
+    store: StoreOptions,
+) -> None:
+    """Delete images from a collection, or a collection with everything in it.
+
+    Of an attached collection no point is deleted: the points lose our vector and their tokens, and --all is refused;
+    `detach` removes what was attached.
     """
-    with place.opened(creates=False) as store:
-        names = list_collections(store) if name is None else [name]
-        return [Collection.open(store, each).info() for each in names]
+    from qdrant_cir.storage.collection import Collection
+
+    place = store.place
+    wanted = list(dict.fromkeys([*(ids or []), *(image_ids or [])]))
+    if whole == bool(wanted):
+        raise InputError("Name what to delete: the ids of images, or --all.")
+    unknown: list[str] = []
+    keeps_points = False
+    with place.opened(creates=False) as opened:
+        if whole and vector is None and (half := _half_deleted(opened, collection)):
+            _confirm(f"Delete what is left of the collection {collection} in {place.label}?", yes=yes)
+            found = 0 if half.endswith("__tokens") else opened.count(half, None)
+            opened.drop(half)
+        else:
+            gallery = Collection.find(opened, collection, vector=vector)
+            if whole:
+                if gallery.attachment is not None:
+                    raise InputError(
+                        f"{gallery.name!r} is attached, and its points are not qdrant-cir's to delete. Run "
+                        f"`qdrant-cir detach -c {collection} --vector {gallery.layout.vector}` to leave it as it was."
+                    )
+                _confirm(f"Delete the collection {collection} in {place.label}?", yes=yes)
+                found = gallery.count()
+                gallery.drop()
+            else:
+                _confirm(_question(gallery, wanted, place), yes=yes)
+                known = gallery.delete(wanted)
+                found, unknown = len(known), [each for each in wanted if each not in known]
+                keeps_points = gallery.attachment is not None
+    if as_json:
+        printing.print_json({"collection": collection, "deleted": found, "unknown": [*unknown]})
+        return
+    printing.print_text(
+        f"Removed the vector and the tokens of {found} points; the points stay. The next `index` brings them back "
+        "where their payload still names a picture."
+        if keeps_points
+        else f"Deleted {found} images."
+    )
+    if unknown:
+        printing.print_note(f"Not in the collection: {', '.join(unknown)}")
 
 
 def collection_json(info: CollectionInfo) -> JsonObject:
-    """Give a collection's description as JSON."""
+    """Return a collection's description as JSON."""
+    attachment = info.attachment
     return {
         "collection": info.name,
         "images": info.images,
@@ -35,19 +148,97 @@ def collection_json(info: CollectionInfo) -> JsonObject:
         "precisions": list(info.precisions),
         "points": info.points,
         "fields": list(info.fields),
+        "attached": None
+        if attachment is None
+        else {
+            "vector": attachment.vector,
+            "picture": attachment.picture,
+            "version": attachment.version,
+            "made_vector": attachment.made_vector,
+            "root": attachment.root,
+            "private_addresses": attachment.private_addresses,
+        },
     }
 
 
-def delete_images(place: StorePlace, name: str, image_ids: Sequence[str]) -> set[str | int]:
-    """Delete images and give the ids that were there; errors as above."""
-    with place.opened(creates=False) as store:
-        return Collection.open(store, name).delete(image_ids)
+def _describe(store: Store, name: str | None, vector: str | None, notes: list[str]) -> list[CollectionInfo]:
+    """Describe one collection with all that is attached to it, or all collections; note what cannot be opened.
+
+    Raises:
+        CollectionError: there is no collection of this name, or it cannot be opened.
+        StoreError: the store failed.
+    """
+    from qdrant_cir.storage.attachment import list_attachments
+    from qdrant_cir.storage.collection import Collection, list_collections
+
+    resolved = None if name is None else store.resolve(name)
+    attached = [
+        each
+        for each in list_attachments(store)
+        if resolved in (None, each.collection) and vector in (None, each.vector)
+    ]
+    if name is not None and (not attached or vector is not None):
+        return [Collection.find(store, name, vector=vector).info()]
+    rows: list[CollectionInfo] = []
+    for own in list_collections(store) if name is None else []:
+        try:
+            rows.append(Collection.open(store, own).info())
+        except CollectionError as error:
+            notes.append(str(error))
+    for each in attached:
+        try:
+            rows.append(Collection.open_attached(store, each.collection, each.vector).info())
+        except CollectionError as error:
+            advice = f"Run `qdrant-cir detach -c {each.collection} --vector {each.vector}` to remove its tokens."
+            notes.append(f"{error} {advice}")
+    return rows
 
 
-def delete_collection(place: StorePlace, name: str) -> int:
-    """Delete a collection and give how many images it held; errors as above."""
-    with place.opened(creates=False) as store:
-        gallery = Collection.open(store, name)
-        images = gallery.count(None)
-        gallery.drop()
-        return images
+def _cells(info: CollectionInfo, *, has_attached: bool) -> tuple[str, ...]:
+    cells = (info.name, str(info.images), str(info.vector_size), info.bundle_name, ", ".join(info.precisions))
+    attachment = info.attachment
+    if not has_attached:
+        return cells
+    if attachment is None:
+        return (*cells, str(info.points), "-", "-")
+    return (*cells, str(info.points), attachment.vector, attachment.picture)
+
+
+def _training_data(fingerprint: str) -> str | None:
+    """Return what a bundle was trained on, as far as that is known without its folder: of the bundled one."""
+    from qdrant_cir.model.bundle import load_bundle
+
+    try:
+        bundled = load_bundle(None)
+    except BundleError:
+        return None
+    is_bundled = fingerprint in (bundled.fingerprint, bundled.vectors_fingerprint)
+    return printing.bundle_training_data(bundled) if is_bundled else None
+
+
+def _half_deleted(store: Store, name: str) -> str | None:
+    """Return the half of a gallery of our own that a killed ``delete --all`` has left alone, or None."""
+    from qdrant_cir.storage.points import RESERVED
+    from qdrant_cir.storage.schema import tokens_name
+
+    resolved = store.resolve(name)
+    companion = tokens_name(resolved)
+    halves = {resolved: "gallery", companion: "tokens"}
+    found = {half: described for half in halves if (described := store.describe(half)) is not None}
+    if len(found) != 1:
+        return None
+    ((half, described),) = found.items()
+    ours = described.metadata.get(RESERVED)
+    return half if isinstance(ours, dict) and ours.get("role") == halves[half] else None
+
+
+def _question(gallery: Collection, ids: Sequence[str], place: StorePlace) -> str:
+    if gallery.attachment is None:
+        return f"Delete {len(ids)} images of {gallery.name} in {place.label}?"
+    return f"Remove the vector and the tokens of {len(ids)} points of {gallery.name} in {place.label}?"
+
+
+def _confirm(question: str, *, yes: bool) -> None:
+    """Ask, and end the command where the answer is no; ``yes`` asks nothing."""
+    if not yes:
+        typer.confirm(question, abort=True, err=True)

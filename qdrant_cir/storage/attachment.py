@@ -25,6 +25,7 @@ __all__ = [
     "attached_vectors",
     "companion_name",
     "detach_collection",
+    "list_attachments",
     "open_attached",
 ]
 
@@ -115,7 +116,8 @@ def attach_collection(store: Store, wanted: Attachment, bundle: Bundle, *, overw
         raise CollectionNotFoundError(f"There is no collection {wanted.collection!r} to attach to.")
     if isinstance(found.metadata.get(RESERVED), dict):
         raise CollectionMismatchError(
-            f"{collection!r} is a collection that qdrant-cir made. Open it with Gallery.open instead."
+            f"{collection!r} is a collection that qdrant-cir made. Open it with Gallery.open instead; `index` and "
+            "`search` take it as it is."
         )
     if wanted.vector in ("", "tokens"):
         raise InputError(f"A vector named {wanted.vector!r} cannot be attached. Choose another name with vector=.")
@@ -138,7 +140,7 @@ def attach_collection(store: Store, wanted: Attachment, bundle: Bundle, *, overw
     if vector_stands and not overwrite and _holds_values(store, collection, wanted.vector):
         raise CollectionMismatchError(
             f"The vector {wanted.vector!r} of {collection!r} holds values that qdrant-cir did not write. Choose "
-            "another name with vector=, or give overwrite=True to replace them."
+            "another name with vector= (--vector), or give overwrite=True (--overwrite) to replace them."
         )
     made = Attachment(
         collection,
@@ -201,12 +203,26 @@ def attached_vectors(store: Store, collection: str) -> list[str]:
     return sorted(vectors)
 
 
+def list_attachments(store: Store) -> list[Attachment]:
+    """List all that is attached in a store, by collection and vector; also what a killed call left half attached."""
+    found = []
+    for name in store.collection_names():
+        described = store.describe(name) if "__" in name else None
+        ours = None if described is None else described.metadata.get(RESERVED)
+        if described is not None and isinstance(ours, dict) and ours.get("role") == ROLE:
+            found.append(_attachment_of(name, described))
+    return sorted(found, key=lambda attachment: (attachment.collection, attachment.vector))
+
+
 def detach_collection(store: Store, attachment: Attachment) -> None:
     """Leave the collection as it was: remove the companion, and the vector if attaching made it, else our values.
 
-    May be repeated; killed in between, the next call goes on.
+    May be repeated; killed in between, the next call goes on. Of a collection that is gone, the companion is removed.
     """
     layout = attachment.layout
+    if store.describe(layout.gallery) is None:
+        store.drop(layout.companion)
+        return
     if attachment.made_vector:
         store.remove_vector(layout.gallery, layout.vector)
     else:
@@ -225,7 +241,7 @@ def _check_vector(collection: str, name: str, found: VectorSpec, wanted: VectorS
     if found != wanted:
         raise CollectionMismatchError(
             f"The vector {name!r} of {collection!r} is {_described(found)}; the bundle needs {_described(wanted)}. "
-            "Choose another name with vector=."
+            "Choose another name with vector= (--vector)."
         )
 
 

@@ -160,7 +160,8 @@ def _spec_of(name: str, found: CollectionSpec, *, role: str) -> GallerySpec:
     ours = found.metadata.get(RESERVED)
     if not isinstance(ours, dict) or ours.get("role") != role:
         raise CollectionMismatchError(
-            f"The collection {name!r} was not made by this library as a {role} collection. Use another name."
+            f"The collection {name!r} was not made by this library as a {role} collection. Use another name"
+            + (", or join it with qdrant_cir.attach(...) or `qdrant-cir attach`." if role == "gallery" else ".")
         )
     if ours.get("format_version") != FORMAT_VERSION:
         raise CollectionMismatchError(

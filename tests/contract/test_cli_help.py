@@ -12,12 +12,15 @@ from typer.testing import CliRunner
 from qdrant_cir.cli import app
 
 COMMANDS = [
+    ["attach"],
     ["index"],
+    ["index-field"],
     ["search"],
     ["calibrate"],
     ["fit-codec"],
     ["info"],
     ["delete"],
+    ["detach"],
     ["demo"],
     ["catalog"],
     ["catalog", "build"],
@@ -43,7 +46,7 @@ def test_every_command_and_option_has_help(command: list[str]) -> None:
     assert "Usage:" in result.stdout
 
 
-@pytest.mark.parametrize("command", [["index"], ["search"], ["catalog", "build"]], ids=" ".join)
+@pytest.mark.parametrize("command", [["attach"], ["index"], ["search"], ["detach"], ["catalog", "build"]], ids=" ".join)
 def test_a_missing_option_is_a_usage_error(command: list[str]) -> None:
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 2

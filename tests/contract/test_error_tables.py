@@ -8,9 +8,17 @@ from pathlib import Path
 import pytest
 
 from qdrant_cir import errors
-from qdrant_cir.cli.exit_codes import EXIT_CODES, INTERRUPTED, describe_exit_codes, exit_code_of
+from qdrant_cir.cli.exit_codes import (
+    EXIT_CODES,
+    INTERRUPTED,
+    NO_READER,
+    TERMINATED,
+    describe_exit_codes,
+    exit_code_of,
+)
 
 CLASSES = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, errors.CirError)]
+SIGNS = {0, 2, INTERRUPTED, NO_READER, TERMINATED}
 DOCUMENTED = {int(code) for code in re.findall(r"^\* `(\d+)`: \w", describe_exit_codes(), re.M)}
 
 
@@ -27,7 +35,7 @@ def test_every_error_class_is_in_all_and_in_the_drawing_of_the_tree(kind: type[e
 
 
 def test_codes_leave_success_and_usage_errors_alone() -> None:
-    assert not set(EXIT_CODES.values()) & {0, 2, INTERRUPTED}
+    assert not set(EXIT_CODES.values()) & SIGNS
 
 
 def test_a_class_of_a_caller_gets_the_code_of_the_nearest_class_above_it() -> None:
@@ -38,7 +46,7 @@ def test_a_class_of_a_caller_gets_the_code_of_the_nearest_class_above_it() -> No
 
 
 def test_every_code_is_documented_and_every_documented_code_is_used() -> None:
-    assert set(EXIT_CODES.values()) | {0, 2, INTERRUPTED} == DOCUMENTED
+    assert set(EXIT_CODES.values()) | SIGNS == DOCUMENTED
 
 
 def test_the_generated_page_holds_the_table() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -96,7 +98,7 @@ def ids(result: Result) -> list[str]:
 
 
 def only_sentence(result: Result) -> str:
-    """Give the one sentence of a refusal: nothing on stdout, no traceback."""
+    """Return the one sentence of a refusal: nothing on stdout, no traceback."""
     assert result.stdout == ""
     assert "Traceback" not in result.stderr
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
@@ -158,12 +160,16 @@ def test_search_json_is_pure_and_holds_scores_ranks_timings_and_notes(shop: Shop
     assert set(answer) == {"query", "candidates", "rerank_mode", "scored", "precision", "timings", "notes"}
     assert set(answer["candidates"][0]) == {
         "rank",
+        "id",
         "image_id",
+        "score",
         "source",
         "retrieval_score",
         "retrieval_rank",
         "rerank_score",
         "rerank_rank",
+        "group",
+        "view",
         "payload",
     }
     assert "_cir" not in answer["candidates"][0]["payload"]
@@ -175,6 +181,74 @@ def test_search_prints_a_table_with_places_and_payload(shop: Shop) -> None:
     lines = [line.split() for line in table.splitlines() if ".png" in line]
     assert [line[1] for line in lines] == STAGE_TWO
     assert lines[1][4] == "3"
+
+
+def test_a_reference_of_weight_0_is_its_absence(shop: Shop) -> None:
+    red, text = str(shop.pictures / "red.png"), ("--text", "make it blue", "--json")
+    alone = json.loads(shop.search("--image", red, *text).stdout)
+    weighted = json.loads(
+        shop.search("--image", red, "--image-id", "green.png", "--weight", "1", "--weight", "0", *text).stdout
+    )
+    assert weighted["candidates"] == alone["candidates"]
+    assert weighted["query"]["references"] == [red, "green.png"]
+    assert weighted["query"]["weights"] == [1, 0]
+    both = json.loads(shop.search("--image", red, "--image-id", "green.png", *text).stdout)
+    assert both["candidates"] != alone["candidates"]
+
+
+def test_what_must_not_be_lowers_what_it_names(shop: Shop) -> None:
+    red = ("--image-id", "red.png", "--text", "make it blue", "--json")
+    plain, without = (
+        {each["image_id"]: each["score"] for each in json.loads(answer.stdout)["candidates"]}
+        for answer in (shop.search(*red), shop.search(*red, "--must-not", "blue", "--must-not-weight", "2"))
+    )
+    assert without["blue.png"] < plain["blue.png"]
+
+
+def test_exact_is_the_same_where_there_is_no_index_to_skip(shop: Shop) -> None:
+    red = ("--image-id", "red.png", "--text", "make it blue", "--json")
+    assert ids(shop.search(*red, "--exact")) == ids(shop.search(*red))
+
+
+def test_the_score_of_a_candidate_is_the_re_rankers_where_there_is_one(shop: Shop) -> None:
+    answer = json.loads(shop.search("--image-id", "red.png", "--text", "make it blue", "-k", "2", "--json").stdout)
+    first, *_, last = answer["candidates"]
+    assert first["score"] == first["rerank_score"]
+    assert (last["rerank_score"], last["score"]) == (None, last["retrieval_score"])
+
+
+def test_groups_have_one_result_each_and_are_shown(empty_shop: Shop) -> None:
+    rows = "".join(f"{name}.png,{'cold' if name in ('blue', 'navy', 'pale') else 'other'}\n" for name in COLORS)
+    (empty_shop.pictures / "shop.csv").write_text("file,product\n" + rows)
+    manifest = str(empty_shop.pictures / "shop.csv")
+    empty_shop.run(
+        "index", manifest, "-c", "colors", "--bundle", str(empty_shop.bundle), "--filterable", "product:keyword"
+    )
+    red = ("--image-id", "red.png", "--text", "make it blue", "--group-by", "product", "--group-size", "4")
+    answer = json.loads(empty_shop.search(*red, "--json").stdout)
+    assert [(each["image_id"], each["group"]) for each in answer["candidates"]] == [
+        ("blue.png", "cold"),
+        ("black.png", "other"),
+    ]
+    table = empty_shop.search(*red).stdout
+    assert "group" in table
+    assert "cold" in table
+
+
+def test_the_first_line_names_the_bundle_and_what_it_was_trained_on(empty_shop: Shop) -> None:
+    file = empty_shop.bundle / "cir_config.json"
+    empty = empty_shop.index().stdout.splitlines()[0]
+    assert empty == "Bundle tiny"
+    config = json.loads(file.read_text())
+    bundle = empty_shop.store.parent / "bundle"
+    shutil.copytree(empty_shop.bundle, bundle)
+    config["provenance"] = {"source": "a checkpoint", "made_of": {"training_data": "200 photographs of  hats"}}
+    (bundle / "cir_config.json").write_text(json.dumps(config))
+    hats = ("index", str(empty_shop.pictures), "-c", "colors", "--bundle", str(bundle))
+    assert empty_shop.run(*hats).stdout.splitlines()[0] == "Bundle tiny, trained on: 200 photographs of hats"
+    told = empty_shop.run(*hats, "--json")
+    assert json.loads(told.stdout)["bundle"]["training_data"] == "200 photographs of hats"
+    assert empty_shop.run("info").stdout.splitlines()[0] == "Bundle tiny"
 
 
 def test_filters_narrow_and_repeating_them_means_and(shop: Shop) -> None:
@@ -237,6 +311,29 @@ def test_delete_asks_first_and_all_removes_the_collection(own_shop: Shop) -> Non
     assert json.loads(own_shop.run("info", "--json").stdout)["collections"] == []
 
 
+@pytest.mark.parametrize("half", ["colors", "colors__tokens"])
+def test_a_deletion_that_was_killed_half_way_is_finished_by_the_next(own_shop: Shop, half: str) -> None:
+    with EdgeStore(own_shop.store) as store:
+        store.drop(half)
+    own_shop.run("delete", "-c", "colors", "--all", "--yes")
+    with EdgeStore(own_shop.store) as store:
+        assert store.collection_names() == []
+    assert "colors" in only_sentence(own_shop.run("delete", "-c", "colors", "--all", "--yes", code=6))
+
+
+def test_delete_takes_ids_as_arguments_too(own_shop: Shop) -> None:
+    told = json.loads(own_shop.run("delete", "red.png", "blue.png", "-c", "colors", "--yes", "--json").stdout)
+    assert told["deleted"] == 2
+    assert "or --all" in only_sentence(own_shop.run("delete", "-c", "colors", "--yes", code=3))
+
+
+def test_fields_are_indexed_by_kind_and_an_unknown_kind_names_them_all(own_shop: Shop) -> None:
+    told = json.loads(own_shop.run("index-field", "file:keyword", "size:integer", "-c", "colors", "--json").stdout)
+    assert told["fields"] == {"file": "keyword", "size": "integer"}
+    assert "keyword, integer, float" in only_sentence(own_shop.run("index-field", "file:word", "-c", "colors", code=3))
+    assert "FIELD:KIND" in only_sentence(own_shop.index("--filterable", "file", code=3))
+
+
 def test_a_text_that_is_too_long_is_cut_and_said_so_on_stderr(shop: Shop) -> None:
     result = shop.search("--text", "make it blue " + "same " * 500, "--json")
     assert ids(result)[0] == "blue.png"
@@ -259,7 +356,14 @@ def test_a_depth_larger_than_the_collection_is_fine(shop: Shop) -> None:
         (("--text", "blue", "--filter", "file"), 3, "Expected FIELD OPERATOR VALUE"),
         (("--text", "blue", "--image-id", "who.png"), 3, "'who.png'"),
         (("--text", "blue", "--image", "no/such/file.png"), 3, "no/such/file.png"),
-        (("--text", "blue", "--image", "a.png", "--image-id", "b.png"), 3, "Give one reference"),
+        (
+            ("--text", "blue", "--image-id", "red.png", "--weight", "1", "--weight", "2"),
+            3,
+            "Give one weight per reference",
+        ),
+        (("--text", "blue", "--must-not-weight", "1"), 3, "without --must-not"),
+        (("--text", "blue", "--group-size", "3"), 3, "without --group-by"),
+        (("--text", "blue", "--vector", "cir"), 6, "Nothing is attached"),
         (("--text", "blue", "--bundle", "no/such/bundle"), 4, "no/such/bundle"),
         (("--text", "blue", "--provider", "tpu"), 3, "auto, cpu, cuda"),
         (("--text", "blue", "--url", "http://localhost:6333"), 3, "--path"),
@@ -346,15 +450,43 @@ def test_debug_shows_where_an_error_comes_from(shop: Shop) -> None:
     assert "Traceback" in result.stderr
 
 
-def test_ctrl_c_says_that_the_same_command_goes_on(empty_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    from qdrant_cir.indexer import Indexer
+def test_ctrl_c_says_how_much_is_in_and_that_the_same_command_goes_on(
+    empty_shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from qdrant_cir.indexer import Indexer, IndexProgress
 
-    def interrupted(*_: object, **__: object) -> None:
+    def interrupted(*_: object, progress: Callable[[IndexProgress], None], **__: object) -> None:
+        progress(IndexProgress(66, 372, 64, 0, 0, 2, 1.0, None))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Indexer, "index", interrupted)
     result = empty_shop.index(code=130)
-    assert "Run the same command to continue" in result.stderr
+    assert result.stderr == "Interrupted: 64 of 372 are in. Run the same command to continue.\n"
+
+
+def test_ctrl_c_promises_nothing_where_nothing_is_kept(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("qdrant_cir.gallery.Gallery.search", interrupted)
+    assert shop.search("--text", "blue", code=130).stderr == "Interrupted.\n"
+
+
+def test_how_to_talk_to_a_server_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    from qdrant_cir.errors import StoreError
+    from qdrant_cir.storage.stores.server import ServerStore
+
+    given: list[object] = []
+
+    def connect(url: str, api_key: str | None, **options: object) -> ServerStore:
+        given.extend([url, api_key, options])
+        raise StoreError("enough")
+
+    monkeypatch.setattr(ServerStore, "connect", connect)
+    options = ["--url", "http://host:6333", "--api-key", "k", "--retry-seconds", "2.5"]
+    result = CliRunner().invoke(app, ["info", *options], env={"QDRANT_GRPC_PORT": "7001"})
+    assert result.exit_code == 7
+    assert given == ["http://host:6333", "k", {"grpc_port": 7001, "retry_seconds": 2.5}]
 
 
 def condition(key: str, **fields: object) -> models.FieldCondition:
@@ -369,6 +501,9 @@ def condition(key: str, **fields: object) -> models.FieldCondition:
         ("size='42'", condition("size", match={"value": "42"})),
         ("shop name=x", condition('"shop name"', match={"value": "x"})),
         ("note=a=b", condition("note", match={"value": "a=b"})),
+        ('"a=b"=c', condition('"a=b"', match={"value": "c"})),
+        ("size[cm]=x", condition('"size[cm]"', match={"value": "x"})),
+        ("sizes[0].cm=x", condition("sizes[0].cm", match={"value": "x"})),
         ("price<50", condition("price", range={"lt": 50})),
         ("price>=19.5", condition("price", range={"gte": 19.5})),
         ("shop.price <= -1e3", condition("shop.price", range={"lte": -1000})),
@@ -400,6 +535,31 @@ def test_filter_expressions_become_conditions(expression: str, expected: models.
 def test_unequal_is_must_not_and_no_expressions_are_no_filter() -> None:
     assert parse_filters([]) is None
     assert parse_filters(["color!=red"]) == models.Filter(must_not=[condition("color", match={"value": "red"})])
+
+
+def test_a_name_with_dots_is_a_path_but_where_a_field_is_called_so() -> None:
+    asked: list[int] = []
+
+    def fields() -> list[str]:
+        asked.append(1)
+        return ["price.usd", "sizes[0]"]
+
+    wanted = ["price.usd=x", "sizes[0]=x", "shop.price=x", "color=x", '"a.b"=x']
+    filter = parse_filters(wanted, fields=fields)
+    assert filter is not None
+    assert isinstance(filter.must, list)
+    keys = [each.key for each in filter.must if isinstance(each, models.FieldCondition)]
+    assert keys == ['"price.usd"', '"sizes[0]"', "shop.price", "color", '"a.b"']
+    assert len(asked) == 3
+
+
+@pytest.mark.parametrize("expression", ["a" + " " * 200_000, '"' * 200_001, "a.b" * 70_000, " " * 200_000 + "="])
+def test_a_long_expression_is_refused_at_once(expression: str) -> None:
+    begin = time.perf_counter()
+    with pytest.raises(InputError) as refusal:
+        parse_filters([expression])
+    assert time.perf_counter() - begin < 1
+    assert len(str(refusal.value)) < 500
 
 
 @pytest.mark.parametrize("expression", ["", "color", "=red", "color=", "price<cheap", "price>", "price<nan"])

@@ -1,0 +1,141 @@
+"""``qdrant-cir attach`` and ``detach``: join a collection that exists, and leave it as it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qdrant_cir.cli import printing
+from qdrant_cir.cli.options import (
+    BundleOption,
+    CollectionOption,
+    JsonOption,
+    StoreOptions,
+    VectorOption,
+    open_bundle,
+    with_options,
+)
+from qdrant_cir.errors import CollectionNotFoundError, InputError
+
+__all__ = ["attach", "detach"]
+
+
+@with_options({"store": StoreOptions})
+def attach(
+    *,
+    collection: CollectionOption,
+    picture: Annotated[
+        str,
+        typer.Option(
+            "--picture",
+            help="Payload field that names the picture: image_url, media.main, images[0].url; images[].url takes all "
+            "pictures of a point, of which the best one counts.",
+            show_default=False,
+        ),
+    ],
+    vector: Annotated[str, typer.Option("--vector", help="Name of the vector to add to the points.")] = "cir",
+    version_field: Annotated[
+        str | None,
+        typer.Option(
+            "--version-field",
+            help="Payload field that changes when the picture under the same name does.",
+            show_default=False,
+        ),
+    ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            "--root", help="Folder that pictures must lie below; paths are relative to it.", show_default=False
+        ),
+    ] = None,
+    private_addresses: Annotated[
+        bool, typer.Option("--private-addresses", help="Allow pictures from addresses of a private network.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Fill a vector that already holds values of somebody else.")
+    ] = False,
+    bundle: BundleOption = None,
+    as_json: JsonOption = False,
+    store: StoreOptions,
+) -> None:
+    """Add a vector for composed search to a collection that exists; `index` fills it and `detach` removes it.
+
+    Payload, ids and other vectors of the collection are not touched, and no point is ever deleted. The tokens for
+    re-ranking lie in a second collection, COLLECTION__VECTOR.
+    """
+    from qdrant_cir.gallery import attach as attach_gallery
+
+    if root is not None and not root.is_dir():
+        raise InputError(f"--root {root} is not a folder. Give the folder that the pictures lie below.")
+    place = store.place
+    model = open_bundle(bundle)
+    with place.opened(creates=False) as opened:
+        gallery = attach_gallery(
+            opened,
+            collection,
+            picture=picture,
+            vector=vector,
+            version=version_field,
+            bundle=model.folder,
+            # the command that indexes may run in another folder
+            root=None if root is None else root.resolve(),
+            private_addresses=private_addresses,
+            overwrite=overwrite,
+        )
+        info = gallery.info()
+    attachment = info.attachment
+    if as_json:
+        from qdrant_cir.cli.upkeep import collection_json
+
+        printing.print_json({**collection_json(info), "bundle": printing.bundle_json(model)})
+        return
+    printing.print_text(printing.bundle_text(model))
+    printing.print_text(
+        f"Attached to {info.name}: {info.images} of {info.points} points have the vector {vector}. "
+        f"Run `qdrant-cir index -c {collection} --vector {vector}` to fill it."
+    )
+    wanted = (None if root is None else str(root.resolve()), private_addresses)
+    if attachment is not None and (attachment.root, attachment.private_addresses) != wanted:
+        printing.print_note(
+            f"It was attached before with --root {attachment.root or '(none)'} and private addresses "
+            f"{'allowed' if attachment.private_addresses else 'refused'}, which stays. To change it, detach first."
+        )
+
+
+@with_options({"store": StoreOptions})
+def detach(
+    *,
+    collection: CollectionOption,
+    vector: VectorOption = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: JsonOption = False,
+    store: StoreOptions,
+) -> None:
+    """Leave an attached collection as it was: remove our vector and the tokens. Stopped half-way, run it again."""
+    from qdrant_cir.storage.attachment import detach_collection, list_attachments
+
+    place = store.place
+    with place.opened(creates=False) as opened:
+        # from the companions, so that one is found whose vector or collection is gone already
+        resolved = opened.resolve(collection)
+        found = [each for each in list_attachments(opened) if each.collection == resolved]
+        chosen = [each for each in found if vector in (None, each.vector)]
+        names = ", ".join(each.vector for each in found)
+        if not chosen:
+            raise CollectionNotFoundError(
+                f"Nothing is attached to {collection!r}{'' if vector is None else f' under the vector {vector!r}'}."
+                + (f" Attached: {names}." if names else " A collection that `index` made is removed by `delete --all`.")
+            )
+        if len(chosen) > 1:
+            raise InputError(f"{collection!r} has {len(chosen)} attached vectors: {names}. Name one with --vector.")
+        (attachment,) = chosen
+        what = f"the vector {attachment.vector}" if attachment.made_vector else f"our values of {attachment.vector}"
+        if not yes:
+            typer.confirm(f"Remove {what} of {resolved} and its tokens in {place.label}?", abort=True, err=True)
+        detach_collection(opened, attachment)
+    if as_json:
+        printing.print_json({"collection": resolved, "vector": attachment.vector, "detached": True})
+    else:
+        printing.print_text(f"Detached from {resolved}: {what} and the tokens are removed, all points stay.")
