@@ -210,7 +210,7 @@ def list_attachments(store: Store) -> list[Attachment]:
         described = store.describe(name) if "__" in name else None
         ours = None if described is None else described.metadata.get(RESERVED)
         if described is not None and isinstance(ours, dict) and ours.get("role") == ROLE:
-            found.append(_attachment_of(name, described))
+            found.append(_attachment_of(str(ours.get("collection")), str(ours.get("vector")), described))
     return sorted(found, key=lambda attachment: (attachment.collection, attachment.vector))
 
 

@@ -190,8 +190,6 @@ def test_links_of_a_hubs_cache_to_its_blobs_are_loaded(snapshot: Path) -> None:
     from qdrant_cir.model.sessions import open_graph
 
     bundle = load_bundle(snapshot)
-    if onnxruntime.__version__ == "1.24.1":
-        pytest.skip("onnxruntime 1.24.1 refuses every link of external weights; 1.24.2 follows these")
     assert open_graph(bundle, "composer", Compute("cpu")).inputs == bundle.manifest.graphs["composer"].inputs
 
 
