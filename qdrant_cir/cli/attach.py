@@ -66,6 +66,7 @@ def attach(
     re-ranking lie in a second collection, COLLECTION__VECTOR.
     """
     from qdrant_cir.gallery import attach as attach_gallery
+    from qdrant_cir.storage.collection import Collection
 
     if root is not None and not root.is_dir():
         raise InputError(f"--root {root} is not a folder. Give the folder that the pictures lie below.")
@@ -85,7 +86,8 @@ def attach(
             overwrite=overwrite,
         )
         info = gallery.info()
-    attachment = info.attachment
+        # what the next command opens: what was said when it was attached first
+        attachment = Collection.open_attached(opened, collection, vector).attachment
     if as_json:
         from qdrant_cir.cli.upkeep import collection_json
 

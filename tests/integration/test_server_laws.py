@@ -30,14 +30,21 @@ _laws = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_laws)
 # every law and the fixtures that it needs; ``store`` is the server, of this folder's conftest
 globals().update({key: value for key, value in vars(_laws).items() if key.startswith("test_")})
-name, points, gallery_without_index = _laws.name, _laws.points, _laws.gallery
+name = _laws.name
 
 
 @pytest.fixture
-def gallery(store: Store, gallery_without_index: str) -> str:
-    """The gallery, with the text index without which a server looks for substrings, other than the other stores."""
-    store.create_payload_index(gallery_without_index, "title", "text")
-    return gallery_without_index
+def gallery(store: Store, name: str) -> str:
+    """The gallery, with the text index without which a server looks for substrings, unlike the other stores."""
+    _laws.fill(store, name)
+    store.create_payload_index(name, "title", "text")
+    return name
+
+
+@pytest.fixture
+def standing(gallery: str) -> str:
+    """The same; elsewhere the laws that change nothing share one."""
+    return gallery
 
 
 def test_the_asynchronous_reader_answers_as_the_store(store: Store, gallery: str, qdrant_url: str) -> None:

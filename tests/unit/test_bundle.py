@@ -184,7 +184,6 @@ def snapshot(folder: Path, tmp_path: Path) -> Path:
 
 
 def test_links_of_a_hubs_cache_to_its_blobs_are_loaded(snapshot: Path) -> None:
-    import onnxruntime
 
     from qdrant_cir.model.compute import Compute
     from qdrant_cir.model.sessions import open_graph
