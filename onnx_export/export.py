@@ -15,9 +15,11 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from onnx_export.bundle.half_constants import halve_constants
 from onnx_export.errors import ExportError
 from onnx_export.graphs import graph_modules
 from onnx_export.models import CirModel
+from onnx_export.models import ModelSizes as TorchSizes
 from onnx_export.models.vit import VisionTransformer
 from qdrant_cir.model.bundle import (
     PREPROCESSING_VERSION,
@@ -44,6 +46,9 @@ OPSET = 20
 BLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 BLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 PAD_RATIO = 1.25
+IMAGENET_MEAN = (127 / 255, 127 / 255, 127 / 255)
+IMAGENET_STD = (128 / 255, 128 / 255, 128 / 255)
+"""What the trunk of ``efficientnet-lite0`` was trained with."""
 SIZES_KEY = "sizes"
 """Key of the torch model's sizes in a manifest's provenance; heads and depths cannot be read from tensors."""
 
@@ -100,8 +105,11 @@ def export_bundle(
         modules: dict[GraphName, nn.Module] = {name: graphs[name] for name in REQUIRED_GRAPHS}
         if candidate_encoder is not None:
             modules["candidate_encoder"] = candidate_encoder
+        halved = {"image_encoder"} if model.sizes.stem == "efficientnet-lite0" else set()
         entries = {
-            name: graph_entry(folder, name, export_graph(name, module, folder, sizes), sizes)
+            name: graph_entry(
+                folder, name, export_graph(name, module, folder, sizes, halves_constants=name in halved), sizes
+            )
             for name, module in modules.items()
         }
         (folder / "tokenizer.json").write_text(tokenizer.to_str(pretty=False), encoding="utf-8")
@@ -109,7 +117,7 @@ def export_bundle(
             "tokenizer.json", sha256_of(folder / "tokenizer.json"), model.sizes.max_positions, first_token
         )
         described = replace(description, provenance={**description.provenance, SIZES_KEY: asdict(model.sizes)})
-        write_manifest(folder, _manifest(sizes, entries, text, described))
+        write_manifest(folder, _manifest(sizes, preprocessing_of(model.sizes), entries, text, described))
         if check is not None:
             check(load_bundle(folder))
         if out.exists():
@@ -132,15 +140,17 @@ def _first_token_checked(model: CirModel, tokenizer: Tokenizer, out: Path) -> in
 
 
 def _manifest(
-    sizes: ModelSizes, graphs: Mapping[GraphName, GraphEntry], text: TokenizerSpec, description: BundleDescription
+    sizes: ModelSizes,
+    preprocessing: PreprocessingSpec,
+    graphs: Mapping[GraphName, GraphEntry],
+    text: TokenizerSpec,
+    description: BundleDescription,
 ) -> Manifest:
     return Manifest(
         name=description.name,
         licence=description.licence,
         graphs=graphs,
-        preprocessing=PreprocessingSpec(
-            sizes.image_size, PAD_RATIO, BLIP_MEAN, BLIP_STD, version=PREPROCESSING_VERSION
-        ),
+        preprocessing=preprocessing,
         tokenizer=text,
         vector_size=sizes.vector_size,
         token_rows=sizes.token_rows,
@@ -149,6 +159,15 @@ def _manifest(
         token_codec=sizes.token_codec,
         provenance={**description.provenance, "tools": tool_versions()},
     )
+
+
+def preprocessing_of(sizes: TorchSizes) -> PreprocessingSpec:
+    """Return how a model of these sizes wants its pictures: as BLIP does, or as its trunk was trained."""
+    if sizes.stem == "efficientnet-lite0":
+        mean, std = IMAGENET_MEAN, IMAGENET_STD
+    else:
+        mean, std = BLIP_MEAN, BLIP_STD
+    return PreprocessingSpec(sizes.image_size, PAD_RATIO, mean, std, version=PREPROCESSING_VERSION)
 
 
 def runtime_sizes(model: CirModel, codec: TokenCodec) -> ModelSizes:
@@ -163,8 +182,13 @@ def runtime_sizes(model: CirModel, codec: TokenCodec) -> ModelSizes:
     )
 
 
-def export_graph(name: GraphName, module: nn.Module, folder: Path, sizes: ModelSizes) -> list[str]:
-    """Trace one graph into ``folder/onnx`` and return the files written, the ONNX file first."""
+def export_graph(
+    name: GraphName, module: nn.Module, folder: Path, sizes: ModelSizes, *, halves_constants: bool = False
+) -> list[str]:
+    """Trace one graph into ``folder/onnx`` and return the files written, the ONNX file first.
+
+    With ``halves_constants`` weights that are float16 values are stored as such.
+    """
     contract = contract_tensors(name, sizes)
     example = {
         spec.name: _example(spec.dtype, [a if isinstance(a, int) else _EXAMPLE_AXES[a] for a in spec.shape])
@@ -192,6 +216,8 @@ def export_graph(name: GraphName, module: nn.Module, folder: Path, sizes: ModelS
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()  # drops the stack traces, two thirds of the file
     program.save(str(folder / file), external_data=True)
+    if halves_constants:
+        halve_constants(folder / file)
     data = f"{file}.data"
     return [file, data] if (folder / data).exists() else [file]
 

@@ -54,6 +54,9 @@ def read_graph(path: Path) -> ReadGraph:
         stored.name: torch.from_numpy(numpy_helper.to_array(stored, base_dir=str(path.parent)).copy())
         for stored in graph.initializer
     }
+    for node in graph.node:  # constants that are stored in half the bytes (half_constants.py)
+        if node.op_type == "Cast" and node.input[0] in constants:
+            constants[node.output[0]] = constants[node.input[0]].float()
     return ReadGraph(path, tuple(_layers(list(graph.node), constants)), constants)
 
 

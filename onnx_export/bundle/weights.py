@@ -25,14 +25,14 @@ from torch import Tensor, nn
 
 from onnx_export.bundle.graph_layers import GraphLayer, ReadGraph, read_graph
 from onnx_export.errors import CheckpointError, VerificationError
-from onnx_export.export import BLIP_MEAN, BLIP_STD, PAD_RATIO, SIZES_KEY
+from onnx_export.export import SIZES_KEY, preprocessing_of
 from onnx_export.graphs import graph_modules
 from onnx_export.model_folder import ModelFolder, load_model_folder
 from onnx_export.models import CirModel, ModelSizes
 from onnx_export.models.triplet_reranker import TripletLayer
 from onnx_export.models.vit import VisionTransformer
 from onnx_export.verify import verify_bundle
-from qdrant_cir.model.bundle import MANIFEST_FILE, Bundle, GraphName, PreprocessingSpec, contract_tensors, load_bundle
+from qdrant_cir.model.bundle import MANIFEST_FILE, Bundle, GraphName, contract_tensors, load_bundle
 from qdrant_cir.types import JsonObject
 
 VERIFIED_CANDIDATES = (2,)
@@ -107,7 +107,7 @@ def _sizes_of(bundle: Bundle) -> ModelSizes:
         sizes = ModelSizes(**cast("dict[str, int]", manifest.provenance[SIZES_KEY]))  # type: ignore[arg-type]
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{_refusal(bundle.folder)}: its manifest lacks the model's sizes.") from error
-    expected = PreprocessingSpec(sizes.image_size, PAD_RATIO, BLIP_MEAN, BLIP_STD)
+    expected = preprocessing_of(sizes)
     if replace(manifest.preprocessing, version=expected.version) != expected:
         raise CheckpointError(f"{_refusal(bundle.folder)}: it preprocesses pictures differently from training.")
     return sizes
@@ -195,11 +195,13 @@ def _constant(graph: ReadGraph, name: str) -> Tensor:
 
 
 def _set(layer: nn.Module, name: str, value: Tensor, source: Path) -> None:
-    expected = getattr(layer, name).shape
+    before = getattr(layer, name)
+    expected = before.shape
     if expected != value.shape or value.dtype != torch.float32:
         raise CheckpointError(
             f"{_refusal(source)}: a {name} of a {type(layer).__name__} is {value.dtype} {list(value.shape)}, expected "
             f"{torch.float32} {list(expected)}."
         )
     # copied, because graphs store equal constants once and training must be able to change each
-    setattr(layer, name, nn.Parameter(value.clone(memory_format=torch.contiguous_format)))
+    own = value.clone(memory_format=torch.contiguous_format)
+    setattr(layer, name, nn.Parameter(own, requires_grad=before.requires_grad))

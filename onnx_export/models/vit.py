@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from onnx_export.models.efficientnet_lite import PhotoStem
 from onnx_export.models.sizes import ModelSizes
 
 
@@ -21,6 +22,8 @@ class PatchEmbed(nn.Module):
         self.proj: nn.Module
         if sizes.stem == "patch":
             self.proj = nn.Conv2d(3, width, sizes.patch_size, sizes.patch_size)
+        elif sizes.stem == "efficientnet-lite0":
+            self.proj = PhotoStem(width)
         else:
             self.proj = convolutional_stem(width, patch_size=sizes.patch_size)
 
@@ -101,11 +104,17 @@ class VisionTransformer(nn.Module):
         eps = sizes.image_norm_eps
         self.blocks = nn.ModuleList(Block(width, sizes.image_heads, eps=eps) for _ in range(sizes.image_depth))
         self.norm = nn.LayerNorm(width, eps=eps)
+        self.has_mean_token = sizes.stem == "efficientnet-lite0"
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Encode float32 [B, 3, S, S], normalised as the bundle's preprocessing says."""
-        patches = self.patch_embed(pixel_values)
+        return self.from_patches(self.patch_embed(pixel_values))
+
+    def from_patches(self, patches: Tensor) -> Tensor:
+        """Encode patch embeddings [B, N-1, C]; behind a trained trunk the class token starts from their mean."""
         cls = self.cls_token.expand(patches.shape[0], -1, -1)
+        if self.has_mean_token:
+            cls = cls + patches.mean(1, keepdim=True)
         states = torch.cat((cls, patches), dim=1) + self.pos_embed
         for block in self.blocks:
             states = block(states)

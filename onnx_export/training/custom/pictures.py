@@ -12,13 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from onnx_export.export import BLIP_MEAN, BLIP_STD, PAD_RATIO
+from onnx_export.export import preprocessing_of
 from onnx_export.models import CirModel
 from onnx_export.models.vit import VisionTransformer
 from onnx_export.training.features import PictureFeatures, compute_features
 from qdrant_cir.errors import ImageError
 from qdrant_cir.indexing.sources import ImageRecord
-from qdrant_cir.model.bundle import PREPROCESSING_VERSION, PreprocessingSpec
 from qdrant_cir.model.preprocess import load_image, read_pixels
 
 logger = logging.getLogger(__name__)
@@ -69,7 +68,7 @@ def custom_features(model: CirModel, pictures: Mapping[str, ImageRecord], folder
         logger.info("the image encoder or the pictures changed: %d pictures are encoded again", len(pictures))
         (folder / "vectors.npy").unlink(missing_ok=True)
     kept.write_text(key, encoding="utf-8")
-    spec = PreprocessingSpec(model.sizes.image_size, PAD_RATIO, BLIP_MEAN, BLIP_STD, version=PREPROCESSING_VERSION)
+    spec = preprocessing_of(model.sizes)
     records = list(pictures.values())
 
     def read(rows: slice) -> Tensor:
