@@ -7,12 +7,16 @@ from typing import Annotated, Literal
 
 import typer
 
+from onnx_export.commands.photos import train_photos
+
 train = typer.Typer(no_args_is_help=True, help="Train the small model on drawn products, or any on your triplets.")
 
 Run = Annotated[Path, typer.Option("--run", help="Run folder: pool, checkpoints, logs, model.")]
 RecipeOption = Annotated[Path | None, typer.Option(help="Recipe as JSON; by default the bundled model's.")]
 Steps = Annotated[int | None, typer.Option(min=0, help="Optimiser steps; by default the recipe's.")]
 Rate = Annotated[float | None, typer.Option(min=0, help="Peak learning rate; by default the recipe's.")]
+
+train.command("photos")(train_photos)
 
 
 @train.command("pretrain")

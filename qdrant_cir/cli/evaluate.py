@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias, cast
 import typer
 
 from qdrant_cir.cli import printing
+from qdrant_cir.cli.evaluate_photos import photos
 from qdrant_cir.cli.options import (
     BundleOption,
     JsonOption,
@@ -39,6 +40,7 @@ evaluation_app = typer.Typer(
     help="Measure a model on FashionIQ, CIRR, CIRCO, a drawn catalogue, or your own queries.",
     no_args_is_help=True,
 )
+evaluation_app.command()(photos)
 
 _RootOption: TypeAlias = Annotated[
     Path, typer.Option("--root", help="Folder of the data set, laid out as published.", show_default=False)

@@ -1,0 +1,383 @@
+"""Queries on photographs of clothes by people that training never saw, and what answers them.
+
+Labels of colours are made by a program (``qdrant_cir/photographs``) and wrong in some cases; kinds are labelled by
+hand. A file of labels made by eye replaces the program's where it has them.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qdrant_cir.errors import ImageError, InputError
+from qdrant_cir.model.preprocess import load_image
+from qdrant_cir.photographs.colours import (
+    BASIC_COLOURS,
+    COLOURS,
+    HELD_OUT_COLOURS,
+    basic_colour,
+    lab_of_rgb,
+    rgb_of_lab,
+)
+from qdrant_cir.photographs.edits import PATTERNS, Look, dressed
+from qdrant_cir.photographs.labels import KINDS, Kind, Photograph, split_of
+from qdrant_cir.photographs.masks import GarmentMask, find_mask
+from qdrant_cir.photographs.rendering import floor_of, photographed
+from qdrant_cir.photographs.wording import Appearance, change_text, class_text, sleeve_text
+from qdrant_cir.types import Float32
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["LabelledPicture", "PhotoBenchmark", "PhotoQuery", "photo_benchmark", "read_eye_labels"]
+
+ASKED_KINDS = ("dress", "hat", "longsleeve", "outwear", "pants", "shirt", "shoes", "shorts", "skirt", "t-shirt")
+SURE_MARGIN = 4.0
+"""Margin of an automatic colour name from which on a query may be built on it."""
+_LIGHTNESS, _HUE = 10.0, 12.0
+"""Lab units by which a lighter picture is lighter, and by which its hue may differ."""
+_LARGEST_SIDE, _EDITED_SIDE = 320, 256
+_SLEEVES: Mapping[str, str] = {"t-shirt": "long", "polo": "long", "longsleeve": "short"}
+_SLEEVE_KINDS: Mapping[str, str] = {"long": "longsleeve", "short": "t-shirt"}
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledPicture:
+    """A picture of the gallery.
+
+    Attributes:
+        image_id: the photograph's, with a suffix where it is an edited one.
+        picture: a path, or the edited picture.
+        kind: what it shows.
+        sender: who took it.
+        colour: basic name; empty where it is not sure.
+        lab: median colour of the garment, float32 [3]; None where its place is not known.
+        pattern: ``plain``, ``stripes`` and so on where a person said so; empty elsewhere.
+        garment: number of the photograph.
+        edit: what was changed; empty for the photograph as it is.
+    """
+
+    image_id: str
+    picture: Path | Image
+    kind: Kind
+    sender: str
+    colour: str
+    lab: Float32 | None
+    pattern: str
+    garment: int
+    edit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoQuery:
+    """One query.
+
+    Attributes:
+        group: what is asked for: ``colour``, ``class``, ``sleeves``, ``shade``, ``pattern``, or ``same in ...``.
+        reference: place of the reference in the gallery; it is never returned.
+        text: the modification text.
+        right: places of the pictures that answer it.
+        gallery: places that are searched.
+    """
+
+    group: str
+    reference: int
+    text: str
+    right: NDArray[np.int64]
+    gallery: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoBenchmark:
+    """Pictures and queries.
+
+    Attributes:
+        pictures: photographs first, then edited ones.
+        queries: in groups.
+        without_mask: photographs that were left out, because their garment could not be told from its surroundings.
+        unreadable: files that are no pictures, with the reason.
+    """
+
+    pictures: tuple[LabelledPicture, ...]
+    queries: tuple[PhotoQuery, ...]
+    without_mask: int
+    unreadable: Mapping[str, str]
+
+
+def read_eye_labels(path: Path) -> dict[str, tuple[str, str]]:
+    """Read labels made by eye: a CSV with ``file``, ``colour`` (a basic name or empty) and ``pattern``.
+
+    Raises:
+        InputError: the file cannot be read, lacks a column, or names a colour that is no basic one.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        found = {row["file"]: (row["colour"], row["pattern"]) for row in rows}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read: {error}.") from error
+    except KeyError as error:
+        raise InputError(f"{path} has no column {error}; expected file, colour and pattern.") from error
+    unknown = sorted({colour for colour, _ in found.values()} - {*BASIC_COLOURS, ""})
+    if unknown:
+        raise InputError(f"{path} names {', '.join(unknown)}; colours are {', '.join(BASIC_COLOURS)}, or empty.")
+    return found
+
+
+def photo_benchmark(
+    photographs: Sequence[Photograph],
+    *,
+    eye_labels: Mapping[str, tuple[str, str]] | None = None,
+    queries_per_group: int = 300,
+    seed: int = 7,
+) -> PhotoBenchmark:
+    """Make queries on the photographs of held-out senders.
+
+    Args:
+        photographs: of all senders; those of training and validation are left out.
+        eye_labels: colour and pattern by file; where it has a picture, it replaces what a program says.
+        queries_per_group: at most.
+        seed: of references, wordings and edits.
+
+    Raises:
+        InputError: no photograph of a held-out sender can be used.
+    """
+    rng = np.random.default_rng(seed)
+    held_out = [photograph for photograph in photographs if split_of(photograph.sender) == "test"]
+    pictures: list[LabelledPicture] = []
+    garments: list[tuple[NDArray[np.uint8], Float32, GarmentMask]] = []
+    unreadable: dict[str, str] = {}
+    without_mask = 0
+    for photograph in held_out:
+        try:
+            picture = load_image(photograph.path)
+        except ImageError as error:
+            unreadable[photograph.image_id] = str(error)
+            continue
+        picture.thumbnail((_LARGEST_SIDE, _LARGEST_SIDE))
+        rgb = np.array(picture)
+        lab = lab_of_rgb(rgb)
+        mask = find_mask(picture, lab)
+        if mask is None:
+            without_mask += 1
+            continue
+        named = basic_colour(mask.lab)
+        colour, pattern = named.name if named.margin > SURE_MARGIN else "", ""
+        if eye_labels is not None and photograph.image_id in eye_labels:
+            colour, pattern = eye_labels[photograph.image_id]
+        pictures.append(
+            LabelledPicture(
+                photograph.image_id,
+                photograph.path,
+                photograph.kind,
+                photograph.sender,
+                colour,
+                mask.lab,
+                pattern,
+                len(pictures),
+            )
+        )
+        garments.append((rgb, lab, mask))
+    if not pictures:
+        raise InputError(
+            f"None of {len(photographs)} photographs is by a held-out sender and shows a garment that stands out "
+            "from its surroundings; give more photographs."
+        )
+    originals = np.arange(len(pictures))
+    queries = [
+        *_colour_queries(pictures, originals, queries_per_group, rng),
+        *_colour_queries(pictures, originals, queries_per_group, rng, held_out_wording=True),
+        *_class_queries(pictures, originals, queries_per_group, rng),
+        *_class_queries(pictures, originals, queries_per_group, rng, held_out_wording=True),
+        *_sleeve_queries(pictures, originals, queries_per_group, rng),
+        *_shade_queries(pictures, originals, queries_per_group, rng),
+    ]
+    if eye_labels:
+        queries += _pattern_queries(pictures, originals, queries_per_group, rng)
+    queries += _edited_queries(pictures, garments, queries_per_group, rng)
+    return PhotoBenchmark(tuple(pictures), tuple(queries), without_mask, unreadable)
+
+
+def _query(
+    group: str, reference: int, text: str, right: NDArray[np.bool_], gallery: NDArray[np.int64]
+) -> PhotoQuery | None:
+    kept = gallery[gallery != reference]
+    found = np.flatnonzero(right)
+    found = found[found != reference]
+    return PhotoQuery(group, reference, text, found, kept) if len(found) and text else None
+
+
+def _draw(queries: Sequence[PhotoQuery | None], most: int, rng: np.random.Generator) -> list[PhotoQuery]:
+    made = [query for query in queries if query is not None]
+    order = rng.permutation(len(made))[:most]
+    return [made[number] for number in sorted(order.tolist())]
+
+
+def _columns(pictures: Sequence[LabelledPicture]) -> tuple[NDArray[np.str_], NDArray[np.str_]]:
+    return np.array([p.kind.label for p in pictures]), np.array([p.colour for p in pictures])
+
+
+def _looks(picture: LabelledPicture) -> Appearance:
+    return Appearance(picture.kind, picture.colour)
+
+
+def _colour_queries(
+    pictures: Sequence[LabelledPicture],
+    gallery: NDArray[np.int64],
+    most: int,
+    rng: np.random.Generator,
+    *,
+    held_out_wording: bool = False,
+) -> list[PhotoQuery]:
+    kinds, colours = _columns(pictures)
+    made = []
+    for place in gallery.tolist():
+        picture = pictures[place]
+        for colour in BASIC_COLOURS:
+            if not picture.colour or colour == picture.colour:
+                continue
+            right = (kinds == picture.kind.label) & (colours == colour)
+            text = f"in {colour}"
+            if held_out_wording:
+                text = change_text(_looks(picture), Appearance(picture.kind, colour), rng, held_out=True)
+            group = "colour, other wording" if held_out_wording else "colour"
+            made.append(_query(group, place, text, right, gallery))
+    return _draw(made, most, rng)
+
+
+def _class_queries(
+    pictures: Sequence[LabelledPicture],
+    gallery: NDArray[np.int64],
+    most: int,
+    rng: np.random.Generator,
+    *,
+    held_out_wording: bool = False,
+) -> list[PhotoQuery]:
+    kinds, colours = _columns(pictures)
+    made = []
+    for place in gallery.tolist():
+        picture = pictures[place]
+        for asked in (KINDS[label] for label in ASKED_KINDS):
+            if not picture.colour or asked == picture.kind:
+                continue
+            right = (kinds == asked.label) & (colours == picture.colour)
+            text = f"rather a {asked.nouns[0]}"
+            if held_out_wording:
+                text = class_text(_looks(picture), asked, rng, held_out=True)
+            group = "class, other wording" if held_out_wording else "class"
+            made.append(_query(group, place, text, right, gallery))
+    return _draw(made, most, rng)
+
+
+def _sleeve_queries(
+    pictures: Sequence[LabelledPicture], gallery: NDArray[np.int64], most: int, rng: np.random.Generator
+) -> list[PhotoQuery]:
+    kinds, colours = _columns(pictures)
+    made = []
+    for place in gallery.tolist():
+        picture = pictures[place]
+        sleeves = _SLEEVES.get(picture.kind.label.lower())
+        if sleeves is None or not picture.colour:
+            continue
+        asked = KINDS[_SLEEVE_KINDS[sleeves]]
+        right = (kinds == asked.label) & (colours == picture.colour)
+        made.append(_query("sleeves", place, sleeve_text(sleeves, rng), right, gallery))
+    return _draw(made, most, rng)
+
+
+def _shade_queries(
+    pictures: Sequence[LabelledPicture], gallery: NDArray[np.int64], most: int, rng: np.random.Generator
+) -> list[PhotoQuery]:
+    kinds, _ = _columns(pictures)
+    labs = np.array([np.full(3, np.nan) if p.lab is None else p.lab for p in pictures])
+    made = []
+    for place in gallery.tolist():
+        lighter = labs[:, 0] - labs[place, 0]
+        near = np.linalg.norm(labs[:, 1:] - labs[place, 1:], axis=1) < _HUE
+        same = (kinds == pictures[place].kind.label) & near
+        made.append(_query("shade", place, "lighter", same & (lighter > _LIGHTNESS), gallery))
+        made.append(_query("shade", place, "darker", same & (lighter < -_LIGHTNESS), gallery))
+    return _draw(made, most, rng)
+
+
+def _pattern_queries(
+    pictures: Sequence[LabelledPicture], gallery: NDArray[np.int64], most: int, rng: np.random.Generator
+) -> list[PhotoQuery]:
+    kinds, _ = _columns(pictures)
+    patterns = np.array([p.pattern for p in pictures])
+    made = []
+    for place in gallery.tolist():
+        picture = pictures[place]
+        for pattern in ("plain", *PATTERNS):
+            if not picture.pattern or pattern == picture.pattern:
+                continue
+            right = (kinds == picture.kind.label) & (patterns == pattern)
+            text = "plain" if pattern == "plain" else f"with {pattern}"
+            made.append(_query("pattern", place, text, right, gallery))
+    return _draw(made, most, rng)
+
+
+def _edited_queries(
+    pictures: list[LabelledPicture],
+    garments: Sequence[tuple[NDArray[np.uint8], Float32, GarmentMask]],
+    most: int,
+    rng: np.random.Generator,
+) -> list[PhotoQuery]:
+    """Edit each garment, photograph it anew on another photograph's floor, and ask for it among all of these.
+
+    For each there is a second edit of the same garment in the gallery. The edited pictures are appended.
+    """
+    floors = [floor for rgb, _, mask in garments if (floor := floor_of(rgb, mask)) is not None]
+    names = [number for number, colour in enumerate(COLOURS) if colour.name not in HELD_OUT_COLOURS]
+    originals = len(garments)
+    asked: list[tuple[str, int, str, int]] = []
+    for garment, (rgb, lab, mask) in enumerate(garments):
+        source = pictures[garment]
+        basic = basic_colour(mask.lab).name
+        first, second = _two_colours(names, basic, rng)
+        is_patterned = garment % 3 == 2
+        pattern = PATTERNS[int(rng.integers(len(PATTERNS)))]
+        looks: list[tuple[str, Look, str]] = [
+            ("colour", Look(COLOURS[first].lab, "unknown", "unknown", None), f"in {COLOURS[first].name}"),
+            ("colour", Look(COLOURS[second].lab, "unknown", "unknown", None), f"in {COLOURS[second].name}"),
+        ]
+        if is_patterned:
+            look = Look(None, pattern, "unknown", COLOURS[first].lab)
+            looks[0] = ("pattern", look, f"with {pattern}")
+        for number, (edit, look, text) in enumerate(looks):
+            changed = dressed(lab, mask, look, rng)
+            if changed is None:
+                continue
+            shown = rgb + mask.alpha[..., None] * (rgb_of_lab(changed).astype(np.float32) - rgb)
+            floor = floors[int(rng.integers(len(floors)))] if floors else None
+            picture = photographed(shown.astype(np.uint8), mask, "floor", floor, size=_EDITED_SIDE, rng=rng)
+            if number == 0:
+                asked.append((f"same garment, {edit}", garment, text, len(pictures)))
+            image_id = f"{source.image_id}#{number}"
+            pictures.append(replace(source, image_id=image_id, picture=picture, colour="", lab=None, edit=edit))
+    everything = np.arange(len(pictures))
+    wrong_place = everything >= originals
+    made = [
+        PhotoQuery(group, garment, text, np.array([target]), everything[everything != garment])
+        for group, garment, text, target in asked
+        if wrong_place[target]
+    ]
+    return [
+        query
+        for group in sorted({query.group for query in made})
+        for query in _draw([query for query in made if query.group == group], most, rng)
+    ]
+
+
+def _two_colours(names: Sequence[int], own: str, rng: np.random.Generator) -> tuple[int, int]:
+    """Choose two names of colours under different basic colours, neither of them the garment's own."""
+    others = [basic for basic in rng.permutation(BASIC_COLOURS).tolist() if basic != own][:2]
+    chosen = [[n for n in names if COLOURS[n].basic == basic] for basic in others]
+    first, second = (listed[int(rng.integers(len(listed)))] for listed in chosen)
+    return first, second
