@@ -28,7 +28,7 @@ from onnx_export.training.photos.stages import (
     stem_of,
 )
 from onnx_export.training.photos.tokenizer import build_tokenizer
-from onnx_export.training.photos.trunk import TRUNK_SHA256, load_trunk
+from onnx_export.training.photos.trunk import TRUNK_SHA256
 from onnx_export.training.photos.validation import PhotoValidation
 from onnx_export.training.processes import describe_machine
 from onnx_export.training.stages import start_reranker_from_text_encoder
@@ -39,7 +39,7 @@ from qdrant_cir.types import JsonObject
 
 logger = logging.getLogger(__name__)
 
-FEWEST_OF_A_SPLIT = 10
+FEWEST_OF_A_SPLIT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ class PhotoRun:
         recipe: PhotoRecipe,
         *,
         photographs: tuple[Photograph, ...],
-        trunk: Path,
+        trunk: EfficientNetLite,
         workers: int | None = None,
     ) -> None:
         """Check what is given.
@@ -111,16 +111,15 @@ class PhotoRun:
             folder: made where missing.
             recipe: how to train.
             photographs: of all senders; those that are held out for a test are never looked at.
-            trunk: the published weights of the frozen trunk.
+            trunk: the frozen trunk, with its published weights.
             workers: processes that draw the pool; as many as there are cores by default.
 
         Raises:
             TrainingError: a split has too few photographs, or the folder holds another run.
-            CheckpointError: the trunk's file is not the published one.
         """
         self.folder, self.recipe = folder, recipe
         self.workers = workers or len(os.sched_getaffinity(0))
-        self.trunk: EfficientNetLite = load_trunk(trunk)
+        self.trunk = trunk
         self.training = tuple(p for p in photographs if split_of(p.sender) == "training")
         self.validating = tuple(p for p in photographs if split_of(p.sender) == "validation")
         for name, found in (("train on", self.training), ("validate on", self.validating)):
