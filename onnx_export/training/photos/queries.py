@@ -26,6 +26,8 @@ NO_REFERENCE = -1
 UNKNOWN_WORD = "zzz"
 """No word; put into some training texts, so that an unknown word is passed over."""
 _WITH_UNKNOWN = 0.08
+_AS_PHOTOGRAPHED = 0.7
+"""Share of the queries for a kind in a colour whose reference is a photograph as it is."""
 _SHADES: dict[int, Shade] = {1: "lighter", 2: "darker", 3: "brighter", 4: "duller"}
 _SLEEVES = {"t-shirt": ("long", "none"), "polo": ("long", "none"), "longsleeve": ("short", "none")}
 _SLEEVE_KINDS = {"long": "longsleeve", "short": "t-shirt", "none": "undershirt"}
@@ -75,18 +77,24 @@ class QueryDrawer:
         # rarer kinds are drawn more often than they are photographed
         chances = np.sqrt(counts)
         self.kind_chances = chances / chances.sum()
+        of_kind = np.divide(chances, counts, out=np.zeros_like(chances), where=counts > 0)
+        each = of_kind[self.facts["kind"][starts]]
+        self.garment_chances = each / each.sum()
 
-    def draw(self, garments: int, exact: int, labelled: int, rng: np.random.Generator) -> QueryBatch:
+    def draw(self, garments: int, *, singles: int, exact: int, labelled: int, rng: np.random.Generator) -> QueryBatch:
         """Draw a batch.
 
         Args:
             garments: families whose pictures are all in the batch.
+            singles: further garments, each as it was photographed alone.
             exact: queries for one garment in one look.
             labelled: queries for a kind in a colour.
             rng: of everything.
         """
         chosen = self._garments(garments, rng)
-        rows = np.concatenate([self.families[number] for number in chosen])
+        alone = [number for number in self._spread(garments + singles, rng) if number not in set(chosen)][:singles]
+        whole = [self.families[number] for number in chosen]
+        rows = np.concatenate([*whole, *(self.families[number][:1] for number in alone)])
         queries = [q for _ in range(4 * exact) if (q := self._exact(rows, rng)) is not None][:exact]
         queries += [q for _ in range(4 * labelled) if (q := self._labelled(rows, rng)) is not None][:labelled]
         texts = tuple(_with_unknown(query.text, rng) for query in queries)
@@ -109,6 +117,11 @@ class QueryDrawer:
             for number in rng.choice(same, min(wanted, len(same)), replace=False).tolist():
                 chosen[number] = None
         return list(chosen)[:count]
+
+    def _spread(self, count: int, rng: np.random.Generator) -> list[int]:
+        """Choose different garments, of rarer kinds more often than they are photographed."""
+        count = min(count, len(self.families))
+        return rng.choice(len(self.families), count, replace=False, p=self.garment_chances).tolist()
 
     def appearance(self, row: int) -> Appearance:
         """Say what texts may say of a picture."""
@@ -162,15 +175,20 @@ class QueryDrawer:
 
     def _labelled(self, rows: NDArray[np.int64], rng: np.random.Generator) -> _Query | None:
         kinds, basics = self.facts["kind"][rows], self.facts["basic"][rows]
-        reference = int(rng.choice(np.flatnonzero(basics >= 0)))
+        is_edited = self.facts["edited"][rows] > 0
+        among = (basics >= 0) & ~is_edited if rng.random() < _AS_PHOTOGRAPHED else basics >= 0
+        if not among.any():
+            return None
+        reference = int(rng.choice(np.flatnonzero(among)))
         row = int(rows[reference])
+        own = self.facts["garment"][rows] == self.facts["garment"][row]
         kind, basic = int(kinds[reference]), int(basics[reference])
         before = self.appearance(row)
         draw = rng.random()
         if draw < 0.08:
             return self._described(rows, reference, rng)
         if draw < 0.45:
-            others = np.unique(basics[(kinds == kind) & (basics >= 0) & (basics != basic)])
+            others = np.unique(basics[(kinds == kind) & (basics >= 0) & (basics != basic) & ~own])
             if not len(others):
                 return None
             basic = int(rng.choice(others))
@@ -188,8 +206,9 @@ class QueryDrawer:
             if asked is None:
                 return None
             kind, text = asked
-        right = (kinds == kind) & (basics == basic)
-        ignored = (kinds == kind) & (basics < 0)
+        # other garments must be found; what becomes of its own family is learnt from exact queries
+        right = (kinds == kind) & (basics == basic) & ~own
+        ignored = (kinds == kind) & ((basics < 0) | (own & (basics == basic)))
         return _Query(reference, text, right, ignored, is_exact=False) if right.any() else None
 
     def _sleeves_or_length(self, before: Appearance, rng: np.random.Generator) -> tuple[int, str] | None:

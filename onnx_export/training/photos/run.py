@@ -20,6 +20,7 @@ from onnx_export.models.efficientnet_lite import EfficientNetLite
 from onnx_export.training.loop import train
 from onnx_export.training.photos.pool import PhotoPool, open_pool
 from onnx_export.training.photos.stages import (
+    BatchSizes,
     ComposerStage,
     EncoderStage,
     RerankerStage,
@@ -52,8 +53,10 @@ class PhotoRecipe:
         steps_one, rate_one: of the composer over frozen tokens.
         steps_two, rate_two: of the re-ranker.
         garments: families in a batch.
-        queries: in a batch, half of them exact.
-        queries_two: the same for the re-ranker.
+        singles: further garments in a batch, each as it was photographed; ``singles_one`` and ``singles_two`` of the
+            later stages, for which pictures cost next to nothing.
+        exact, labelled: queries in a batch for one garment in one look, and for a kind in a colour.
+        queries_two: queries of a batch of the re-ranker, half of each.
         candidates: that the re-ranker orders for a query.
         evaluate_every: steps between two validations.
         patience: validations in a row without a new best after which a stage ends.
@@ -67,8 +70,12 @@ class PhotoRecipe:
     rate_one: float = 2e-4
     steps_two: int = 800
     rate_two: float = 3e-4
-    garments: int = 20
-    queries: int = 48
+    garments: int = 16
+    singles: int = 48
+    singles_one: int = 600
+    singles_two: int = 100
+    exact: int = 24
+    labelled: int = 32
     queries_two: int = 16
     candidates: int = 9
     evaluate_every: int = 100
@@ -148,7 +155,12 @@ class PhotoRun:
         validation.freeze_encoder()
         recipe = self.recipe
         one = ComposerStage(
-            model, pool, encoded, self.tokenizer, seed=recipe.seed, garments=recipe.garments, queries=recipe.queries
+            model,
+            pool,
+            encoded,
+            self.tokenizer,
+            seed=recipe.seed,
+            sizes=BatchSizes(recipe.garments, recipe.singles_one, recipe.exact, recipe.labelled),
         )
         one.log_scale.data.copy_(self._scale)
         results["stage-one"] = self._run(
@@ -167,8 +179,12 @@ class PhotoRun:
             encoded,
             self.tokenizer,
             seed=recipe.seed,
-            garments=recipe.garments,
-            queries=recipe.queries_two,
+            sizes=BatchSizes(
+                recipe.garments,
+                recipe.singles_two,
+                recipe.queries_two // 2,
+                recipe.queries_two - recipe.queries_two // 2,
+            ),
             candidates=recipe.candidates,
         )
         results["stage-two"] = self._run(
@@ -186,7 +202,12 @@ class PhotoRun:
     def _encoder(self, model: CirModel, pool: PhotoPool, blank: Tensor, validation: PhotoValidation) -> JsonObject:
         recipe = self.recipe
         stage = EncoderStage(
-            model, pool, self.tokenizer, blank, seed=recipe.seed, garments=recipe.garments, queries=recipe.queries
+            model,
+            pool,
+            self.tokenizer,
+            blank,
+            seed=recipe.seed,
+            sizes=BatchSizes(recipe.garments, recipe.singles, recipe.exact, recipe.labelled),
         )
         found = self._run(
             "encoder",

@@ -61,6 +61,21 @@ def pooled(features: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
+class BatchSizes:
+    """How much is in a batch: whole families, garments as photographed alone, and queries of both kinds."""
+
+    garments: int
+    singles: int
+    exact: int
+    labelled: int
+
+
+def draw_batch(drawer: QueryDrawer, sizes: BatchSizes, rng: np.random.Generator) -> QueryBatch:
+    """Draw a batch of these sizes."""
+    return drawer.draw(sizes.garments, singles=sizes.singles, exact=sizes.exact, labelled=sizes.labelled, rng=rng)
+
+
+@dataclass(frozen=True, slots=True)
 class EncodedPool:
     """A pool behind a frozen encoder: tokens float16 [P, N, C], unit vectors float32 [P, D], tokens of no picture."""
 
@@ -132,12 +147,11 @@ class EncoderStage(_Losses):
         blank: Tensor,
         *,
         seed: int,
-        garments: int,
-        queries: int,
+        sizes: BatchSizes,
     ) -> None:
         super().__init__()
         self.model, self.pool, self.tokenizer, self.blank = model, pool, tokenizer, blank
-        self.seed, self.garments, self.queries = seed, garments, queries
+        self.seed, self.sizes = seed, sizes
         self.drawer = QueryDrawer(pool)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -155,7 +169,7 @@ class EncoderStage(_Losses):
     def step(self, number: int) -> dict[str, Tensor]:
         """Draw a batch from (seed, its number) and compute its losses."""
         rng = np.random.default_rng((self.seed, 11, number))
-        batch = self.drawer.draw(self.garments, self.queries // 2, self.queries - self.queries // 2, rng)
+        batch = draw_batch(self.drawer, self.sizes, rng)
         features = torch.from_numpy(np.array(self.pool.features[batch.rows])).float()
         tokens, embedding = encode_features(self.model, torch.cat((features, self.blank[None])))
         embedding = embedding[:-1].float()
@@ -176,7 +190,10 @@ class EncoderStage(_Losses):
             wanted = self.pool.facts[name][rows].copy()
             if name in ("pattern", "graphic"):
                 wanted[wanted == 0] = -1
-            losses.append(functional.cross_entropy(head(embedding), torch.from_numpy(wanted), ignore_index=-1))
+            total = functional.cross_entropy(
+                head(embedding), torch.from_numpy(wanted), ignore_index=-1, reduction="sum"
+            )
+            losses.append(total / max(1, int((wanted >= 0).sum())))
         return torch.stack(losses).sum()
 
     def _likeness(self, embedding: Tensor, features: Tensor) -> Tensor:
@@ -191,7 +208,9 @@ class EncoderStage(_Losses):
     def _same(self, vectors: Tensor, rows: NDArray[np.int64]) -> Tensor:
         """Rank the second picture of a garment as it is above all others, seen from the first."""
         edited, garment = self.pool.facts["edited"][rows], self.pool.facts["garment"][rows]
-        first = np.flatnonzero((edited == 0) & (np.diff(garment, prepend=-1) != 0))
+        # not those that are in the batch once alone
+        starts = (edited == 0) & (np.diff(garment, prepend=-1) != 0) & (np.diff(garment, append=-1) == 0)
+        first = np.flatnonzero(starts)
         second = first + 1
         similarity = similarities(vectors[first], vectors, self.log_scale.exp().clamp(max=60))
         itself = torch.zeros_like(similarity, dtype=torch.bool)
@@ -210,19 +229,18 @@ class ComposerStage(_Losses):
         tokenizer: Tokenizer,
         *,
         seed: int,
-        garments: int,
-        queries: int,
+        sizes: BatchSizes,
     ) -> None:
         super().__init__()
         self.model, self.pool, self.encoded, self.tokenizer = model, pool, encoded, tokenizer
-        self.seed, self.garments, self.queries = seed, garments, queries
+        self.seed, self.sizes = seed, sizes
         self.drawer = QueryDrawer(pool)
         self.modules = nn.ModuleDict({"composer": model.composer, "temperature": nn.ParameterList([self.log_scale])})
 
     def step(self, number: int) -> dict[str, Tensor]:
         """Draw a batch from (seed, its number) and compute its losses."""
         rng = np.random.default_rng((self.seed, 12, number))
-        batch = self.drawer.draw(self.garments, self.queries // 2, self.queries - self.queries // 2, rng)
+        batch = draw_batch(self.drawer, self.sizes, rng)
         references = np.where(batch.references == NO_REFERENCE, NO_REFERENCE, batch.rows[batch.references])
         ids, mask = encode_texts(self.tokenizer, batch.texts, device=self.model.device)
         composed = self.model.composer(ids, mask, self.encoded.tokens_of(references))
@@ -244,19 +262,18 @@ class RerankerStage:
         tokenizer: Tokenizer,
         *,
         seed: int,
-        garments: int,
-        queries: int,
+        sizes: BatchSizes,
         candidates: int,
     ) -> None:
         self.model, self.pool, self.encoded, self.tokenizer = model, pool, encoded, tokenizer
-        self.seed, self.garments, self.queries, self.candidates = seed, garments, queries, candidates
+        self.seed, self.sizes, self.candidates = seed, sizes, candidates
         self.drawer = QueryDrawer(pool)
         self.modules = nn.ModuleDict({"reranker": model.reranker})
 
     def step(self, number: int) -> dict[str, Tensor]:
         """Draw a batch from (seed, its number) and compute its losses."""
         rng = np.random.default_rng((self.seed, 13, number))
-        batch = self.drawer.draw(self.garments, self.queries // 2, self.queries - self.queries // 2, rng)
+        batch = draw_batch(self.drawer, self.sizes, rng)
         references = np.where(batch.references == NO_REFERENCE, NO_REFERENCE, batch.rows[batch.references])
         ids, mask = encode_texts(self.tokenizer, batch.texts, device=self.model.device)
         with torch.no_grad():

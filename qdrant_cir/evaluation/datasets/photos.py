@@ -43,6 +43,8 @@ SURE_MARGIN = 4.0
 _LIGHTNESS, _HUE = 10.0, 12.0
 """Lab units by which a lighter picture is lighter, and by which its hue may differ."""
 _LARGEST_SIDE, _EDITED_SIDE = 320, 256
+_PLAIN_SPREAD = 8.0
+"""Spread of colour up to which a garment counts as plain, so that a pattern can be drawn on it."""
 _SLEEVES: Mapping[str, str] = {"t-shirt": "long", "polo": "long", "longsleeve": "short"}
 _SLEEVE_KINDS: Mapping[str, str] = {"long": "longsleeve", "short": "t-shirt"}
 
@@ -239,15 +241,17 @@ def _colour_queries(
     made = []
     for place in gallery.tolist():
         picture = pictures[place]
-        for colour in BASIC_COLOURS:
-            if not picture.colour or colour == picture.colour:
-                continue
-            right = (kinds == picture.kind.label) & (colours == colour)
-            text = f"in {colour}"
-            if held_out_wording:
-                text = change_text(_looks(picture), Appearance(picture.kind, colour), rng, held_out=True)
-            group = "colour, other wording" if held_out_wording else "colour"
-            made.append(_query(group, place, text, right, gallery))
+        # a colour that some other picture of this kind has, as often as it is had
+        others = gallery[(kinds == picture.kind.label) & (colours != picture.colour) & (colours != "")]
+        if not picture.colour or not len(others):
+            continue
+        colour = str(colours[int(rng.choice(others))])
+        right = (kinds == picture.kind.label) & (colours == colour)
+        text = f"in {colour}"
+        if held_out_wording:
+            text = change_text(_looks(picture), Appearance(picture.kind, colour), rng, held_out=True)
+        group = "colour, other wording" if held_out_wording else "colour"
+        made.append(_query(group, place, text, right, gallery))
     return _draw(made, most, rng)
 
 
@@ -260,18 +264,21 @@ def _class_queries(
     held_out_wording: bool = False,
 ) -> list[PhotoQuery]:
     kinds, colours = _columns(pictures)
+    is_asked = np.isin(kinds, [KINDS[label].label for label in ASKED_KINDS])
     made = []
     for place in gallery.tolist():
         picture = pictures[place]
-        for asked in (KINDS[label] for label in ASKED_KINDS):
-            if not picture.colour or asked == picture.kind:
-                continue
-            right = (kinds == asked.label) & (colours == picture.colour)
-            text = f"rather a {asked.nouns[0]}"
-            if held_out_wording:
-                text = class_text(_looks(picture), asked, rng, held_out=True)
-            group = "class, other wording" if held_out_wording else "class"
-            made.append(_query(group, place, text, right, gallery))
+        # a kind that some other picture in this colour is of, as often as it is
+        others = gallery[(colours == picture.colour) & (kinds != picture.kind.label) & is_asked]
+        if not picture.colour or not len(others):
+            continue
+        asked = pictures[int(rng.choice(others))].kind
+        right = (kinds == asked.label) & (colours == picture.colour)
+        text = f"rather a {asked.nouns[0]}"
+        if held_out_wording:
+            text = class_text(_looks(picture), asked, rng, held_out=True)
+        group = "class, other wording" if held_out_wording else "class"
+        made.append(_query(group, place, text, right, gallery))
     return _draw(made, most, rng)
 
 
@@ -335,13 +342,12 @@ def _edited_queries(
     """
     floors = [floor for rgb, _, mask in garments if (floor := floor_of(rgb, mask)) is not None]
     names = [number for number, colour in enumerate(COLOURS) if colour.name not in HELD_OUT_COLOURS]
-    originals = len(garments)
     asked: list[tuple[str, int, str, int]] = []
     for garment, (rgb, lab, mask) in enumerate(garments):
         source = pictures[garment]
         basic = basic_colour(mask.lab).name
         first, second = _two_colours(names, basic, rng)
-        is_patterned = garment % 3 == 2
+        is_patterned = garment % 2 == 1 and mask.spread < _PLAIN_SPREAD
         pattern = PATTERNS[int(rng.integers(len(PATTERNS)))]
         looks: list[tuple[str, Look, str]] = [
             ("colour", Look(COLOURS[first].lab, "unknown", "unknown", None), f"in {COLOURS[first].name}"),
@@ -362,11 +368,9 @@ def _edited_queries(
             image_id = f"{source.image_id}#{number}"
             pictures.append(replace(source, image_id=image_id, picture=picture, colour="", lab=None, edit=edit))
     everything = np.arange(len(pictures))
-    wrong_place = everything >= originals
     made = [
         PhotoQuery(group, garment, text, np.array([target]), everything[everything != garment])
         for group, garment, text, target in asked
-        if wrong_place[target]
     ]
     return [
         query
