@@ -146,7 +146,7 @@ def _bands(position: Float32, period: float, share: float) -> Float32:
 
 def _soft(depth: Float32) -> Float32:
     """Turn a depth in pixels inside a shape into coverage, with an edge one pixel wide."""
-    return np.clip(depth + 0.5, 0, 1).astype(np.float32)
+    return np.asarray(np.clip(depth + 0.5, 0, 1), np.float32)
 
 
 def _graphic(mask: GarmentMask, graphic: Graphic, rng: np.random.Generator) -> Float32 | None:

@@ -94,7 +94,7 @@ class _Drawer:
         torch.set_num_threads(1)
         self.stem = PhotoStem(1)
         self.stem.trunk.load_state_dict(weights)
-        self.stem = self.stem.eval().to(memory_format=torch.channels_last)
+        self.stem.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.floors: NDArray[np.uint8] = np.load(floors, mmap_mode="r")
         self.size, self.seed = size, seed
 
@@ -260,4 +260,5 @@ def _draw_pool(
     if skipped:
         logger.warning("%d of %d photographs have no usable mask; they have no edits", skipped, len(readable))
     (folder / "about.json").write_text(json.dumps({"usable": usable, "skipped": skipped}) + "\n", encoding="utf-8")
-    np.savez(folder / "facts.npz", **{name: table[:, place] for place, name in enumerate(COLUMNS)})
+    columns = {name: table[:, place] for place, name in enumerate(COLUMNS)}
+    np.savez(folder / "facts.npz", **columns)  # type: ignore[arg-type]

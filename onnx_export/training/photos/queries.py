@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_export.training.photos.families import OPPOSITE
+from onnx_export.training.photos.families import OPPOSITE, SURE_MARGIN
 from onnx_export.training.photos.pool import KIND_NAMES, PhotoPool
-from qdrant_cir.photographs.colours import BASIC_COLOURS, COLOURS
+from qdrant_cir.photographs.colours import BASIC_COLOURS, COLOURS, basic_colour
 from qdrant_cir.photographs.labels import KINDS
 from qdrant_cir.photographs.wording import (
     Appearance,
@@ -67,7 +67,7 @@ class QueryDrawer:
     """Draws batches of queries from a pool."""
 
     def __init__(self, pool: PhotoPool) -> None:
-        self.facts = pool.facts
+        self.facts = {**pool.facts, "basic": _sure_basics(pool)}
         self.pool = pool
         garment = self.facts["garment"]
         starts = np.flatnonzero(np.diff(garment, prepend=-1))
@@ -121,7 +121,8 @@ class QueryDrawer:
     def _spread(self, count: int, rng: np.random.Generator) -> list[int]:
         """Choose different garments, of rarer kinds more often than they are photographed."""
         count = min(count, len(self.families))
-        return rng.choice(len(self.families), count, replace=False, p=self.garment_chances).tolist()
+        chosen = rng.choice(len(self.families), count, replace=False, p=self.garment_chances)
+        return [int(number) for number in chosen]
 
     def appearance(self, row: int) -> Appearance:
         """Say what texts may say of a picture."""
@@ -229,6 +230,16 @@ class QueryDrawer:
         text = f"a {BASIC_COLOURS[int(basics[place])]} {noun}"
         right = (kinds == kinds[place]) & (basics == basics[place])
         return _Query(NO_REFERENCE, text, right, (kinds == kinds[place]) & (basics < 0), is_exact=False)
+
+
+def _sure_basics(pool: PhotoPool) -> NDArray[np.int64]:
+    """Basic colours of all pictures; -1 also where a colour's name and its look fall under different ones."""
+    unsure = []
+    for number, colour in enumerate(COLOURS):
+        seen = basic_colour(colour.lab)
+        if seen.name != colour.basic or seen.margin < SURE_MARGIN:
+            unsure.append(number)
+    return np.where(np.isin(pool.facts["colour"], unsure), -1, pool.facts["basic"])
 
 
 def _with_unknown(text: str, rng: np.random.Generator) -> str:

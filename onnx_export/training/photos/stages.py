@@ -26,7 +26,7 @@ from qdrant_cir.photographs.colours import BASIC_COLOURS
 GARMENT_DIMS = 128
 """First dimensions of the vector, which keep the likeness of the trunk's pooled features: which garment it is."""
 HEADS = {"kind": len(KIND_NAMES), "basic": len(BASIC_COLOURS), "pattern": 6, "graphic": 4}
-ATTRIBUTE_WEIGHT, LIKENESS_WEIGHT, SAME_WEIGHT = 0.3, 8.0, 0.3
+ATTRIBUTE_WEIGHT, ASKED_WEIGHT, LIKENESS_WEIGHT, SAME_WEIGHT = 0.4, 0.4, 8.0, 0.3
 START_SCALE = 1 / 0.07
 
 
@@ -50,7 +50,7 @@ def standardise(model: CirModel, pool: PhotoPool) -> None:
 def encode_features(model: CirModel, features: Tensor) -> tuple[Tensor, Tensor]:
     """Encode trunk features float32 [B, 444, cells] to tokens [B, N, C] and embeddings [B, D], not of unit length."""
     side = round(features.shape[2] ** 0.5)
-    patches = stem_of(model).project(features.unflatten(2, (side, side))).flatten(2).transpose(1, 2)
+    patches = stem_of(model).project(torch.unflatten(features, 2, (side, side))).flatten(2).transpose(1, 2)
     tokens = model.image_encoder.visual_encoder.from_patches(patches)
     return tokens, model.image_encoder.vision_proj(tokens[:, 0])
 
@@ -134,9 +134,9 @@ def ranking_losses(similarity: Tensor, right: Tensor, ignored: Tensor) -> Tensor
 class EncoderStage(_Losses):
     """Projection, transformer block, embedding and composer together.
 
-    Beside the ranking there are: kind, colour, pattern and print read off the embedding; the likeness of the trunk's
-    pooled features, kept by the first half of the vector; and finding the same garment with the same look in another
-    photograph.
+    Beside the ranking there are: kind, colour, pattern and print read off the embedding of a picture, and those of the
+    target read off the embedding of a query; the likeness of the trunk's pooled features, kept by the first half of the
+    vector; and finding the same garment with the same look in another photograph.
     """
 
     def __init__(
@@ -155,13 +155,16 @@ class EncoderStage(_Losses):
         self.drawer = QueryDrawer(pool)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            heads = {name: nn.Linear(model.sizes.vector_size, count) for name, count in HEADS.items()}
-        self.heads = nn.ModuleDict(heads)
+            self.heads, self.query_heads = (
+                nn.ModuleDict({name: nn.Linear(model.sizes.vector_size, count) for name, count in HEADS.items()})
+                for _ in range(2)
+            )
         self.modules = nn.ModuleDict(
             {
                 "image_encoder": model.image_encoder,
                 "composer": model.composer,
                 "heads": self.heads,
+                "query_heads": self.query_heads,
                 "temperature": nn.ParameterList([self.log_scale]),
             }
         )
@@ -176,25 +179,30 @@ class EncoderStage(_Losses):
         vectors = functional.normalize(embedding, dim=-1)
         # the last row of the tokens is that of no picture, which NO_REFERENCE reaches from behind
         ids, mask = encode_texts(self.tokenizer, batch.texts, device=vectors.device)
-        composed = self.model.composer(ids, mask, tokens[torch.from_numpy(batch.references)])
+        composer = self.model.composer
+        states = composer.text_encoder(ids, mask, tokens[torch.from_numpy(batch.references)])
+        query = composer.text_proj(states[:, 0]).float()
         return {
-            **self.ranking(composed.query_vectors, vectors, batch),
-            "attributes": ATTRIBUTE_WEIGHT * self._attributes(embedding, batch.rows),
+            **self.ranking(functional.normalize(query, dim=-1), vectors, batch),
+            "attributes": ATTRIBUTE_WEIGHT * _attributes(self.heads, embedding, self._facts(batch.rows)),
+            "asked": ASKED_WEIGHT * _attributes(self.query_heads, query, self._asked(batch)),
             "likeness": LIKENESS_WEIGHT * self._likeness(embedding, features),
             "same": SAME_WEIGHT * self._same(vectors, batch.rows),
         }
 
-    def _attributes(self, embedding: Tensor, rows: NDArray[np.int64]) -> Tensor:
-        losses = []
-        for name, head in self.heads.items():
-            wanted = self.pool.facts[name][rows].copy()
-            if name in ("pattern", "graphic"):
-                wanted[wanted == 0] = -1
-            total = functional.cross_entropy(
-                head(embedding), torch.from_numpy(wanted), ignore_index=-1, reduction="sum"
-            )
-            losses.append(total / max(1, int((wanted >= 0).sum())))
-        return torch.stack(losses).sum()
+    def _facts(self, rows: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+        """Give what is known of pictures, by head; -1 where it is not known."""
+        found = {name: self.drawer.facts[name][rows].copy() for name in HEADS}
+        for name in ("pattern", "graphic"):
+            found[name][found[name] == 0] = -1
+        return found
+
+    def _asked(self, batch: QueryBatch) -> dict[str, NDArray[np.int64]]:
+        """Give what the right pictures of each query have in common."""
+        found = self._facts(batch.rows[batch.right.argmax(1)])
+        for name in ("pattern", "graphic"):
+            found[name][~batch.is_exact] = -1
+        return found
 
     def _likeness(self, embedding: Tensor, features: Tensor) -> Tensor:
         raw = pooled(features)
@@ -216,6 +224,16 @@ class EncoderStage(_Losses):
         itself = torch.zeros_like(similarity, dtype=torch.bool)
         itself[torch.arange(len(first)), torch.from_numpy(first)] = True
         return functional.cross_entropy(similarity.masked_fill(itself, -1e4), torch.from_numpy(second))
+
+
+def _attributes(heads: nn.ModuleDict, embedding: Tensor, wanted: dict[str, NDArray[np.int64]]) -> Tensor:
+    """Cross-entropy of reading attributes off an embedding [B, D], summed over the heads; -1 is passed over."""
+    losses = []
+    for name, head in heads.items():
+        values = torch.from_numpy(wanted[name])
+        total = functional.cross_entropy(head(embedding), values, ignore_index=-1, reduction="sum")
+        losses.append(total / max(1, int((wanted[name] >= 0).sum())))
+    return torch.stack(losses).sum()
 
 
 class ComposerStage(_Losses):

@@ -192,12 +192,14 @@ def photo_benchmark(
             "from its surroundings; give more photographs."
         )
     originals = np.arange(len(pictures))
+    # a picture whose colour is not sure is neither right nor wrong
+    sure = np.array([place for place, picture in enumerate(pictures) if picture.colour])
     queries = [
-        *_colour_queries(pictures, originals, queries_per_group, rng),
-        *_colour_queries(pictures, originals, queries_per_group, rng, held_out_wording=True),
-        *_class_queries(pictures, originals, queries_per_group, rng),
-        *_class_queries(pictures, originals, queries_per_group, rng, held_out_wording=True),
-        *_sleeve_queries(pictures, originals, queries_per_group, rng),
+        *_colour_queries(pictures, sure, queries_per_group, rng),
+        *_colour_queries(pictures, sure, queries_per_group, rng, held_out_wording=True),
+        *_class_queries(pictures, sure, queries_per_group, rng),
+        *_class_queries(pictures, sure, queries_per_group, rng, held_out_wording=True),
+        *_sleeve_queries(pictures, sure, queries_per_group, rng),
         *_shade_queries(pictures, originals, queries_per_group, rng),
     ]
     if eye_labels:
@@ -242,7 +244,7 @@ def _colour_queries(
     for place in gallery.tolist():
         picture = pictures[place]
         # a colour that some other picture of this kind has, as often as it is had
-        others = gallery[(kinds == picture.kind.label) & (colours != picture.colour) & (colours != "")]
+        others = np.flatnonzero((kinds == picture.kind.label) & (colours != picture.colour) & (colours != ""))
         if not picture.colour or not len(others):
             continue
         colour = str(colours[int(rng.choice(others))])
@@ -269,7 +271,7 @@ def _class_queries(
     for place in gallery.tolist():
         picture = pictures[place]
         # a kind that some other picture in this colour is of, as often as it is
-        others = gallery[(colours == picture.colour) & (kinds != picture.kind.label) & is_asked]
+        others = np.flatnonzero((colours == picture.colour) & (kinds != picture.kind.label) & is_asked)
         if not picture.colour or not len(others):
             continue
         asked = pictures[int(rng.choice(others))].kind

@@ -18,7 +18,7 @@ from qdrant_cir.model.preprocess import blank_pixels, load_image, preprocess
 from qdrant_cir.model.reranker import Reranker
 from qdrant_cir.model.sessions import ExecutionProvider
 from qdrant_cir.tokens.codec import quantize
-from qdrant_cir.types import Float32, JsonObject, StoredTokens
+from qdrant_cir.types import Float32, JsonObject
 
 __all__ = ["SYSTEMS", "GroupResult", "PhotoReport", "answer_photo_queries", "photo_markdown", "photo_report_json"]
 
@@ -92,18 +92,16 @@ def answer_photo_queries(
     reranker = Reranker.open(bundle, provider=provider)
     spec = bundle.manifest.preprocessing
     total = len(benchmark.pictures) + len(benchmark.queries)
-    vectors, tokens, stored, scales = [], [], [], []
+    vectors, tokens, candidates = [], [], []
     for start in range(0, len(benchmark.pictures), _BATCH):
         part = benchmark.pictures[start : start + _BATCH]
         encoded = encoder.encode(np.stack([preprocess(load_image(p.picture), spec) for p in part]))
-        quantized = quantize(encoded.candidate_tokens, bundle.manifest.token_codec)
         vectors.append(encoded.vectors)
         tokens.append(encoded.tokens.astype(np.float16))
-        stored.append(quantized.values)
-        scales.append(quantized.scales)
+        candidates.append(encoded.candidate_tokens.astype(np.float16))
         on_progress(start + len(part), total)
     all_vectors, all_tokens = np.concatenate(vectors), np.concatenate(tokens)
-    all_stored, all_scales = np.concatenate(stored), np.concatenate(scales)
+    all_candidates = np.concatenate(candidates)
     blank = encoder.encode(blank_pixels(spec)[None]).tokens
     orders: list[Mapping[str, NDArray[np.int64]]] = []
     values = np.empty((len(benchmark.queries), len(SYSTEMS)))
@@ -114,7 +112,8 @@ def answer_photo_queries(
         gallery = all_vectors[query.gallery]
         first = _ranked(gallery @ composed.vector, query.gallery)
         head = first[:rerank_depth]
-        scores = reranker.score(composed, StoredTokens(all_stored[head], all_scales[head]))
+        stored = quantize(all_candidates[head].astype(np.float32), bundle.manifest.token_codec)
+        scores = reranker.score(composed, stored)
         found = {
             "stage one": first,
             "both stages": np.concatenate((_ranked(scores, head), first[rerank_depth:])),
