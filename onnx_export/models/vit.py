@@ -110,12 +110,22 @@ class VisionTransformer(nn.Module):
         """Encode float32 [B, 3, S, S], normalised as the bundle's preprocessing says."""
         return self.from_patches(self.patch_embed(pixel_values))
 
-    def from_patches(self, patches: Tensor) -> Tensor:
-        """Encode patch embeddings [B, N-1, C]; behind a trained trunk the class token starts from their mean."""
+    def from_patches(self, patches: Tensor, kept: Tensor | None = None) -> Tensor:
+        """Encode patch embeddings [B, N-1, C]; behind a trained trunk the class token starts from their mean.
+
+        With ``kept``, int64 [B, M], only those patches are looked at, as in training: tokens are [B, M + 1, C] then.
+        """
         cls = self.cls_token.expand(patches.shape[0], -1, -1)
         if self.has_mean_token:
-            cls = cls + patches.mean(1, keepdim=True)
+            cls = cls + (patches if kept is None else picked(patches, kept)).mean(1, keepdim=True)
         states = torch.cat((cls, patches), dim=1) + self.pos_embed
+        if kept is not None:
+            states = torch.cat((states[:, :1], picked(states[:, 1:], kept)), dim=1)
         for block in self.blocks:
             states = block(states)
         return cast(Tensor, self.norm(states))
+
+
+def picked(states: Tensor, rows: Tensor) -> Tensor:
+    """Pick rows int64 [B, M] of float32 [B, N, C]: [B, M, C]."""
+    return states.gather(1, rows[:, :, None].expand(-1, -1, states.shape[2]))

@@ -54,6 +54,7 @@ def photos(
         photo_report_json,
         save_photo_sheet,
     )
+    from qdrant_cir.model.compute import Compute
     from qdrant_cir.photographs.labels import read_photographs
 
     seen = read_eye_labels(eye_labels or EYE_LABELS)
@@ -61,7 +62,11 @@ def photos(
     model = open_bundle(bundle)
     benchmark = photo_benchmark(photographs, eye_labels=seen, queries_per_group=queries)
     report = answer_photo_queries(
-        benchmark, model, rerank_depth=rerank_depth, provider=provider_named(provider), on_progress=_progress()
+        benchmark,
+        model,
+        Compute(provider=provider_named(provider)),
+        rerank_depth=rerank_depth,
+        on_progress=_progress(),
     )
     folder = out or Path("qdrant_cir_evaluation") / f"photos-test-{model.fingerprint[:12]}"
     folder.mkdir(parents=True, exist_ok=True)

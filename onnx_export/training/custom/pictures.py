@@ -62,13 +62,13 @@ def weights_key(module: nn.Module) -> str:
 def custom_features(model: CirModel, pictures: Mapping[str, ImageRecord], folder: Path) -> PictureFeatures:
     """Encode pictures in order, or open the features where the same ones were encoded before."""
     folder.mkdir(parents=True, exist_ok=True)
-    key = f"{weights_key(model.image_encoder)} {pictures_key(pictures)} preprocessing {PREPROCESSING_VERSION}"
+    spec = preprocessing_of(model.sizes)
+    key = f"{weights_key(model.image_encoder)} {pictures_key(pictures)} preprocessing {spec.version}"
     kept = folder / KEY_FILE
     if kept.exists() and kept.read_text(encoding="utf-8") != key:
         logger.info("the image encoder or the pictures changed: %d pictures are encoded again", len(pictures))
         (folder / "vectors.npy").unlink(missing_ok=True)
     kept.write_text(key, encoding="utf-8")
-    spec = preprocessing_of(model.sizes)
     records = list(pictures.values())
 
     def read(rows: slice) -> Tensor:

@@ -163,9 +163,17 @@ class PhotoRun:
             sizes=BatchSizes(recipe.garments, recipe.singles_one, recipe.exact, recipe.labelled),
         )
         one.log_scale.data.copy_(self._scale)
-        results["stage-one"] = self._run(
-            "stage-one", one.modules, one.step, recipe.steps_one, recipe.rate_one, "found", validation.score, validation
-        )
+        if recipe.steps_one:
+            results["stage-one"] = self._run(
+                "stage-one",
+                one.modules,
+                one.step,
+                recipe.steps_one,
+                recipe.rate_one,
+                "found",
+                validation.score,
+                validation,
+            )
         model.sizes = replace(
             model.sizes, similarity_weight=round(float(one.log_scale.detach().exp().clamp(max=60)), 2)
         )

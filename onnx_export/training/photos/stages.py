@@ -18,9 +18,10 @@ from torch.nn import functional
 
 from onnx_export.models import CirModel
 from onnx_export.models.efficientnet_lite import LAST_CHANNELS, PhotoStem
-from onnx_export.training.drawn.pretrain import encode_texts, similarities
+from onnx_export.training.losses import similarities
 from onnx_export.training.photos.pool import KIND_NAMES, PhotoPool
 from onnx_export.training.photos.queries import NO_REFERENCE, QueryBatch, QueryDrawer
+from onnx_export.training.texts import encode_texts
 from qdrant_cir.photographs.colours import BASIC_COLOURS
 
 GARMENT_DIMS = 128
@@ -28,6 +29,8 @@ GARMENT_DIMS = 128
 HEADS = {"kind": len(KIND_NAMES), "basic": len(BASIC_COLOURS), "pattern": 6, "graphic": 4}
 ATTRIBUTE_WEIGHT, ASKED_WEIGHT, LIKENESS_WEIGHT, SAME_WEIGHT = 0.4, 0.4, 8.0, 0.3
 START_SCALE = 1 / 0.07
+KEPT_CELLS = 0.75
+"""Share of a picture's cells that a step of the first stage looks at, drawn anew each time."""
 
 
 def stem_of(model: CirModel) -> PhotoStem:
@@ -47,11 +50,14 @@ def standardise(model: CirModel, pool: PhotoPool) -> None:
         stem.feature_scale.copy_(1 / sample.std((0, 2)).clamp(min=1e-3)[:, None, None])
 
 
-def encode_features(model: CirModel, features: Tensor) -> tuple[Tensor, Tensor]:
-    """Encode trunk features float32 [B, 444, cells] to tokens [B, N, C] and embeddings [B, D], not of unit length."""
+def encode_features(model: CirModel, features: Tensor, kept: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Encode trunk features float32 [B, 444, cells] to tokens [B, N, C] and embeddings [B, D], not of unit length.
+
+    With ``kept``, int64 [B, M], only those cells are looked at.
+    """
     side = round(features.shape[2] ** 0.5)
     patches = stem_of(model).project(torch.unflatten(features, 2, (side, side))).flatten(2).transpose(1, 2)
-    tokens = model.image_encoder.visual_encoder.from_patches(patches)
+    tokens = model.image_encoder.visual_encoder.from_patches(patches, kept)
     return tokens, model.image_encoder.vision_proj(tokens[:, 0])
 
 
@@ -174,7 +180,10 @@ class EncoderStage(_Losses):
         rng = np.random.default_rng((self.seed, 11, number))
         batch = draw_batch(self.drawer, self.sizes, rng)
         features = torch.from_numpy(np.array(self.pool.features[batch.rows])).float()
-        tokens, embedding = encode_features(self.model, torch.cat((features, self.blank[None])))
+        seen = torch.cat((features, self.blank[None]))
+        order = rng.random((len(seen), seen.shape[2])).argsort(1)
+        kept = torch.from_numpy(order[:, : round(KEPT_CELLS * seen.shape[2])])
+        tokens, embedding = encode_features(self.model, seen, kept)
         embedding = embedding[:-1].float()
         vectors = functional.normalize(embedding, dim=-1)
         # the last row of the tokens is that of no picture, which NO_REFERENCE reaches from behind

@@ -11,10 +11,10 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from onnx_export.models import CirModel
-from onnx_export.training.drawn.pretrain import encode_texts
 from onnx_export.training.photos.pool import KIND_NAMES, PhotoPool
 from onnx_export.training.photos.queries import QueryDrawer
 from onnx_export.training.photos.stages import EncodedPool, encode_pool
+from onnx_export.training.texts import encode_texts
 from qdrant_cir.photographs.colours import BASIC_COLOURS
 from qdrant_cir.photographs.labels import KINDS
 from qdrant_cir.photographs.wording import Appearance, change_text, class_text
@@ -119,7 +119,8 @@ def _labelled(drawer: QueryDrawer, rng: np.random.Generator, *, changes_kind: bo
     """A kind in a colour, among the photographs as they are."""
     facts = drawer.facts
     gallery = np.flatnonzero((facts["edited"] == 0) & (np.diff(facts["garment"], prepend=-1) != 0))
-    sure = gallery[facts["basic"][gallery] >= 0]
+    # a picture whose colour is not sure is neither right nor wrong
+    sure = gallery = gallery[facts["basic"][gallery] >= 0]
     asked: list[_Asked] = []
     for _ in range(8 * LABELLED_QUERIES):
         if len(asked) == LABELLED_QUERIES or not len(sure):

@@ -1,7 +1,7 @@
 """Queries on photographs of clothes by people that training never saw, and what answers them.
 
-Labels of colours are made by a program (``qdrant_cir/photographs``) and wrong in some cases; kinds are labelled by
-hand. A file of labels made by eye replaces the program's where it has them.
+Kinds are labelled by hand. Colours are named by a program (``qdrant_cir/photographs``), which is wrong in some cases;
+``photo_labels.csv`` holds colour, sleeves and pattern of 300 photographs by eye, on which queries are asked apart.
 """
 
 from __future__ import annotations
@@ -35,11 +35,13 @@ from qdrant_cir.types import Float32
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["LabelledPicture", "PhotoBenchmark", "PhotoQuery", "photo_benchmark", "read_eye_labels"]
+__all__ = ["EyeLabel", "LabelledPicture", "PhotoBenchmark", "PhotoQuery", "photo_benchmark", "read_eye_labels"]
 
 ASKED_KINDS = ("dress", "hat", "longsleeve", "outwear", "pants", "shirt", "shoes", "shorts", "skirt", "t-shirt")
 SURE_MARGIN = 4.0
 """Margin of an automatic colour name from which on a query may be built on it."""
+EYE_LABELS = Path(__file__).with_name("photo_labels.csv")
+"""Labels that come with this package, of photographs by held-out senders of the "Clothing dataset"."""
 _LIGHTNESS, _HUE = 10.0, 12.0
 """Lab units by which a lighter picture is lighter, and by which its hue may differ."""
 _LARGEST_SIDE, _EDITED_SIDE = 320, 256
@@ -47,6 +49,21 @@ _PLAIN_SPREAD = 8.0
 """Spread of colour up to which a garment counts as plain, so that a pattern can be drawn on it."""
 _SLEEVES: Mapping[str, str] = {"t-shirt": "long", "polo": "long", "longsleeve": "short"}
 _SLEEVE_KINDS: Mapping[str, str] = {"long": "longsleeve", "short": "t-shirt"}
+
+
+@dataclass(frozen=True, slots=True)
+class EyeLabel:
+    """What a look at a photograph says; a field is empty where it is not clear.
+
+    Attributes:
+        colour: basic name.
+        sleeves: ``long``, ``short`` or ``none``.
+        pattern: ``plain``, ``stripes``, ``checks``, ``dots``, ``flowers``, ``print`` or ``other``.
+    """
+
+    colour: str
+    sleeves: str
+    pattern: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +77,7 @@ class LabelledPicture:
         sender: who took it.
         colour: basic name; empty where it is not sure.
         lab: median colour of the garment, float32 [3]; None where its place is not known.
-        pattern: ``plain``, ``stripes`` and so on where a person said so; empty elsewhere.
+        eye: labels made by eye; None where there are none.
         garment: number of the photograph.
         edit: what was changed; empty for the photograph as it is.
     """
@@ -71,7 +88,7 @@ class LabelledPicture:
     sender: str
     colour: str
     lab: Float32 | None
-    pattern: str
+    eye: EyeLabel | None
     garment: int
     edit: str = ""
 
@@ -112,8 +129,8 @@ class PhotoBenchmark:
     unreadable: Mapping[str, str]
 
 
-def read_eye_labels(path: Path) -> dict[str, tuple[str, str]]:
-    """Read labels made by eye: a CSV with ``file``, ``colour`` (a basic name or empty) and ``pattern``.
+def read_eye_labels(path: Path = EYE_LABELS) -> dict[str, EyeLabel]:
+    """Read labels made by eye: a CSV with ``file``, ``colour``, ``sleeves`` and ``pattern``.
 
     Raises:
         InputError: the file cannot be read, lacks a column, or names a colour that is no basic one.
@@ -121,12 +138,12 @@ def read_eye_labels(path: Path) -> dict[str, tuple[str, str]]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
-        found = {row["file"]: (row["colour"], row["pattern"]) for row in rows}
+        found = {row["file"]: EyeLabel(row["colour"], row["sleeves"], row["pattern"]) for row in rows}
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} cannot be read: {error}.") from error
     except KeyError as error:
-        raise InputError(f"{path} has no column {error}; expected file, colour and pattern.") from error
-    unknown = sorted({colour for colour, _ in found.values()} - {*BASIC_COLOURS, ""})
+        raise InputError(f"{path} has no column {error}; expected file, colour, sleeves and pattern.") from error
+    unknown = sorted({label.colour for label in found.values()} - {*BASIC_COLOURS, ""})
     if unknown:
         raise InputError(f"{path} names {', '.join(unknown)}; colours are {', '.join(BASIC_COLOURS)}, or empty.")
     return found
@@ -135,7 +152,7 @@ def read_eye_labels(path: Path) -> dict[str, tuple[str, str]]:
 def photo_benchmark(
     photographs: Sequence[Photograph],
     *,
-    eye_labels: Mapping[str, tuple[str, str]] | None = None,
+    eye_labels: Mapping[str, EyeLabel],
     queries_per_group: int = 300,
     seed: int = 7,
 ) -> PhotoBenchmark:
@@ -143,7 +160,7 @@ def photo_benchmark(
 
     Args:
         photographs: of all senders; those of training and validation are left out.
-        eye_labels: colour and pattern by file; where it has a picture, it replaces what a program says.
+        eye_labels: by file; queries on the photographs that have one are asked apart.
         queries_per_group: at most.
         seed: of references, wordings and edits.
 
@@ -170,9 +187,7 @@ def photo_benchmark(
             without_mask += 1
             continue
         named = basic_colour(mask.lab)
-        colour, pattern = named.name if named.margin > SURE_MARGIN else "", ""
-        if eye_labels is not None and photograph.image_id in eye_labels:
-            colour, pattern = eye_labels[photograph.image_id]
+        colour = named.name if named.margin > SURE_MARGIN else ""
         pictures.append(
             LabelledPicture(
                 photograph.image_id,
@@ -181,7 +196,7 @@ def photo_benchmark(
                 photograph.sender,
                 colour,
                 mask.lab,
-                pattern,
+                eye_labels.get(photograph.image_id),
                 len(pictures),
             )
         )
@@ -202,8 +217,7 @@ def photo_benchmark(
         *_sleeve_queries(pictures, sure, queries_per_group, rng),
         *_shade_queries(pictures, originals, queries_per_group, rng),
     ]
-    if eye_labels:
-        queries += _pattern_queries(pictures, originals, queries_per_group, rng)
+    queries += _eye_queries(pictures, queries_per_group, rng)
     queries += _edited_queries(pictures, garments, queries_per_group, rng)
     return PhotoBenchmark(tuple(pictures), tuple(queries), without_mask, unreadable)
 
@@ -315,20 +329,60 @@ def _shade_queries(
     return _draw(made, most, rng)
 
 
+def _eye_queries(pictures: Sequence[LabelledPicture], most: int, rng: np.random.Generator) -> list[PhotoQuery]:
+    """Ask for colour, kind, sleeves and pattern among the photographs that were labelled by eye."""
+    seen = [
+        replace(picture, colour=picture.eye.colour, eye=picture.eye) if picture.eye else replace(picture, colour="")
+        for picture in pictures
+    ]
+    labelled = np.array([place for place, picture in enumerate(seen) if picture.eye], np.int64)
+    sure = np.array([place for place in labelled.tolist() if seen[place].colour], np.int64)
+    groups = [
+        _colour_queries(seen, sure, most, rng),
+        _class_queries(seen, sure, most, rng),
+        _eye_sleeve_queries(seen, sure, most, rng),
+        _pattern_queries(seen, labelled, most, rng),
+    ]
+    return [replace(query, group=f"{query.group}, by eye") for group in groups for query in group]
+
+
+def _eye_sleeve_queries(
+    pictures: Sequence[LabelledPicture], gallery: NDArray[np.int64], most: int, rng: np.random.Generator
+) -> list[PhotoQuery]:
+    """Ask for other sleeves in the same colour, on whatever is worn above."""
+    _, colours = _columns(pictures)
+    sleeves = np.array([p.eye.sleeves if p.eye else "" for p in pictures])
+    regions = np.array([p.kind.region for p in pictures])
+    made = []
+    for place in gallery.tolist():
+        own = sleeves[place]
+        others = np.flatnonzero(
+            (colours == colours[place]) & (sleeves != own) & (sleeves != "") & (regions == regions[place])
+        )
+        if not own or not len(others):
+            continue
+        asked = str(sleeves[int(rng.choice(others))])
+        right = (sleeves == asked) & (colours == colours[place]) & (regions == regions[place])
+        made.append(_query("sleeves", place, sleeve_text(asked, rng), right, gallery))
+    return _draw(made, most, rng)
+
+
 def _pattern_queries(
     pictures: Sequence[LabelledPicture], gallery: NDArray[np.int64], most: int, rng: np.random.Generator
 ) -> list[PhotoQuery]:
+    """Ask for a pattern, or for none, on the same kind of clothing in whatever colour."""
     kinds, _ = _columns(pictures)
-    patterns = np.array([p.pattern for p in pictures])
+    patterns = np.array([p.eye.pattern if p.eye else "" for p in pictures])
     made = []
     for place in gallery.tolist():
-        picture = pictures[place]
-        for pattern in ("plain", *PATTERNS):
-            if not picture.pattern or pattern == picture.pattern:
-                continue
-            right = (kinds == picture.kind.label) & (patterns == pattern)
-            text = "plain" if pattern == "plain" else f"with {pattern}"
-            made.append(_query("pattern", place, text, right, gallery))
+        others = np.flatnonzero(
+            (kinds == kinds[place]) & (patterns != patterns[place]) & np.isin(patterns, ("plain", *PATTERNS))
+        )
+        if not len(others):
+            continue
+        asked = str(patterns[int(rng.choice(others))])
+        right = (kinds == kinds[place]) & (patterns == asked)
+        made.append(_query("pattern", place, "plain" if asked == "plain" else f"with {asked}", right, gallery))
     return _draw(made, most, rng)
 
 

@@ -13,10 +13,10 @@ from qdrant_cir.evaluation.datasets.photos import PhotoBenchmark, PhotoQuery
 from qdrant_cir.evaluation.report.bootstrap import Interval, bootstrap_means, interval_of, number_clusters
 from qdrant_cir.model.bundle import Bundle
 from qdrant_cir.model.composer import Composer
+from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.image_encoder import ImageEncoder
-from qdrant_cir.model.preprocess import blank_pixels, load_image, preprocess
+from qdrant_cir.model.preprocess import blank_pixels, load_image, read_pixels
 from qdrant_cir.model.reranker import Reranker
-from qdrant_cir.model.sessions import ExecutionProvider
 from qdrant_cir.tokens.codec import quantize
 from qdrant_cir.types import Float32, JsonObject
 
@@ -73,9 +73,9 @@ class PhotoReport:
 def answer_photo_queries(
     benchmark: PhotoBenchmark,
     bundle: Bundle,
+    compute: Compute,
     *,
     rerank_depth: int = 50,
-    provider: ExecutionProvider = "auto",
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> PhotoReport:
     """Answer every query with every system.
@@ -83,19 +83,19 @@ def answer_photo_queries(
     Args:
         benchmark: pictures and queries.
         bundle: the model.
+        compute: where the graphs run.
         rerank_depth: candidates that stage two orders.
-        provider: what the graphs run on.
         on_progress: called with what is done and how much there is: pictures and queries together.
     """
-    encoder = ImageEncoder.open(bundle, provider=provider)
-    composer = Composer.open(bundle, provider=provider)
-    reranker = Reranker.open(bundle, provider=provider)
+    encoder = ImageEncoder.open(bundle, compute)
+    composer = Composer.open(bundle, compute)
+    reranker = Reranker.open(bundle, compute)
     spec = bundle.manifest.preprocessing
     total = len(benchmark.pictures) + len(benchmark.queries)
     vectors, tokens, candidates = [], [], []
     for start in range(0, len(benchmark.pictures), _BATCH):
         part = benchmark.pictures[start : start + _BATCH]
-        encoded = encoder.encode(np.stack([preprocess(load_image(p.picture), spec) for p in part]))
+        encoded = encoder.encode(np.stack([read_pixels(p.picture, spec) for p in part]))
         vectors.append(encoded.vectors)
         tokens.append(encoded.tokens.astype(np.float16))
         candidates.append(encoded.candidate_tokens.astype(np.float16))
