@@ -22,7 +22,7 @@ import numpy as np
 from benchmarks.machine import LoadMeter, describe_machine, median_ratio
 from qdrant_cir.evaluation.report.bootstrap import bootstrap_means, interval_of
 from qdrant_cir.evaluation.runs.rankings import ScoredImage, StageScores
-from qdrant_cir.model.bundle import default_bundle_path, load_bundle
+from qdrant_cir.model.bundle import load_bundle, packaged_bundle_path
 from qdrant_cir.model.cores import available_threads
 from qdrant_cir.retriever import Retriever
 from qdrant_cir.search.effort import STEP, Effort, EffortCalibration, StopRule
@@ -76,7 +76,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--demo", type=Path, default=Path("demo"), help="folder with catalog/ and store/")
-    parser.add_argument("--bundle", type=Path, default=default_bundle_path())
+    parser.add_argument("--bundle", type=Path, default=packaged_bundle_path("drawn"))
     parser.add_argument("-K", "--rerank-depth", type=int, default=100)
     parser.add_argument("--queries", type=int, default=1000, help="at most so many")
     parser.add_argument("--timed", type=int, default=20, help="queries to search both ways")

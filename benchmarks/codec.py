@@ -1,7 +1,7 @@
 """What candidate tokens lose in fewer rows, fewer dimensions and 8 bits: bytes against loss.
 
     python -m benchmarks.codec --images DIR --full-size     # an encoder of the paper's sizes, random weights
-    python -m benchmarks.codec --images DIR                 # the bundled model's
+    python -m benchmarks.codec --images DIR                 # of the bundle `drawn`
 
 Half of the pictures fit the projection of every form, as plain principal components; the loss is measured on the other
 half, as the share of the tokens' variance that the restored tokens do not have. No re-ranker takes
@@ -52,10 +52,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--images", type=Path, required=True, help="a folder of pictures")
     parser.add_argument("--pictures", type=int, default=60)
-    parser.add_argument("--full-size", action="store_true", help="the paper's sizes instead of the bundled model")
+    parser.add_argument("--full-size", action="store_true", help="the paper's sizes instead of the bundle `drawn`")
     parser.add_argument("--json", type=Path, help="write the rows here too")
     asked = parser.parse_args()
-    model = build_model(BLIP_BASE) if asked.full_size else load_start(None).model
+    model = build_model(BLIP_BASE) if asked.full_size else load_start(Path("drawn")).model
     records = sample_images(asked.images, asked.pictures)
     tokens = encode(model, [record for record in records if isinstance(record, ImageRecord)])
     print(f"{len(tokens)} pictures, {tokens.shape[1]} tokens of {tokens.shape[2]}", flush=True)

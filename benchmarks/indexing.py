@@ -31,7 +31,7 @@ import numpy as np
 from benchmarks.machine import LoadMeter, alternate, describe_machine, median_ratio, processor_name, write_json
 from qdrant_cir.indexer import Indexer
 from qdrant_cir.indexing.sources import ImageRecord, read_folder
-from qdrant_cir.model.bundle import Bundle, default_bundle_path, load_bundle
+from qdrant_cir.model.bundle import Bundle, load_bundle, packaged_bundle_path
 from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.cores import available_threads
 from qdrant_cir.model.image_encoder import ImageEncoder
@@ -49,7 +49,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--images", type=Path, required=True, help="a folder of pictures")
-    parser.add_argument("--bundle", type=Path, default=default_bundle_path())
+    parser.add_argument("--bundle", type=Path, default=packaged_bundle_path("drawn"))
     parser.add_argument("--batch-size", type=int, nargs="+", default=[8, 32, 128])
     parser.add_argument("--limit", type=int, default=600, help="pictures at most")
     parser.add_argument("--precisions", action="store_true", help="compare float32 with int8")

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.machine import LoadMeter, describe_machine
-from qdrant_cir.model.bundle import ModelSizes, default_bundle_path, load_bundle
+from qdrant_cir.model.bundle import ModelSizes, load_bundle, packaged_bundle_path
 from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.cores import available_threads
 from qdrant_cir.model.reranker import Reranker
@@ -37,7 +37,7 @@ LENGTHS = (4, 31)
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--bundle", type=Path, default=default_bundle_path())
+    parser.add_argument("--bundle", type=Path, default=packaged_bundle_path("drawn"))
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("-K", "--candidates", type=int, default=200)
     parser.add_argument("--threads", type=int, default=available_threads())

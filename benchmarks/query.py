@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--store", type=Path, help="another store, filled as --grow-to says")
     parser.add_argument("--grow-to", type=int, metavar="PICTURES", help="how many the other store is to hold")
     parser.add_argument("--queries", type=int, default=40)
-    parser.add_argument("--bundle", type=Path, help="that the store was made with; the bundled model by default")
+    parser.add_argument("--bundle", type=Path, help="that the store was made with; the bundle `drawn` by default")
     parser.add_argument("--precision", choices=["float32", "float16", "int8"], default="float32", help="of stage two")
     parser.add_argument("--depths", type=int, nargs="+", default=[0, 50, 100])
     parser.add_argument("--confidence", type=float, help="end re-ranking early, as the calibration says")

@@ -1,7 +1,7 @@
 """The exported re-ranker against plain PyTorch, side by side in one process.
 
     python -m benchmarks.rerank                                   # full size: K=10, L=12 (a few minutes, 6 GB)
-    python -m benchmarks.rerank --size small                      # the bundled model's size: K=50, 100
+    python -m benchmarks.rerank --size small                      # the size of `drawn`: K=50, 100
     python -m benchmarks.rerank -K 1 10 50 -L 8 12 16 24 40       # any grid
     python -m benchmarks.rerank --size small --chunks 1 4 8 16 50 # which chunk of candidates to run at a time
 

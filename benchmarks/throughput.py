@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.machine import LoadMeter, describe_machine, median_ratio
-from qdrant_cir.model.bundle import Bundle, default_bundle_path, load_bundle
+from qdrant_cir.model.bundle import Bundle, load_bundle, packaged_bundle_path
 from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.cores import available_threads
 from qdrant_cir.model.reranker import Reranker
@@ -50,7 +50,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--demo", type=Path, default=Path("demo"), help="folder of `qdrant-cir demo`")
-    parser.add_argument("--bundle", type=Path, default=default_bundle_path())
+    parser.add_argument("--bundle", type=Path, default=packaged_bundle_path("drawn"))
     parser.add_argument("--queries", type=int, default=24)
     parser.add_argument("-K", "--rerank-depth", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=7)

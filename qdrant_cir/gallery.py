@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from qdrant_cir.errors import InputError
+from qdrant_cir.errors import CollectionError, InputError
 from qdrant_cir.indexer import Indexer
 from qdrant_cir.indexing.report import IndexProgress, IndexReport
 from qdrant_cir.indexing.sources import ImageRecord, RejectedRow, read_images
@@ -35,6 +35,7 @@ from qdrant_cir.search.given_hits import GivenHits
 from qdrant_cir.search.query_model import ComposedQuery, QueryModel
 from qdrant_cir.storage.attachment import Attachment, attach_collection, detach_collection
 from qdrant_cir.storage.collection import Collection, CollectionInfo
+from qdrant_cir.storage.packaged import given_bundle, with_bundle
 from qdrant_cir.storage.stores import (
     RETRY_SECONDS,
     AsyncStoreLike,
@@ -121,7 +122,8 @@ class Gallery:
             collection: its name.
             store: a Qdrant client, a server's address, the folder of an embedded store, ``":memory:"``, or an open
                 store. A client or store that is given stays open.
-            bundle: the model folder; None for the bundled model.
+            bundle: a model folder, or a packaged model's name; None for the packaged model that made the collection,
+                and for a new one the default.
             provider: where the model runs; ``auto`` takes CUDA where it works.
             threads: for one graph; None for as many as this process may use.
             precision: what the re-ranker computes in.
@@ -135,10 +137,12 @@ class Gallery:
             StoreError: the store cannot be opened or reached.
             InputError: a name or a number cannot be used.
         """
-        compute, loaded = Compute(provider, threads, precision), load_bundle(bundle)
+        compute, given = Compute(provider, threads, precision), given_bundle(bundle)
         return _opened(
             open_store(store, api_key=api_key, grpc_port=grpc_port, retry_seconds=retry_seconds),
-            lambda opened: cls(Collection.create(opened, collection, loaded), loaded, compute=compute),
+            lambda opened: with_bundle(
+                given, lambda made: cls(Collection.create(opened, collection, made), made, compute=compute)
+            ),
             closes=is_place(store),
         )
 
@@ -179,14 +183,17 @@ class Gallery:
             CollectionMismatchError: another bundle made it.
             BundleError, StoreError, InputError: as :meth:`create`.
         """
-        compute, loaded = Compute(provider, threads, precision), load_bundle(bundle)
+        compute, given = Compute(provider, threads, precision), given_bundle(bundle)
         return _opened(
             open_store(store, api_key=api_key, grpc_port=grpc_port, retry_seconds=retry_seconds),
-            lambda opened: cls(
-                Collection.find(opened, collection, vector=vector, bundle=loaded),
-                loaded,
-                compute=compute,
-                open_picture=open_picture,
+            lambda opened: with_bundle(
+                given,
+                lambda made: cls(
+                    Collection.find(opened, collection, vector=vector, bundle=made),
+                    made,
+                    compute=compute,
+                    open_picture=open_picture,
+                ),
             ),
             closes=is_place(store),
         )
@@ -628,7 +635,8 @@ def attach(
             ``images[].url`` takes all pictures of a point, of which the best one counts.
         vector: name of the vector to fill; made where there is none.
         version: path of a payload field that changes when the picture under the same name does.
-        bundle: the model folder; None for the bundled model.
+        bundle: a model folder, or a packaged model's name; None for the packaged model that was attached before, else
+            the default.
         root: folder that pictures must lie below; None takes paths as they stand, or the folder that was given when
             it was attached.
         open_picture: opens a picture by its value in the payload, instead of files and addresses.
@@ -646,7 +654,7 @@ def attach(
         CollectionMismatchError: the vector does not fit or holds values that are not ours, or was attached otherwise.
         BundleError, StoreError, InputError: as :meth:`Gallery.create`.
     """
-    compute, loaded = Compute(provider, threads, precision), load_bundle(bundle)
+    compute, given = Compute(provider, threads, precision), given_bundle(bundle)
     wanted = Attachment(
         collection,
         vector,
@@ -657,6 +665,7 @@ def attach(
     )
 
     def made(opened: Store) -> Gallery:
+        loaded = given or _attached_with(opened, collection, vector)
         attachment = attach_collection(opened, wanted, loaded, overwrite=overwrite)
         joined = Collection.open_attached(opened, attachment.collection, vector, loaded)
         # the pictures may have moved since it was attached
@@ -669,6 +678,19 @@ def attach(
 
     opened = open_store(store, api_key=api_key, grpc_port=grpc_port, retry_seconds=retry_seconds)
     return _opened(opened, made, closes=is_place(store))
+
+
+def _attached_with(store: Store, collection: str, vector: str) -> Bundle:
+    """Find the packaged bundle that a vector was attached with before; the default where none was."""
+
+    def opened_with(made: Bundle) -> Bundle:
+        Collection.open_attached(store, collection, vector, made)
+        return made
+
+    try:
+        return with_bundle(None, opened_with)
+    except CollectionError:
+        return load_bundle()
 
 
 def attach_async(

@@ -34,11 +34,12 @@ from qdrant_cir.indexing.preparation import (
 )
 from qdrant_cir.indexing.report import FailedImage, IndexProgress, IndexReport, Outcome, Tally
 from qdrant_cir.indexing.sources import ImageFolder, ImageRecord, RejectedRow
-from qdrant_cir.model.bundle import Bundle, load_bundle
+from qdrant_cir.model.bundle import Bundle
 from qdrant_cir.model.compute import Compute, ExecutionProvider
 from qdrant_cir.model.cores import available_threads
 from qdrant_cir.model.image_encoder import ImageEncoder
 from qdrant_cir.storage.collection import Collection, Label
+from qdrant_cir.storage.packaged import given_bundle, with_bundle
 from qdrant_cir.storage.points import IndexedImage, KnownImage
 from qdrant_cir.storage.stores import RETRY_SECONDS, Store, StoreLike, is_folder, open_store
 from qdrant_cir.tokens.form import TokenForm
@@ -114,7 +115,8 @@ class Indexer:
             collection_name: one made with this bundle, or a new one.
             store: a Qdrant client, the folder of an embedded store, or an open store. A client or store that
                 was given stays open when the indexer is closed.
-            bundle: the model folder; None for the bundled model.
+            bundle: a model folder, or a packaged model's name; None for the packaged model that made the
+                collection, and for a new one the default.
             provider: where the encoder runs; ``auto`` uses CUDA where it works.
             threads: for the encoder; by default as many as this process may use.
             precision: what the encoder computes in; others than ``float32`` are close to it, and faster, where the
@@ -133,11 +135,18 @@ class Indexer:
             ProviderError, MissingExtraError: the encoder cannot run as asked.
         """
         compute = Compute(provider, threads, precision)
-        loaded = load_bundle(bundle)
-        encoder = ImageEncoder.open(loaded, compute)
+        given = given_bundle(bundle)
         opened = open_store(store, api_key=api_key, grpc_port=grpc_port, retry_seconds=retry_seconds)
         try:
-            indexer = cls(Collection.create(opened, collection_name, loaded), encoder, loaded, limits=limits)
+            indexer = with_bundle(
+                given,
+                lambda made: cls(
+                    Collection.create(opened, collection_name, made),
+                    ImageEncoder.open(made, compute),
+                    made,
+                    limits=limits,
+                ),
+            )
         except BaseException:
             if is_folder(store):
                 opened.close()

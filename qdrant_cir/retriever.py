@@ -13,14 +13,15 @@ from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from qdrant_cir.errors import StoreError
-from qdrant_cir.model.bundle import load_bundle
+from qdrant_cir.errors import CollectionMismatchError, StoreError
+from qdrant_cir.model.bundle import Bundle
 from qdrant_cir.model.compute import Compute, ExecutionProvider
 from qdrant_cir.search.effort import EXACT, Effort
 from qdrant_cir.search.given_hits import GivenHits
 from qdrant_cir.search.path import RerankOptions, SearchOptions, compose_steps, rerank_steps, search_steps
 from qdrant_cir.search.query_model import ComposedQuery, QueryModel, checked_query
 from qdrant_cir.storage.collection import Collection
+from qdrant_cir.storage.packaged import candidate_bundles, given_bundle, with_bundle
 from qdrant_cir.storage.reads import GalleryReads, open_reads
 from qdrant_cir.storage.steps import Stopwatch, TimedSteps, run, run_async, run_side_by_side
 from qdrant_cir.storage.stores import (
@@ -94,7 +95,7 @@ class Retriever:
             collection_name: as it was indexed.
             store: a Qdrant client, the folder of an embedded store, or an open store. A client or store that
                 was given stays open when the retriever is closed.
-            bundle: the model folder; None for the bundled model.
+            bundle: a model folder, or a packaged model's name; None for the packaged model that made the collection.
             provider: where the graphs run; ``auto`` uses CUDA where it works.
             threads: for one graph; by default as many as this process may use.
             precision: what the re-ranker computes in; others than ``float32`` are faster and close to it, where the
@@ -112,10 +113,12 @@ class Retriever:
             ProviderError, MissingExtraError: the graphs cannot run as asked.
         """
         compute = Compute(provider, threads, precision)
-        loaded = load_bundle(bundle)
+        given = given_bundle(bundle)
         opened = open_store(store, api_key=api_key, grpc_port=grpc_port, retry_seconds=retry_seconds)
         try:
-            retriever = cls(Collection.open(opened, collection_name, loaded), QueryModel(loaded, compute))
+            retriever = with_bundle(
+                given, lambda made: cls(Collection.open(opened, collection_name, made), QueryModel(made, compute))
+            )
         except BaseException:
             if is_folder(store):
                 opened.close()
@@ -286,6 +289,23 @@ class Retriever:
         self.close()
 
 
+async def _bundle_of(reader: AsyncReader, collection_name: str, given: Bundle | None) -> Bundle:
+    """Find the bundle that opens a collection, as :func:`with_bundle` does.
+
+    Raises:
+        CollectionMismatchError: no packaged bundle made it; said of the default one.
+    """
+    refusal: CollectionMismatchError | None = None
+    for candidate in await asyncio.to_thread(lambda: list(candidate_bundles(given))):
+        try:
+            await run_async(TimedSteps(open_reads(collection_name, candidate), Stopwatch()), reader, None)
+        except CollectionMismatchError as error:
+            refusal = refusal or error
+        else:
+            return candidate
+    raise refusal or CollectionMismatchError(f"There is no packaged bundle to open {collection_name!r} with.")
+
+
 class AsyncRetriever:
     """A :class:`Retriever` for asynchronous code: same arguments, answers and errors.
 
@@ -333,12 +353,12 @@ class AsyncRetriever:
         compute = Compute(provider, threads, precision)
 
         async def opened() -> Self:
-            loaded = await asyncio.to_thread(load_bundle, bundle)
+            given = await asyncio.to_thread(given_bundle, bundle)
             reader = await open_reader(store, api_key=api_key, grpc_port=grpc_port, retry_seconds=retry_seconds)
             try:
-                reads = await run_async(TimedSteps(open_reads(collection_name, loaded), Stopwatch()), reader, None)
-                model = await asyncio.to_thread(QueryModel, loaded, compute)
-                retriever = cls(reads, reader, model)
+                made = await _bundle_of(reader, collection_name, given)
+                reads = await run_async(TimedSteps(open_reads(collection_name, made), Stopwatch()), reader, None)
+                retriever = cls(reads, reader, await asyncio.to_thread(QueryModel, made, compute))
             except BaseException:
                 if is_folder(store):
                     await reader.close()

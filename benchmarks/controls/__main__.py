@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> None:
         prog="python -m benchmarks.controls", description=(package.__doc__ or "").splitlines()[0]
     )
     parser.add_argument("--round", type=Path, required=True, help="folder of `onnx_export train round`; only read")
-    parser.add_argument("--start", type=Path, help="model folder or bundle that it started from; the bundled model")
+    parser.add_argument("--start", type=Path, help="model folder or bundle that it started from; the bundle `drawn`")
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS), help="which")
     parser.add_argument("--out", type=Path, required=True, help="where checkpoints and logs are kept")
     parser.add_argument("--steps", type=int, default=STEPS, help="of each control")

@@ -101,7 +101,7 @@ def train_controls(round_folder: Path, out: Path, *, start: Path | None, steps: 
     Args:
         round_folder: of the round, done; it is only read.
         out: made when missing.
-        start: the model that the round started from; None for the bundled model.
+        start: the model that the round started from; None for the bundle `drawn`.
         steps: of each control.
         kinds: which controls.
 
@@ -111,7 +111,7 @@ def train_controls(round_folder: Path, out: Path, *, start: Path | None, steps: 
     round_ = FamilyRound(**json.loads((round_folder / "round.json").read_text(encoding="utf-8")))
     if not (round_folder / "after" / "vectors.npy").exists():
         raise TrainingError(f"{round_folder} has no features yet; train the round to its end first.")
-    begun = load_start(start)
+    begun = load_start(start or Path("drawn"))
     model = begun.model.to(processes().device)
     families = open_round_families(round_folder, round_, model.sizes, begun.tokenizer)
     gallery = open_gallery(round_folder / "after", model, families)

@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if TRAINED_APART in names and asked.controls is None:
         parser.error("the part controls needs --controls FOLDER, as python -m benchmarks.controls made it.")
-    bench = Bench(_settings(asked, parser), load_bundle(asked.bundle), catalog=asked.catalog, run=asked.run)
+    bench = Bench(_settings(asked, parser), load_bundle(asked.bundle or "drawn"), catalog=asked.catalog, run=asked.run)
     for name in names:
         for section in PARTS[name](bench):
             keep_section(bench.kept / "sections", section)
@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--catalog", type=Path, required=True, help="folder of `qdrant-cir catalog build`")
     parser.add_argument("--run", type=Path, required=True, help="--out of `evaluate catalog --rerank-depth 200`")
     parser.add_argument("--out", type=Path, required=True, help="where everything is kept and written")
-    parser.add_argument("--bundle", type=Path, help="that the run is of; the bundled model by default")
+    parser.add_argument("--bundle", type=Path, help="that the run is of; the bundle `drawn` by default")
     usual = ",".join(name for name in PARTS if name != TRAINED_APART)
     parser.add_argument("--only", default=usual, help="parts to measure, with commas between; all but controls")
     parser.add_argument("--controls", type=Path, help="for the part of that name: a folder of benchmarks.controls")

@@ -155,7 +155,7 @@ def fit_codec(
 def default_form(rows: int, dims: int) -> tuple[int, int]:
     """Return the default rows and dimensions to store of so many.
 
-    A third and a half, which costs the bundled model half a point of recall@1 and nothing of recall@10
+    A third and a half, which costs the bundle `drawn` half a point of recall@1 and nothing of recall@10
     (``docs/quality.md``); a sixth and five sixteenths where that is more than ``MOST_BYTES``.
     """
     for rows_kept, dims_kept in ((-(-rows // 3), dims // 2), (-(-rows // 6), dims * 5 // 16)):

@@ -32,7 +32,14 @@ from onnx_export.models import CirModel, ModelSizes
 from onnx_export.models.triplet_reranker import TripletLayer
 from onnx_export.models.vit import VisionTransformer
 from onnx_export.verify import verify_bundle
-from qdrant_cir.model.bundle import MANIFEST_FILE, Bundle, GraphName, contract_tensors, load_bundle
+from qdrant_cir.model.bundle import (
+    MANIFEST_FILE,
+    PACKAGED_BUNDLES,
+    Bundle,
+    GraphName,
+    contract_tensors,
+    load_bundle,
+)
 from qdrant_cir.types import JsonObject
 
 VERIFIED_CANDIDATES = (2,)
@@ -43,13 +50,13 @@ def load_start(start: Path | None) -> ModelFolder:
     """Read the model that training starts from.
 
     Args:
-        start: a model folder or a bundle; None for the bundled model.
+        start: a model folder, a bundle, or the name of a packaged one; None for the packaged default.
 
     Raises:
         CheckpointError: the folder is neither, or cannot be read back into torch.
         BundleError: the bundle is damaged.
     """
-    if start is None or (start / MANIFEST_FILE).exists():
+    if start is None or str(start) in PACKAGED_BUNDLES or (start / MANIFEST_FILE).exists():
         return read_bundle_model(load_bundle(start))
     return load_model_folder(start)
 

@@ -1,4 +1,4 @@
-"""``python -m onnx_export train``: the bundled model on drawn products, or any model on the user's own triplets."""
+"""``python -m onnx_export train``: the packaged bundles, or any model on the user's own triplets."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import typer
 
 from onnx_export.commands.photos import train_photos
 
-train = typer.Typer(no_args_is_help=True, help="Train the small model on drawn products, or any on your triplets.")
+train = typer.Typer(
+    no_args_is_help=True, help="Train on drawn products, on photographs, or any model on your triplets."
+)
 
 Run = Annotated[Path, typer.Option("--run", help="Run folder: pool, checkpoints, logs, model.")]
-RecipeOption = Annotated[Path | None, typer.Option(help="Recipe as JSON; by default the bundled model's.")]
+RecipeOption = Annotated[Path | None, typer.Option(help="Recipe as JSON; by default that of the bundle `drawn`.")]
 Steps = Annotated[int | None, typer.Option(min=0, help="Optimiser steps; by default the recipe's.")]
 Rate = Annotated[float | None, typer.Option(min=0, help="Peak learning rate; by default the recipe's.")]
 
@@ -45,7 +47,7 @@ def train_round(
         Path | None, typer.Option(help="Model folder or bundle: train only the round, starting from it.")
     ] = None,
 ) -> None:
-    """Train everything, with the round of families: the bundled model in one command. Needs a GPU to be fast."""
+    """Train everything, with the round of families: the bundle `drawn` in one command. Needs a GPU to be fast."""
     if start is None:
         _train(run, recipe, "round")
         return
@@ -66,7 +68,8 @@ def train_custom(
     root: Annotated[Path, typer.Option(help="The data set; for own, a folder of pictures or a manifest.")],
     run: Annotated[Path, typer.Option(help="Run folder: features, checkpoints, logs, model.")],
     start: Annotated[
-        Path | None, typer.Option(help="Model folder or bundle to start from; by default the bundled model.")
+        Path | None,
+        typer.Option(help="Model folder, bundle or name of a packaged one; the packaged default without it."),
     ] = None,
     queries: Annotated[Path | None, typer.Option(help="JSONL of own; by default ROOT/queries.jsonl.")] = None,
     split: Annotated[str, typer.Option(help="Split of fashioniq and cirr.")] = "train",

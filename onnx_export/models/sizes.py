@@ -90,7 +90,7 @@ DRAWN_SMALL = ModelSizes(
     vector_size=128,
     merge_layers_from=2,
 )
-"""The bundled model: small enough to ship and to train on two cores."""
+"""The bundle `drawn`: small enough to ship and to train on two cores."""
 
 PHOTO_SMALL = ModelSizes(
     image_size=224,

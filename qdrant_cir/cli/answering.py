@@ -17,6 +17,7 @@ from qdrant_cir.retriever import DEFAULT_GROUP_SIZE
 from qdrant_cir.search.effort import Effort, EffortCalibration
 from qdrant_cir.search.query_model import references_of
 from qdrant_cir.storage.collection import Collection
+from qdrant_cir.storage.packaged import with_bundle
 from qdrant_cir.storage.schema import SAMPLE, field_names
 from qdrant_cir.types import GalleryImage, ImageSource, Query, SearchResult
 
@@ -73,9 +74,12 @@ def answer(
     query, limit = request.query, request.limit
     # the sheet shows stage one's best too, wherever re-ranking has put them
     depth = limit if save is None else max(limit, request.rerank_depth)
-    model = open_bundle(bundle)
+    given = None if bundle is None else open_bundle(bundle)
     with place.opened(creates=False) as store:
-        gallery = Gallery(Collection.find(store, collection, vector=vector, bundle=model), model, compute=compute)
+        gallery = with_bundle(
+            given,
+            lambda made: Gallery(Collection.find(store, collection, vector=vector, bundle=made), made, compute=compute),
+        )
         result = gallery.search(
             query.reference,
             query.modification_text,

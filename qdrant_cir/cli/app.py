@@ -89,7 +89,7 @@ def demo(
 
     shown = run_demo(
         folder,
-        open_bundle(bundle),
+        open_bundle(bundle or Path("drawn")),
         products=products,
         provider=provider_named(provider),
         prints_tables=not as_json,

@@ -71,7 +71,7 @@ def attach(
     if root is not None and not root.is_dir():
         raise InputError(f"--root {root} is not a folder. Give the folder that the pictures lie below.")
     place = store.place
-    model = open_bundle(bundle)
+    given = None if bundle is None else open_bundle(bundle).folder
     with place.opened(creates=False) as opened:
         gallery = attach_gallery(
             opened,
@@ -79,13 +79,13 @@ def attach(
             picture=picture,
             vector=vector,
             version=version_field,
-            bundle=model.folder,
+            bundle=given,
             # the command that indexes may run in another folder
             root=None if root is None else root.resolve(),
             private_addresses=private_addresses,
             overwrite=overwrite,
         )
-        info = gallery.info()
+        info, model = gallery.info(), gallery.bundle
         # what the next command opens: what was said when it was attached first
         attachment = Collection.open_attached(opened, collection, vector).attachment
     if as_json:

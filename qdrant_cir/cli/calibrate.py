@@ -57,19 +57,25 @@ def calibrate(
     from qdrant_cir.model.compute import Compute
     from qdrant_cir.search.effort_calibration import calibrate_effort
     from qdrant_cir.storage.collection import Collection
+    from qdrant_cir.storage.packaged import with_bundle
 
-    model = open_bundle(bundle)
+    given = None if bundle is None else open_bundle(bundle)
     compute = Compute(provider_named(provider))
     with store.place.opened(creates=False) as opened, printing.show_counts("re-ranking queries") as show_count:
-        stored = Collection.find(opened, collection, vector=vector, bundle=model)
+        gallery = with_bundle(
+            given,
+            lambda made: Gallery(
+                Collection.find(opened, collection, vector=vector, bundle=made), made, compute=compute
+            ),
+        )
         scores = scores_of_queries(
             queries,
-            Gallery(stored, model, compute=compute),
+            gallery,
             rerank_depth=rerank_depth,
             exclude_reference=exclude_reference,
             progress=show_count,
         )
-    found = calibrate_effort(scores, fingerprint=model.fingerprint, rerank_depth=rerank_depth, step=step)
+    found = calibrate_effort(scores, fingerprint=gallery.bundle.fingerprint, rerank_depth=rerank_depth, step=step)
     out.write_text(json.dumps(found.to_object(), indent=1) + "\n", encoding="utf-8")
     if as_json:
         printing.print_json({"file": str(out), **found.to_object()})

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias, cast
@@ -180,6 +180,8 @@ def catalog(
     """Measure on a drawn catalogue, as `qdrant-cir catalog` writes it, per kind of edit."""
     from qdrant_cir.evaluation.datasets.drawn import read_drawn
 
+    # measured on what it is for, where no other bundle is named
+    run = replace(run, bundle=run.bundle or Path("drawn"))
     _run(read_drawn(root, excludes_reference=exclude_reference), run)
 
 
@@ -232,11 +234,20 @@ def _run(
     from qdrant_cir.evaluation.evaluate import EvaluationSettings, evaluate
     from qdrant_cir.evaluation.report.files import report_json
     from qdrant_cir.evaluation.report.markdown import write_markdown
+    from qdrant_cir.storage.collection import Collection
+    from qdrant_cir.storage.packaged import with_bundle
     from qdrant_cir.storage.stores import EdgeStore
 
-    model = open_bundle(run.bundle)
-    folder = run.out or _DEFAULT_OUT / f"{benchmark.name}-{benchmark.split}-{model.fingerprint[:12]}"
-    with store or EdgeStore(folder / "store") as opened, printing.show_progress("indexing") as on_images:
+    with ExitStack() as opening:
+        standing = None if store is None else opening.enter_context(store)
+        if run.bundle is None and standing is not None and collection is not None:
+            name = collection
+            model = with_bundle(None, lambda made: (Collection.find(standing, name, bundle=made), made)[1])
+        else:
+            model = open_bundle(run.bundle)
+        folder = run.out or _DEFAULT_OUT / f"{benchmark.name}-{benchmark.split}-{model.fingerprint[:12]}"
+        opened = standing or opening.enter_context(EdgeStore(folder / "store"))
+        on_images = opening.enter_context(printing.show_progress("indexing"))
         settings = EvaluationSettings(
             rerank_depth=run.rerank_depth,
             provider=provider_named(run.provider),

@@ -59,7 +59,7 @@ def photos(
 
     seen = read_eye_labels(eye_labels or EYE_LABELS)
     photographs = read_photographs(root, label_column=label_column)
-    model = open_bundle(bundle)
+    model = open_bundle(bundle or Path("photos"))
     benchmark = photo_benchmark(photographs, eye_labels=seen, queries_per_group=queries)
     report = answer_photo_queries(
         benchmark,

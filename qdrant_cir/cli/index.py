@@ -84,6 +84,7 @@ def index(
     from qdrant_cir.indexing.sources import read_images
     from qdrant_cir.model.compute import Compute
     from qdrant_cir.model.image_encoder import ImageEncoder
+    from qdrant_cir.storage.packaged import with_bundle
     from qdrant_cir.types import PictureLimits
 
     limits = PictureLimits(pixels=max_megapixels * 1_000_000, side=max_side)
@@ -91,12 +92,17 @@ def index(
     fields = [_field_index(text) for text in filterable or []]
     # what cannot be read or computed is refused before a collection is made
     records = None if source is None else read_images(source)
-    model = open_bundle(bundle)
+    given = None if bundle is None else open_bundle(bundle)
     compute = Compute(provider_named(provider), precision=precision_named(precision))
-    encoder = ImageEncoder.open(model, compute)
     with place.opened(creates=source is not None) as opened:
-        stored = _collection_for(opened, collection, vector, model, has_source=source is not None)
-        gallery = Gallery(stored, model, compute=compute, encoder=encoder)
+
+        def joined(made: Bundle) -> Gallery:
+            encoder = ImageEncoder.open(made, compute)
+            stored = _collection_for(opened, collection, vector, made, has_source=source is not None)
+            return Gallery(stored, made, compute=compute, encoder=encoder)
+
+        gallery = with_bundle(given, joined)
+        stored, model = gallery.collection, gallery.bundle
         if stored.attachment is None or records is None:
             (printing.print_note if as_json else printing.print_text)(printing.bundle_text(model))
         with printing.show_progress(f"indexing into {collection}") as progress:

@@ -49,7 +49,11 @@ VectorOption: TypeAlias = Annotated[
 ]
 BundleOption: TypeAlias = Annotated[
     Path | None,
-    typer.Option("--bundle", help="Model folder; the bundled model by default.", show_default=False),
+    typer.Option(
+        "--bundle",
+        help="photos, drawn, or a model folder; by default the packaged one that made the collection.",
+        show_default=False,
+    ),
 ]
 PrecisionOption: TypeAlias = Annotated[
     str,
@@ -220,7 +224,7 @@ def with_options(
 
 
 def open_bundle(path: Path | None) -> Bundle:
-    """Load a model folder, by default the bundled one. Raises BundleError."""
+    """Load a packaged model by name or a model folder, by default the packaged one. Raises BundleError."""
     from qdrant_cir.model.bundle import load_bundle
 
     return load_bundle(path)

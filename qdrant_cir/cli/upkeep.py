@@ -205,15 +205,17 @@ def _cells(info: CollectionInfo, *, has_attached: bool) -> tuple[str, ...]:
 
 
 def _training_data(fingerprint: str) -> str | None:
-    """Return what a bundle was trained on, as far as that is known without its folder: of the bundled one."""
-    from qdrant_cir.model.bundle import load_bundle
+    """Return what a bundle was trained on, as far as that is known without its folder: of the packaged ones."""
+    from qdrant_cir.model.bundle import PACKAGED_BUNDLES, load_bundle
 
-    try:
-        bundled = load_bundle(None)
-    except BundleError:
-        return None
-    is_bundled = fingerprint in (bundled.fingerprint, bundled.vectors_fingerprint)
-    return printing.bundle_training_data(bundled) if is_bundled else None
+    for name in PACKAGED_BUNDLES:
+        try:
+            packaged = load_bundle(name)
+        except BundleError:
+            continue
+        if fingerprint in (packaged.fingerprint, packaged.vectors_fingerprint):
+            return printing.bundle_training_data(packaged)
+    return None
 
 
 def _half_deleted(store: Store, name: str) -> str | None:

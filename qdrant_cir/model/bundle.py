@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import Path, PurePosixPath
 
 from qdrant_cir.errors import BundleError
@@ -38,9 +38,11 @@ from qdrant_cir.model.tokenizer_file import check_tokenizer, read_tokenizer
 from qdrant_cir.types import JsonObject, Precision
 
 __all__ = [
+    "DEFAULT_BUNDLE",
     "FORMAT_VERSION",
     "GRAPH_CONTRACTS",
     "MANIFEST_FILE",
+    "PACKAGED_BUNDLES",
     "PREPROCESSING_VERSION",
     "REQUIRED_GRAPHS",
     "Bundle",
@@ -60,6 +62,7 @@ __all__ = [
     "default_bundle_path",
     "graph_entry",
     "load_bundle",
+    "packaged_bundle_path",
     "parse_manifest",
     "sha256_of",
     "sorted_digests",
@@ -123,9 +126,28 @@ class Bundle:
         return self.folder / self.manifest.tokenizer.file
 
 
+PACKAGED_BUNDLES: Mapping[str, str] = {
+    "photos": "photographs of clothes",
+    "drawn": "the drawn products of the demonstration",
+}
+"""Names of the models in this package, and what each is for."""
+DEFAULT_BUNDLE = "photos"
+
+
+def packaged_bundle_path(name: str) -> Path:
+    """Locate a model of this package by its name.
+
+    Raises:
+        BundleError: there is none of that name.
+    """
+    if name not in PACKAGED_BUNDLES:
+        raise BundleError(f"There is no packaged bundle {name!r}; there are {', '.join(PACKAGED_BUNDLES)}.")
+    return Path(__file__).parents[1] / "bundles" / name
+
+
 def default_bundle_path() -> Path:
-    """Locate the bundled model."""
-    return Path(__file__).parents[1] / "bundles" / "default"
+    """Locate the packaged model that new collections are made with where no other is named."""
+    return packaged_bundle_path(DEFAULT_BUNDLE)
 
 
 def sha256_of(path: Path) -> str:
@@ -169,7 +191,8 @@ def load_bundle(path: str | PathLike[str] | None = None) -> Bundle:
     """Read a model folder and check every file in it.
 
     Args:
-        path: the folder that holds ``cir_config.json``; None for the bundled model.
+        path: the folder that holds ``cir_config.json``, or the name of a packaged model, ``photos`` or ``drawn``; a
+            bare word that is both is the packaged one. None for the packaged model that is the default.
 
     Raises:
         BundleError: the folder, its manifest or a file is missing; a path leaves the folder or is a symbolic link,
@@ -177,7 +200,12 @@ def load_bundle(path: str | PathLike[str] | None = None) -> Bundle:
             the runtime's contract, or reads weights that the manifest does not list; the tokenizer knows no unknown
             words, lacks the manifest's first token or may take for ever.
     """
-    folder = default_bundle_path() if path is None else Path(path)
+    if path is None:
+        folder = default_bundle_path()
+    elif fspath(path) in PACKAGED_BUNDLES:
+        folder = packaged_bundle_path(fspath(path))
+    else:
+        folder = Path(path)
     manifest = _read_manifest(folder)
     for name, entry in manifest.graphs.items():
         _check_tensors(name, entry, manifest.sizes)

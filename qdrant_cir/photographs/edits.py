@@ -45,7 +45,7 @@ class Look:
 
 
 def dressed(lab: Float32, mask: GarmentMask, look: Look, rng: np.random.Generator) -> Float32 | None:
-    """Give a photographed garment another look.
+    """Return a photographed garment with another look.
 
     Args:
         lab: float32 [H, W, 3] of the photograph.

@@ -405,7 +405,7 @@ POLITE = ("", "", "", "", "", "", "please ", "now ", "the new one is ", "the oth
 
 
 def change_text(before: Appearance, after: Appearance, rng: np.random.Generator, *, held_out: bool = False) -> str:
-    """Say how a garment's look has changed: colour, pattern, graphic, or several of them.
+    """Return how a garment's look has changed: colour, pattern, graphic, or several of them.
 
     Args:
         before: the reference.

@@ -17,13 +17,13 @@ from qdrant_client import QdrantClient, models
 from typer.testing import CliRunner
 
 from qdrant_cir.cli.app import app
-from qdrant_cir.model.bundle import default_bundle_path
+from qdrant_cir.model.bundle import packaged_bundle_path
 
 ROOT = Path(__file__).parents[2]
 COLLECTIONS = ("products", "documents", "looks", "arrivals")
 
 pytestmark = pytest.mark.skipif(
-    not (default_bundle_path() / "cir_config.json").exists(), reason="the bundled model is not built"
+    not (packaged_bundle_path("drawn") / "cir_config.json").exists(), reason="the bundle drawn is not built"
 )
 
 

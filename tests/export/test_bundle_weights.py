@@ -17,7 +17,7 @@ from onnx_export.bundle.weights import load_start, read_bundle_model  # noqa: E4
 from onnx_export.errors import CheckpointError  # noqa: E402
 from onnx_export.export import BundleDescription, export_bundle  # noqa: E402
 from onnx_export.model_folder import ModelFolder, save_model_folder  # noqa: E402
-from onnx_export.models import DRAWN_SMALL, CirModel, build_model  # noqa: E402
+from onnx_export.models import DRAWN_SMALL, PHOTO_SMALL, CirModel, build_model  # noqa: E402
 from onnx_export.models.vit import VisionTransformer  # noqa: E402
 from onnx_export.training.drawn.tokenizer import build_tokenizer  # noqa: E402
 from onnx_export.verify import verify_bundle  # noqa: E402
@@ -124,10 +124,16 @@ def test_a_candidate_encoder_comes_back_too(tmp_path: Path) -> None:
         assert float((read(pixels) - second(pixels)).abs().max()) < 1e-5
 
 
-def test_without_a_start_it_is_the_bundled_model() -> None:
-    read = load_start(None)
-    assert read.provenance["source"] == f"the bundle {load_bundle().manifest.name}"
+def test_a_packaged_model_is_read_by_its_name() -> None:
+    read = load_start(Path("drawn"))
+    assert read.provenance["source"] == f"the bundle {load_bundle('drawn').manifest.name}"
     assert replace(read.model.sizes, similarity_weight=0.0) == DRAWN_SMALL
+
+
+def test_without_a_start_it_is_the_packaged_default() -> None:
+    read = load_start(None)
+    assert read.provenance["fingerprint"] == load_bundle().fingerprint
+    assert replace(read.model.sizes, similarity_weight=0.0) == PHOTO_SMALL
 
 
 def test_a_model_folder_is_a_start_as_well(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_controls_are_measured_on_the_catalogue(evaluated_catalog: Path, tmp_pat
     folder.mkdir()
     for kind in KINDS:
         torch.save({"modules": build_control(kind, seed=0).state_dict()}, folder / f"{kind}.ckpt")
-    bundle = load_bundle()
+    bundle = load_bundle("drawn")
     pictures = np.random.default_rng(0).integers(256, size=(2, 128, 128, 3), dtype=np.uint8)
     pixels = np.stack([preprocess(Image.fromarray(picture), bundle.manifest.preprocessing) for picture in pictures])
     vectors = ImageEncoder.open(bundle, Compute("cpu", 1)).encode(pixels).vectors

@@ -240,7 +240,7 @@ def test_the_commands_of_the_document_lead_from_pictures_to_a_search(
         "--products 2000": "--products 120 --size 32",
         "--queries 600": "--queries 60",
         "--queries 400": "--queries 12",
-        "--run runs/shop": f"--run runs/shop --start {start} --recipe {tmp_path / 'recipe.json'}",
+        "--start drawn --run runs/shop": f"--run runs/shop --start {start} --recipe {tmp_path / 'recipe.json'}",
     }
     (tmp_path / "recipe.json").write_text(
         json.dumps({"steps_one": 2, "batch_one": 4, "steps_two": 2, "batch_two": 2, "held_out": 0.3})

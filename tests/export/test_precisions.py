@@ -25,7 +25,7 @@ from qdrant_cir.drawn.files import write_drawn
 from qdrant_cir.errors import BundleError
 from qdrant_cir.indexer import Indexer
 from qdrant_cir.indexing.sources import ImageRecord, read_folder
-from qdrant_cir.model.bundle import Bundle, default_bundle_path, load_bundle
+from qdrant_cir.model.bundle import Bundle, load_bundle, packaged_bundle_path
 from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.reranker import Reranker
 from qdrant_cir.storage.collection import Collection
@@ -40,7 +40,7 @@ QUERY_ROWS, TOKEN_ROWS, DIMS = 3, 5, 4
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A copy of the bundled model with both precisions added."""
     folder = tmp_path_factory.mktemp("precisions") / "bundle"
-    shutil.copytree(default_bundle_path(), folder)
+    shutil.copytree(packaged_bundle_path("drawn"), folder)
     add_precision(folder, "int8")
     add_precision(folder, "float16")
     return load_bundle(folder)
@@ -88,7 +88,7 @@ def test_a_pair_that_is_far_apart_keeps_its_order_in_int8(bundle: Bundle) -> Non
 
 
 def test_a_variant_changes_neither_the_fingerprint_nor_the_exact_scores(bundle: Bundle) -> None:
-    bundled = load_bundle()
+    bundled = load_bundle("drawn")
     assert bundle.fingerprint == bundled.fingerprint
     np.testing.assert_array_equal(scores(bundle, "float32"), scores(bundled, "float32"))
 
@@ -153,7 +153,7 @@ def test_integer_products_are_exact_where_everything_is_a_whole_number() -> None
 
 def test_a_bundle_without_the_variant_is_refused_with_the_command_that_adds_it() -> None:
     with pytest.raises(BundleError, match="add-precision"):
-        Reranker.open(load_bundle(), Compute("cpu", precision="float16"))
+        Reranker.open(load_bundle("drawn"), Compute("cpu", precision="float16"))
 
 
 def test_integer_products_want_tokens_stored_as_int8(bundle: Bundle) -> None:
@@ -189,17 +189,17 @@ def test_a_precision_that_gives_no_numbers_is_not_added(tmp_path: Path, monkeypa
         return model
 
     folder = tmp_path / "bundle"
-    shutil.copytree(default_bundle_path(), folder)
+    shutil.copytree(packaged_bundle_path("drawn"), folder)
     monkeypatch.setitem(precisions.CONVERSIONS, "int8", spoilt)
     with pytest.raises(ExportError, match="was not added"):
         add_precision(folder, "int8")
     assert not load_bundle(folder).manifest.graphs["reranker"].variants
-    assert sorted(p.name for p in folder.rglob("*")) == sorted(p.name for p in default_bundle_path().rglob("*"))
+    assert sorted(p.name for p in folder.rglob("*")) == sorted(p.name for p in packaged_bundle_path("drawn").rglob("*"))
 
 
 def test_a_variant_is_replaced_by_one_of_the_same_precision(tmp_path: Path) -> None:
     folder = tmp_path / "bundle"
-    shutil.copytree(default_bundle_path(), folder)
+    shutil.copytree(packaged_bundle_path("drawn"), folder)
     add_precision(folder, "int8")
     first = load_bundle(folder).manifest
     add_precision(folder, "int8")
@@ -217,7 +217,7 @@ def test_a_damaged_variant_is_refused_before_it_does_harm(bundle: Bundle, tmp_pa
 
 def test_images_of_the_int8_encoder_are_marked_and_the_exact_one_replaces_them(tmp_path: Path) -> None:
     folder, pictures, store = tmp_path / "bundle", tmp_path / "pictures", tmp_path / "store"
-    shutil.copytree(default_bundle_path(), folder)
+    shutil.copytree(packaged_bundle_path("drawn"), folder)
     assert add_precision(folder, "int8", "image_encoder").deviation < 0.05
     catalog = sample_drawn(3, products=48, queries=1)
     pictures.mkdir()

@@ -31,7 +31,7 @@ from qdrant_cir.types import Composition, StoredTokens
 
 def _some_triplets(count: int) -> tuple[Composition, StoredTokens]:
     """A random query and candidates of the bundled model's sizes."""
-    rng, sizes = np.random.default_rng(0), load_bundle().manifest.sizes
+    rng, sizes = np.random.default_rng(0), load_bundle("drawn").manifest.sizes
     query = Composition(
         vector=np.zeros(sizes.vector_size, np.float32),
         input_ids=rng.integers(5, 100, 7),
@@ -52,7 +52,7 @@ def _inputs(query: Composition, candidates: StoredTokens) -> dict[str, np.ndarra
 
 def _scores_of_head(stream_0: np.ndarray, stream_1: np.ndarray) -> np.ndarray:
     """The bundled re-ranker's last two layers by hand."""
-    graph = onnx.load(str(load_bundle().graph_path("reranker"))).graph
+    graph = onnx.load(str(load_bundle("drawn").graph_path("reranker"))).graph
     weights = {w.name: onnx.numpy_helper.to_array(w) for w in graph.initializer if w.name.startswith("cls_head")}
     joined = np.concatenate((stream_0, stream_1), axis=1)
     hidden = np.maximum(joined @ weights["cls_head.0.weight"].T + weights["cls_head.0.bias"], 0)
@@ -141,7 +141,7 @@ def test_every_query_gets_the_next_text_by_length_at_its_own_length() -> None:
 
 
 def test_a_stream_put_to_its_mean_no_longer_tells_candidates_apart(tmp_path: Path) -> None:
-    bundle = load_bundle()
+    bundle = load_bundle("drawn")
     query, candidates = _some_triplets(count=6)
     session = write_changed(bundle, with_first_states, tmp_path / "first.onnx", threads=1)
     states = session.run(_inputs(query, candidates))
@@ -160,7 +160,7 @@ def test_a_stream_put_to_its_mean_no_longer_tells_candidates_apart(tmp_path: Pat
 
 
 def test_float_tokens_give_the_scores_of_the_bundles_own(tmp_path: Path) -> None:
-    bundle = load_bundle()
+    bundle = load_bundle("drawn")
     query, candidates = _some_triplets(count=8)
     exact = Reranker.open(bundle, Compute("cpu", 1)).score(query, candidates)
     read = StoredTokens(

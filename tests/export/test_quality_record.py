@@ -45,7 +45,7 @@ def test_a_recorded_calibration_is_what_a_confidence_needs(tiny_bundle: Path, tm
 
 
 def test_the_bundled_model_holds_its_calibration() -> None:
-    rule = Effort(confidence=0.95).stop_rule(load_bundle(), limit=10, rerank_depth=100)
+    rule = Effort(confidence=0.95).stop_rule(load_bundle("drawn"), limit=10, rerank_depth=100)
     assert isfinite(rule.lead)
 
 

@@ -12,11 +12,14 @@ import pytest
 
 from qdrant_cir.errors import BundleError
 from qdrant_cir.model.bundle import (
+    DEFAULT_BUNDLE,
+    PACKAGED_BUNDLES,
     Bundle,
     ModelSizes,
     contract_tensors,
     default_bundle_path,
     load_bundle,
+    packaged_bundle_path,
     parse_manifest,
     sha256_of,
     write_manifest,
@@ -75,8 +78,18 @@ def test_a_bundle_knows_its_sizes_and_files(tiny_bundle: Path) -> None:
     assert load_bundle(str(tiny_bundle)) == bundle
 
 
+@pytest.mark.parametrize("name", PACKAGED_BUNDLES)
+def test_a_packaged_bundle_is_opened_by_name_even_beside_a_folder_of_that_name(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert load_bundle(name).folder == packaged_bundle_path(name)
+    assert load_bundle(Path(name)).folder == packaged_bundle_path(name)
+
+
 def test_the_default_bundle_lies_in_the_package() -> None:
-    assert default_bundle_path().parts[-3:] == ("qdrant_cir", "bundles", "default")
+    assert default_bundle_path().parts[-3:] == ("qdrant_cir", "bundles", DEFAULT_BUNDLE)
 
 
 def test_a_contract_is_filled_in_with_the_sizes() -> None:

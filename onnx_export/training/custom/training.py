@@ -96,7 +96,7 @@ class CustomRun:
         Args:
             folder: made where missing.
             recipe: how to train.
-            start: the model folder or bundle to start from; None for the bundled model.
+            start: the model folder or bundle to start from; None for the packaged default.
             data: pictures and triplets; pictures that cannot be read are left out and logged.
 
         Raises:

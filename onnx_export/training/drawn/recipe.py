@@ -1,4 +1,4 @@
-"""The recipe of the bundled model, from nothing to a model folder. Every stage continues where it was stopped."""
+"""The recipe of the bundle `drawn`, from nothing to a model folder. Every stage continues where it was stopped."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ BUNDLED = Recipe(
     ),
     start=Recipe(),
 )
-"""The bundled model's recipe: pre-training and grounding twice, then all other stages."""
+"""The recipe of the bundle `drawn`: pre-training and grounding twice, then all other stages."""
 
 
 def read_recipe(path: Path | None) -> Recipe:

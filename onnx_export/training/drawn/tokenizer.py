@@ -1,4 +1,4 @@
-"""The bundled model's tokenizer: one id per word of the drawn catalogue's language."""
+"""The tokenizer of the bundle `drawn`: one id per word of the drawn catalogue's language."""
 
 from __future__ import annotations
 

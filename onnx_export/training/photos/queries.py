@@ -125,7 +125,7 @@ class QueryDrawer:
         return [int(number) for number in chosen]
 
     def appearance(self, row: int) -> Appearance:
-        """Say what texts may say of a picture."""
+        """Return what texts may say of a picture."""
         facts = self.facts
         named, basic, second = int(facts["colour"][row]), int(facts["basic"][row]), int(facts["second"][row])
         colour = COLOURS[named].name if named >= 0 else BASIC_COLOURS[basic] if basic >= 0 else ""
@@ -158,7 +158,7 @@ class QueryDrawer:
         return _Query(reference, text, right, np.zeros_like(right), is_exact=True) if text else None
 
     def text_between(self, row: int, target: int, rng: np.random.Generator, *, held_out: bool = False) -> str:
-        """Say how two pictures of a garment differ; empty where no text says it exactly."""
+        """Return how two pictures of a garment differ; empty where no text says it exactly."""
         shade, base = self.facts["shade"], self.facts["base"]
         before = self.appearance(row)
         if shade[target]:

@@ -200,14 +200,14 @@ class EncoderStage(_Losses):
         }
 
     def _facts(self, rows: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
-        """Give what is known of pictures, by head; -1 where it is not known."""
+        """Return what is known of pictures, by head; -1 where it is not known."""
         found = {name: self.drawer.facts[name][rows].copy() for name in HEADS}
         for name in ("pattern", "graphic"):
             found[name][found[name] == 0] = -1
         return found
 
     def _asked(self, batch: QueryBatch) -> dict[str, NDArray[np.int64]]:
-        """Give what the right pictures of each query have in common."""
+        """Return what the right pictures of each query have in common."""
         found = self._facts(batch.rows[batch.right.argmax(1)])
         for name in ("pattern", "graphic"):
             found[name][~batch.is_exact] = -1

@@ -1,0 +1,56 @@
+"""Which packaged bundle a collection was made with, where the caller names none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from os import PathLike
+from typing import TypeVar
+
+from qdrant_cir.errors import CollectionMismatchError
+from qdrant_cir.model.bundle import DEFAULT_BUNDLE, PACKAGED_BUNDLES, Bundle, load_bundle
+
+__all__ = ["candidate_bundles", "given_bundle", "with_bundle"]
+
+_Result = TypeVar("_Result")
+
+
+def given_bundle(bundle: str | PathLike[str] | None) -> Bundle | None:
+    """Load the bundle that the caller names, before anything else is opened; None where none is named.
+
+    Raises:
+        BundleError: as :func:`load_bundle`.
+    """
+    return None if bundle is None else load_bundle(bundle)
+
+
+def candidate_bundles(given: Bundle | None) -> Iterator[Bundle]:
+    """Yield the bundle that was given; without one the packaged default, then the other packaged ones.
+
+    Raises:
+        BundleError: as :func:`load_bundle`.
+    """
+    if given is not None:
+        yield given
+        return
+    yield load_bundle()
+    yield from (load_bundle(name) for name in PACKAGED_BUNDLES if name != DEFAULT_BUNDLE)
+
+
+def with_bundle(given: Bundle | None, use: Callable[[Bundle], _Result]) -> _Result:
+    """Open something with the bundle that was given, or with the packaged one that made it.
+
+    Args:
+        given: None for the packaged bundle that made the collection, and for a new collection the default.
+        use: opens or makes a collection; raises CollectionMismatchError where another bundle made it.
+
+    Raises:
+        CollectionMismatchError: no packaged bundle made it; said of the default one.
+        BundleError: as :func:`load_bundle`, and whatever ``use`` raises.
+    """
+    refusal: CollectionMismatchError | None = None
+    for candidate in candidate_bundles(given):
+        try:
+            return use(candidate)
+        except CollectionMismatchError as error:
+            refusal = refusal or error
+    raise refusal or CollectionMismatchError("There is no packaged bundle to open the collection with.")
