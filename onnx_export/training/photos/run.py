@@ -50,7 +50,7 @@ class PhotoRecipe:
     Attributes:
         seed: of pools, weights and batches.
         steps_encoder, rate_encoder: of projection, block, embedding and composer together.
-        steps_one, rate_one: of the composer over frozen tokens.
+        steps_one, rate_one: of the composer alone over frozen tokens; 0 leaves that out, for it made nothing better.
         steps_two, rate_two: of the re-ranker.
         garments: families in a batch.
         singles: further garments in a batch, each as it was photographed; ``singles_one`` and ``singles_two`` of the
@@ -64,22 +64,22 @@ class PhotoRecipe:
     """
 
     seed: int = 1
-    steps_encoder: int = 1500
-    rate_encoder: float = 6e-4
-    steps_one: int = 1000
+    steps_encoder: int = 4000
+    rate_encoder: float = 7e-4
+    steps_one: int = 0
     rate_one: float = 2e-4
-    steps_two: int = 800
+    steps_two: int = 240
     rate_two: float = 3e-4
-    garments: int = 16
-    singles: int = 48
+    garments: int = 14
+    singles: int = 64
     singles_one: int = 600
     singles_two: int = 100
     exact: int = 24
-    labelled: int = 32
+    labelled: int = 36
     queries_two: int = 16
     candidates: int = 9
-    evaluate_every: int = 100
-    patience: int = 8
+    evaluate_every: int = 200
+    patience: int = 12
     warmup: int = 50
 
 
