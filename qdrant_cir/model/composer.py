@@ -8,7 +8,7 @@ from qdrant_cir.errors import InputError
 from qdrant_cir.model.bundle import Bundle
 from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.sessions import Session, open_graph
-from qdrant_cir.model.text_tokenizer import TextTokenizer
+from qdrant_cir.model.text_tokenizer import ReadableText, TextTokenizer
 from qdrant_cir.types import Composition, Float32
 
 __all__ = ["Composer"]
@@ -26,6 +26,10 @@ class Composer:
     def open(cls, bundle: Bundle, compute: Compute) -> Composer:
         """Load graph and tokenizer; arguments and errors as :func:`qdrant_cir.model.sessions.open_graph`."""
         return cls(open_graph(bundle, "composer", compute), TextTokenizer(bundle))
+
+    def readable(self, text: str) -> ReadableText:
+        """Leave out the words that the model does not know; as :meth:`TextTokenizer.readable`."""
+        return self._tokenizer.readable(text)
 
     def compose(self, reference_tokens: Float32, texts: Sequence[str]) -> list[Composition]:
         """Compose a batch in one run.

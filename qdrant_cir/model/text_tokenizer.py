@@ -16,15 +16,15 @@ from qdrant_cir.types import Int64
 if TYPE_CHECKING:
     from tokenizers import Encoding
 
-__all__ = ["TextTokenizer", "TokenizedTexts"]
+__all__ = ["ReadableText", "TextTokenizer", "TokenizedTexts"]
 
 _LOOKED_AT_PER_TOKEN = (64, 512)
 """Characters of a text that are looked at, for each id that the model reads: the first number, and where those give
 fewer ids than it reads, the second. Ten megabytes would take ten seconds as a whole."""
 
 _LONGEST_WORD = 1_000
-_UNKNOWN_WORD = "\ue000\ue001"
-"""Two characters for private use, in no vocabulary."""
+_UNKNOWN_WORD = "\U00010400\U00010401"
+"""Two letters of the Deseret alphabet, in no vocabulary; some tokenizers drop what is no letter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,19 @@ class TokenizedTexts:
     attention_mask: Int64
     truncated: tuple[bool, ...]
     understood: tuple[bool, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadableText:
+    """What a model can read of a text.
+
+    Attributes:
+        text: without the words that the model does not know; empty where it knows none.
+        unknown: those words as they were written, each once.
+    """
+
+    text: str
+    unknown: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +116,28 @@ class TextTokenizer:
         unknown = getattr(self._tokenizer.model, "unk_token", None)
         found = self._tokenizer.token_to_id(unknown) if isinstance(unknown, str) else None
         return found if found in encoding.ids else None
+
+    def readable(self, text: str) -> ReadableText:
+        """Leave out the words that the tokenizer has no token for; of a long text, as far as the model reads it.
+
+        Raises:
+            InputError: as :meth:`tokenize`.
+        """
+        encoding = self._encoded(_cut(text, _LOOKED_AT_PER_TOKEN[0] * self._max_length))
+        spans = [
+            span
+            for i, span in zip(encoding.ids, encoding.offsets, strict=True)
+            if i == self._unknown_id and span[1] > span[0]
+        ]
+        if not spans:
+            return ReadableText(text, ())
+        kept, end = [], 0
+        for start, stop in spans:
+            kept.append(text[end:start])
+            end = stop
+        left = " ".join("".join((*kept, text[end:])).split())
+        unknown = tuple(dict.fromkeys(text[start:stop] for start, stop in spans))
+        return ReadableText(left if any(letter.isalnum() for letter in left) else "", unknown)
 
     def tokenize(self, texts: Sequence[str]) -> TokenizedTexts:
         """Tokenise a batch.

@@ -15,6 +15,7 @@ from qdrant_cir.model.composer import Composer
 from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.image_encoder import ImageEncoder
 from qdrant_cir.model.preprocess import blank_pixels, hash_source, read_pixels, source_digests
+from qdrant_cir.model.text_tokenizer import ReadableText
 from qdrant_cir.search.scoring import CandidateScorer, CandidateScores, Term
 from qdrant_cir.storage.points import HitTokens, StoredImage
 from qdrant_cir.tokens.form import TokenForm
@@ -30,6 +31,8 @@ from qdrant_cir.types import (
 )
 
 __all__ = ["ComposedQuery", "QueryModel", "checked_query", "gallery_ids", "picture_digests", "references_of"]
+
+_NAMED_WORDS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +120,16 @@ class QueryModel:
         ``must_not`` text; stage two scores the same sum of terms. ``using`` is the name of the gallery's vector.
 
         Raises:
-            InputError: a text is not valid Unicode.
+            InputError: a text is not valid Unicode, or holds no word that the model knows and there is no reference.
             ProviderError: a computation failed.
         """
-        text, must_not = query.modification_text.strip(), query.must_not.strip()
+        read, must_not = self._composer.readable(query.modification_text.strip()), query.must_not.strip()
+        text = read.text
+        if read.unknown and not text and query.reference is None:
+            raise InputError(
+                f"The model does not know: {_listed(read.unknown)}; and there is no reference image. Use other "
+                "words, or give a picture."
+            )
         composed = [self._composer.compose(reference.tokens[None], [text])[0] for reference in references if text]
         vectors = [c.vector for c in composed] if text else [reference.vector for reference in references]
         weights = [reference.weight for reference in references]
@@ -140,7 +149,7 @@ class QueryModel:
         return ComposedQuery(
             vector=vector,
             using=using,
-            notes=self._notes(query, composed),
+            notes=self._notes(query, read, composed),
             terms=tuple(terms),
             fingerprint=self.bundle.fingerprint,
         )
@@ -210,20 +219,28 @@ class QueryModel:
         tokens = self._form.restore(self._form.decode([stored.tokens.data]))
         return EncodedReference(stored.vector, tokens[0], weight)
 
-    def _notes(self, query: Query, composed: Sequence[Composition]) -> tuple[str, ...]:
+    def _notes(self, query: Query, read: ReadableText, composed: Sequence[Composition]) -> tuple[str, ...]:
         notes = []
-        if not query.modification_text.strip():
+        if read.unknown:
+            ignored = "it was ignored" if len(read.unknown) == 1 else "they were ignored"
+            left = ignored if read.text else "no other word is left, so the picture itself was searched"
+            notes.append(f"The model does not know: {_listed(read.unknown)}; {left}.")
+        elif not read.text:
             notes.append("There is no modification text, so the picture itself was searched.")
             if query.must_not.strip():
                 notes.append("Without a modification text nothing is re-ranked: must_not changed only the retrieval.")
-        elif query.reference is None:
+        if read.text and query.reference is None:
             notes.append("There is no reference image, so the text was composed with a blank picture.")
-        if composed and not composed[0].is_understood:
-            notes.append("The model knows no word of the modification text. Write it in the language of its training.")
         if composed and composed[0].is_truncated:
             kept = self.bundle.manifest.tokenizer.max_length
             notes.append(f"The modification text is too long: its first {kept} tokens were read.")
         return tuple(notes)
+
+
+def _listed(words: tuple[str, ...]) -> str:
+    """Return words as one would list them; of many the first ten."""
+    shown = ", ".join(words[:_NAMED_WORDS])
+    return shown if len(words) <= _NAMED_WORDS else f"{shown} and {len(words) - _NAMED_WORDS} more"
 
 
 def checked_query(query: Query) -> Query:

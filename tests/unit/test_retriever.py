@@ -177,6 +177,29 @@ def test_text_only_composes_with_a_blank_picture_and_re_ranks(retriever: Retriev
     assert "blank picture" in result.notes[0]
 
 
+def test_unknown_words_are_named_and_change_nothing(retriever: Retriever, pictures: Mapping[str, Path]) -> None:
+    known = retriever.search(Query(pictures["red"], "make it blue"))
+    found = retriever.search(Query(pictures["red"], "make it sleeveless blue"))
+    assert [(c.image_id, c.rerank_score) for c in found.candidates] == [
+        (c.image_id, c.rerank_score) for c in known.candidates
+    ]
+    assert found.notes == ("The model does not know: sleeveless; it was ignored.",)
+
+
+def test_unknown_words_alone_search_the_picture_itself(retriever: Retriever, pictures: Mapping[str, Path]) -> None:
+    result = retriever.search(Query(pictures["navy"], "sleeveless"))
+    assert ids(result)[0] == "navy"
+    assert result.rerank_mode == "none"
+    assert result.notes == (
+        "The model does not know: sleeveless; no other word is left, so the picture itself was searched.",
+    )
+
+
+def test_unknown_words_without_a_reference_are_refused(retriever: Retriever) -> None:
+    with pytest.raises(InputError, match="does not know: sleeveless; and there is no reference"):
+        retriever.search(Query(modification_text="sleeveless"))
+
+
 def test_filters_are_applied_in_the_store(retriever: Retriever, composed: Query) -> None:
     dear = models.Filter(must=[models.FieldCondition(key="price", range=models.Range(gte=30))])
     assert ids(retriever.search(composed, filter=dear)) == ["navy", "black", "red", "green"]

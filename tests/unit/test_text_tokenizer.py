@@ -15,7 +15,7 @@ import pytest
 
 from qdrant_cir.errors import BundleError, InputError
 from qdrant_cir.model.bundle import Bundle, load_bundle, sha256_of, write_manifest
-from qdrant_cir.model.text_tokenizer import TextTokenizer
+from qdrant_cir.model.text_tokenizer import ReadableText, TextTokenizer
 
 
 @pytest.fixture(scope="module")
@@ -260,3 +260,21 @@ def test_a_file_that_no_tokenizer_wrote_is_a_bundle_error(
     (tmp_path / "tokenizer.json").write_bytes(content)
     with pytest.raises(BundleError, match=message):
         TextTokenizer(dataclasses.replace(bundle, folder=tmp_path))
+
+
+def test_words_that_the_model_does_not_know_are_left_out_and_named_once(tokenizer: TextTokenizer) -> None:
+    read = tokenizer.readable("make taupe it Sleeveless red taupe")
+    assert read == ReadableText("make it red", ("taupe", "Sleeveless"))
+
+
+def test_a_text_of_known_words_is_read_as_it_is(tokenizer: TextTokenizer) -> None:
+    assert tokenizer.readable("Make  it RED") == ReadableText("Make  it RED", ())
+
+
+def test_a_text_of_unknown_words_alone_leaves_nothing(tokenizer: TextTokenizer) -> None:
+    assert tokenizer.readable("taupe, sleeveless!").text == ""
+
+
+def test_a_word_that_the_packaged_bundle_for_photographs_lacks_is_named() -> None:
+    read = TextTokenizer(load_bundle("photos")).readable("in taupe, but chic")
+    assert read == ReadableText("in taupe, but", ("chic",))
