@@ -8,7 +8,7 @@ from qdrant_client import QdrantClient
 
 from qdrant_cir import Indexer, Retriever
 from qdrant_cir.errors import CollectionMismatchError
-from qdrant_cir.model.bundle import DEFAULT_BUNDLE, Bundle, load_bundle, purpose_of
+from qdrant_cir.model.bundle import DEFAULT_BUNDLE, Bundle, load_bundle
 from qdrant_cir.storage.collection import Collection
 from qdrant_cir.storage.packaged import with_bundle
 from qdrant_cir.storage.stores import open_store
@@ -53,8 +53,3 @@ def test_a_given_bundle_is_the_only_one_that_is_tried(tiny_bundle: Path) -> None
     with pytest.raises(CollectionMismatchError, match="not tiny"):
         with_bundle(load_bundle(tiny_bundle), refuse)
     assert len(tried) == 1
-
-
-def test_a_packaged_bundle_has_a_purpose_and_others_have_none(tiny_bundle: Path) -> None:
-    assert purpose_of(load_bundle("photos").fingerprint) == "photographs of clothes"
-    assert purpose_of(load_bundle(tiny_bundle).fingerprint) == ""
