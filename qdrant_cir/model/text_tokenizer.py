@@ -118,7 +118,7 @@ class TextTokenizer:
         return found if found in encoding.ids else None
 
     def readable(self, text: str) -> ReadableText:
-        """Leave out the words that the tokenizer has no token for; of a long text, as far as the model reads it.
+        """Leave out the words that the tokenizer has no token for; of a very long text, those of its beginning.
 
         Raises:
             InputError: as :meth:`tokenize`.
@@ -126,7 +126,9 @@ class TextTokenizer:
         encoding = self._encoded(_cut(text, _LOOKED_AT_PER_TOKEN[0] * self._max_length))
         spans = [
             span
-            for i, span in zip(encoding.ids, encoding.offsets, strict=True)
+            # what was cut off counts too: it moves up where unknown words before it are left out
+            for part in (encoding, *encoding.overflowing)
+            for i, span in zip(part.ids, part.offsets, strict=True)
             if i == self._unknown_id and span[1] > span[0]
         ]
         if not spans:

@@ -123,12 +123,14 @@ class QueryModel:
             InputError: a text is not valid Unicode, or holds no word that the model knows and there is no reference.
             ProviderError: a computation failed.
         """
-        read, must_not = self._composer.readable(query.modification_text.strip()), query.must_not.strip()
-        text = read.text
-        if read.unknown and not text and query.reference is None:
+        read = self._composer.readable(query.modification_text.strip())
+        denied = self._composer.readable(query.must_not.strip())
+        text, must_not = read.text, denied.text
+        unknown = read.unknown if must_not else (*read.unknown, *denied.unknown)
+        if unknown and not text and query.reference is None:
             raise InputError(
-                f"The model does not know: {_listed(read.unknown)}; and there is no reference image. Use other "
-                "words, or give a picture."
+                f"The model does not know: {_listed(unknown)}; and there is no reference image. Use other words, or "
+                "give a picture."
             )
         composed = [self._composer.compose(reference.tokens[None], [text])[0] for reference in references if text]
         vectors = [c.vector for c in composed] if text else [reference.vector for reference in references]
@@ -149,7 +151,7 @@ class QueryModel:
         return ComposedQuery(
             vector=vector,
             using=using,
-            notes=self._notes(query, read, composed),
+            notes=self._notes(query, read, denied, composed),
             terms=tuple(terms),
             fingerprint=self.bundle.fingerprint,
         )
@@ -219,22 +221,29 @@ class QueryModel:
         tokens = self._form.restore(self._form.decode([stored.tokens.data]))
         return EncodedReference(stored.vector, tokens[0], weight)
 
-    def _notes(self, query: Query, read: ReadableText, composed: Sequence[Composition]) -> tuple[str, ...]:
+    def _notes(
+        self, query: Query, read: ReadableText, denied: ReadableText, composed: Sequence[Composition]
+    ) -> tuple[str, ...]:
         notes = []
         if read.unknown:
-            ignored = "it was ignored" if len(read.unknown) == 1 else "they were ignored"
-            left = ignored if read.text else "no other word is left, so the picture itself was searched"
+            left = _ignored(read) if read.text else "no other word is left, so the picture itself was searched"
             notes.append(f"The model does not know: {_listed(read.unknown)}; {left}.")
         elif not read.text:
             notes.append("There is no modification text, so the picture itself was searched.")
-            if query.must_not.strip():
-                notes.append("Without a modification text nothing is re-ranked: must_not changed only the retrieval.")
+        if denied.unknown:
+            notes.append(f"The model does not know, in must_not: {_listed(denied.unknown)}; {_ignored(denied)}.")
+        if denied.text and not read.text:
+            notes.append("Without a modification text nothing is re-ranked: must_not changed only the retrieval.")
         if read.text and query.reference is None:
             notes.append("There is no reference image, so the text was composed with a blank picture.")
         if composed and composed[0].is_truncated:
             kept = self.bundle.manifest.tokenizer.max_length
             notes.append(f"The modification text is too long: its first {kept} tokens were read.")
         return tuple(notes)
+
+
+def _ignored(read: ReadableText) -> str:
+    return "it was ignored" if len(read.unknown) == 1 else "they were ignored"
 
 
 def _listed(words: tuple[str, ...]) -> str:

@@ -42,6 +42,9 @@ COLORS = {
 }
 """What a word adds; all others add nothing."""
 
+KNOWN = {*COLORS, "darker", "lighter", "make", "it", "same", "but"}
+"""The tiny model's words. Others are left out before it reads."""
+
 WORDS_READ = 6
 """The tiny model reads 8 tokens, of which the first and the last are marks."""
 
@@ -66,13 +69,15 @@ class Hand:
 
     def rank(self, reference: str, text: str, gallery: Sequence[str]) -> Ranking:
         """Order a gallery by both stages."""
-        words = re.findall(r"\w+|[^\w\s]+", text.lower())[:WORDS_READ]
+        known = [word for word in re.findall(r"\w+|[^\w\s]+", text.lower()) if word in KNOWN]
+        words = known[:WORDS_READ]
         wanted = self.color[reference] + np.sum([COLORS.get(word, (0, 0, 0)) for word in words], axis=0)
         wanted = wanted / np.linalg.norm(wanted)
         dot = {image_id: float(self.color[image_id] @ wanted) for image_id in gallery}
         cosine = {image_id: dot[image_id] / float(np.linalg.norm(self.color[image_id])) for image_id in gallery}
         retrieved = sorted(gallery, key=lambda image_id: -cosine[image_id])
-        candidates = sorted(retrieved[:DEPTH], key=lambda image_id: -dot[image_id])
+        # a text of unknown words alone is answered as one without text, which is not re-ranked
+        candidates = sorted(retrieved[:DEPTH], key=lambda image_id: -dot[image_id]) if words else retrieved[:DEPTH]
         return Ranking(retrieved, candidates + retrieved[DEPTH:])
 
 

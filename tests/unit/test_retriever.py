@@ -195,6 +195,17 @@ def test_unknown_words_alone_search_the_picture_itself(retriever: Retriever, pic
     )
 
 
+def test_unknown_words_of_what_to_avoid_are_named_and_change_nothing(
+    retriever: Retriever, pictures: Mapping[str, Path]
+) -> None:
+    known = retriever.search(Query(pictures["red"], "make it blue"))
+    found = retriever.search(Query(pictures["red"], "make it blue", must_not="sleeveless taupe"))
+    assert [(c.image_id, c.rerank_score) for c in found.candidates] == [
+        (c.image_id, c.rerank_score) for c in known.candidates
+    ]
+    assert found.notes == ("The model does not know, in must_not: sleeveless, taupe; they were ignored.",)
+
+
 def test_unknown_words_without_a_reference_are_refused(retriever: Retriever) -> None:
     with pytest.raises(InputError, match="does not know: sleeveless; and there is no reference"):
         retriever.search(Query(modification_text="sleeveless"))

@@ -267,6 +267,11 @@ def test_words_that_the_model_does_not_know_are_left_out_and_named_once(tokenize
     assert read == ReadableText("make it red", ("taupe", "Sleeveless"))
 
 
+def test_known_words_move_up_where_unknown_ones_are_left_out(tokenizer: TextTokenizer) -> None:
+    read = tokenizer.readable("taupe " * 30 + "red, mauve, make it red")
+    assert read == ReadableText("red make it red", ("taupe", ",", "mauve"))
+
+
 def test_a_text_of_known_words_is_read_as_it_is(tokenizer: TextTokenizer) -> None:
     assert tokenizer.readable("Make  it RED") == ReadableText("Make  it RED", ())
 
