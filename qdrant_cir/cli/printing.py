@@ -31,7 +31,6 @@ __all__ = [
     "bundle_text",
     "end_output",
     "bundle_training_data",
-    "named_bundle_text",
     "escaped",
     "index_report_json",
     "index_report_text",
@@ -124,13 +123,14 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, title
 
 
 def bundle_text(bundle: Bundle) -> str:
-    """Write in one line which bundle is used and what it was trained on, where it says so."""
-    return named_bundle_text(bundle.manifest.name, bundle_training_data(bundle))
+    """Write in one line which bundle is used, what it is for if it is packaged, and what it was trained on."""
+    from qdrant_cir.model.bundle import PACKAGED_BUNDLES, packaged_bundle_path
 
-
-def named_bundle_text(name: str, training_data: str | None) -> str:
-    """Write in one line a bundle's name and training data."""
-    return f"Bundle {name}" + (f", trained on: {training_data}" if training_data else "")
+    purposes = {packaged_bundle_path(name): purpose for name, purpose in PACKAGED_BUNDLES.items()}
+    purpose, data = purposes.get(bundle.folder), bundle_training_data(bundle)
+    return f"Bundle {bundle.manifest.name}" + "".join(
+        (f", for {purpose}" if purpose else "", f", trained on: {data}" if data else "")
+    )
 
 
 def bundle_json(bundle: Bundle) -> JsonObject:

@@ -13,6 +13,7 @@ from qdrant_cir.errors import BundleError, CollectionError, InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from qdrant_cir.model.bundle import Bundle
     from qdrant_cir.storage.collection import Collection, CollectionInfo
     from qdrant_cir.storage.stores.protocol import Store
     from qdrant_cir.types import JsonObject
@@ -36,7 +37,7 @@ def info(
     notes: list[str] = []
     with place.opened(creates=False) as opened:
         rows = _describe(opened, collection, vector, notes)
-    bundles = {(row.bundle_name, row.fingerprint): _training_data(row.fingerprint) for row in rows}
+    bundles = {(row.bundle_name, row.fingerprint): _packaged(row.fingerprint) for row in rows}
     for note in notes:
         printing.print_note(note)
     if as_json:
@@ -46,8 +47,12 @@ def info(
                 "images": sum(row.images for row in rows),
                 "collections": [collection_json(row) for row in rows],
                 "bundles": [
-                    {"name": name, "fingerprint": fingerprint, "training_data": data}
-                    for (name, fingerprint), data in bundles.items()
+                    {
+                        "name": name,
+                        "fingerprint": fingerprint,
+                        "training_data": None if bundle is None else printing.bundle_training_data(bundle),
+                    }
+                    for (name, fingerprint), bundle in bundles.items()
                 ],
                 "notes": [*notes],
             }
@@ -59,8 +64,8 @@ def info(
             "collection that exists."
         )
         return
-    for (name, _), data in bundles.items():
-        printing.print_text(printing.named_bundle_text(name, data))
+    for (name, _), bundle in bundles.items():
+        printing.print_text(f"Bundle {name}" if bundle is None else printing.bundle_text(bundle))
     has_attached = any(row.attachment is not None for row in rows)
     headings = ("collection", "images", "vector size", "bundle", "precision")
     printing.print_table(
@@ -204,8 +209,8 @@ def _cells(info: CollectionInfo, *, has_attached: bool) -> tuple[str, ...]:
     return (*cells, str(info.points), attachment.vector, attachment.picture)
 
 
-def _training_data(fingerprint: str) -> str | None:
-    """Return what a bundle was trained on, as far as that is known without its folder: of the packaged ones."""
+def _packaged(fingerprint: str) -> Bundle | None:
+    """Load the packaged bundle of a fingerprint, None for another bundle, whose folder is not known."""
     from qdrant_cir.model.bundle import PACKAGED_BUNDLES, load_bundle
 
     for name in PACKAGED_BUNDLES:
@@ -214,7 +219,7 @@ def _training_data(fingerprint: str) -> str | None:
         except BundleError:
             continue
         if fingerprint in (packaged.fingerprint, packaged.vectors_fingerprint):
-            return printing.bundle_training_data(packaged)
+            return packaged
     return None
 
 

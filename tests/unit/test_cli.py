@@ -235,6 +235,13 @@ def test_groups_have_one_result_each_and_are_shown(empty_shop: Shop) -> None:
     assert "cold" in table
 
 
+def test_the_first_line_says_what_a_packaged_bundle_is_for(empty_shop: Shop) -> None:
+    fill = ("index", str(empty_shop.pictures), "-c", "clothes")
+    first = empty_shop.run(*fill).stdout.splitlines()[0]
+    assert first.startswith("Bundle photos, for photographs of clothes, trained on: ")
+    assert empty_shop.run("info").stdout.splitlines()[0] == first
+
+
 def test_the_first_line_names_the_bundle_and_what_it_was_trained_on(empty_shop: Shop) -> None:
     file = empty_shop.bundle / "cir_config.json"
     empty = empty_shop.index().stdout.splitlines()[0]
