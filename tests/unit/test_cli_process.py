@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-# the second batch of pictures is encoded while the signal comes
+# the second batch of pictures is encoded while the signal comes; background jobs of a shell start with SIGINT ignored
 _INTERRUPTED = """
 import os, signal, sys
 from qdrant_cir.indexer import Indexer
@@ -24,6 +24,7 @@ def encode_and_stop(self, pixels):
         os.kill(os.getpid(), number)
     return encode(self, pixels)
 ImageEncoder.encode = encode_and_stop
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from qdrant_cir.cli import main
 main()
 """
