@@ -131,6 +131,9 @@ class TextTokenizer:
             for i, span in zip(part.ids, part.offsets, strict=True)
             if i == self._unknown_id and span[1] > span[0]
         ]
+        if not any(stop > start for start, stop in encoding.offsets):
+            # signs that the tokenizer drops without a token, such as pictures
+            return ReadableText("", tuple(dict.fromkeys(text.split())))
         if not spans:
             return ReadableText(text, ())
         kept, end = [], 0

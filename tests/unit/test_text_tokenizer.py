@@ -280,6 +280,12 @@ def test_a_text_of_unknown_words_alone_leaves_nothing(tokenizer: TextTokenizer) 
     assert tokenizer.readable("taupe, sleeveless!").text == ""
 
 
+def test_signs_that_the_tokenizer_drops_are_named_where_nothing_else_is_there() -> None:
+    tokenizer = TextTokenizer(load_bundle("photos"))
+    assert tokenizer.readable("\U0001f457\U0001f525 ?") == ReadableText("", ("\U0001f457\U0001f525", "?"))
+    assert tokenizer.readable("") == ReadableText("", ())
+
+
 def test_a_word_that_the_packaged_bundle_for_photographs_lacks_is_named() -> None:
     read = TextTokenizer(load_bundle("photos")).readable("in taupe, but chic")
     assert read == ReadableText("in taupe, but", ("chic",))
