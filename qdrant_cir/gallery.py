@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -51,6 +51,7 @@ from qdrant_cir.types import (
     ImageSource,
     JsonValue,
     PictureLimits,
+    PointId,
     Precision,
     Query,
     Reference,
@@ -338,11 +339,11 @@ class Gallery:
         """Count images exactly. Raises InputError for a filter that cannot be evaluated."""
         return self.collection.count(filter)
 
-    def delete(self, image_ids: Sequence[str | int]) -> set[str | int]:
+    def delete(self, image_ids: Sequence[str | PointId]) -> set[str | PointId]:
         """Delete images and return the ids that were there. An attached collection keeps its points."""
         return self.collection.delete(image_ids)
 
-    def set_payload(self, image_id: str | int, payload: Mapping[str, JsonValue]) -> None:
+    def set_payload(self, image_id: str | PointId, payload: Mapping[str, JsonValue]) -> None:
         """Set payload fields of one image of a gallery of our own; :meth:`index` leaves fields that it did not write.
 
         Raises:
@@ -561,11 +562,11 @@ class AsyncGallery:
         """Count images exactly; as :meth:`Gallery.count`."""
         return await asyncio.to_thread(self._gallery.count, filter)
 
-    async def delete(self, image_ids: Sequence[str | int]) -> set[str | int]:
+    async def delete(self, image_ids: Sequence[str | PointId]) -> set[str | PointId]:
         """Delete images; as :meth:`Gallery.delete`."""
         return await asyncio.to_thread(self._gallery.delete, image_ids)
 
-    async def set_payload(self, image_id: str | int, payload: Mapping[str, JsonValue]) -> None:
+    async def set_payload(self, image_id: str | PointId, payload: Mapping[str, JsonValue]) -> None:
         """Set payload fields of one image; as :meth:`Gallery.set_payload`."""
         await asyncio.to_thread(self._gallery.set_payload, image_id, payload)
 
@@ -638,7 +639,7 @@ def attach(
         bundle: a model folder, or a packaged model's name; None for the packaged model that was attached before, else
             the default.
         root: folder that pictures must lie below; None takes paths as they stand, or the folder that was given when
-            it was attached.
+            it was attached. Another one than then holds for this gallery object; to change what is kept, detach.
         open_picture: opens a picture by its value in the payload, instead of files and addresses.
         private_addresses: allow pictures from addresses of a private network.
         overwrite: fill a vector that stood before and holds values that are not ours.
@@ -655,6 +656,8 @@ def attach(
         BundleError, StoreError, InputError: as :meth:`Gallery.create`.
     """
     compute, given = Compute(provider, threads, precision), given_bundle(bundle)
+    if root is not None and not Path(root).is_dir():
+        raise InputError(f"The root {fspath(root)} is not a folder. Give the folder that the pictures lie below.")
     wanted = Attachment(
         collection,
         vector,

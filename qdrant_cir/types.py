@@ -36,7 +36,7 @@ class GalleryImage:
     ``image_id`` is the id that it was indexed under; of an attached collection, the id of its point.
     """
 
-    image_id: str | int
+    image_id: str | PointId
 
 
 ImageSource: TypeAlias = "str | PathLike[str] | bytes | bytearray | memoryview | BinaryIO | NDArray[np.uint8] | Image"

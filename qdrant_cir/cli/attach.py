@@ -68,8 +68,6 @@ def attach(
     from qdrant_cir.gallery import attach as attach_gallery
     from qdrant_cir.storage.collection import Collection
 
-    if root is not None and not root.is_dir():
-        raise InputError(f"--root {root} is not a folder. Give the folder that the pictures lie below.")
     place = store.place
     given = None if bundle is None else open_bundle(bundle).folder
     with place.opened(creates=False) as opened:
@@ -125,6 +123,8 @@ def detach(
         found = [each for each in list_attachments(opened) if each.collection == resolved]
         chosen = [each for each in found if vector in (None, each.vector)]
         names = ", ".join(each.vector for each in found)
+        if not found and opened.describe(resolved) is None:
+            raise CollectionNotFoundError(f"There is no collection {collection!r} in {place.label}.")
         if not chosen:
             raise CollectionNotFoundError(
                 f"Nothing is attached to {collection!r}{'' if vector is None else f' under the vector {vector!r}'}."

@@ -177,6 +177,8 @@ def rerank_steps(
     """Re-rank hits that were retrieved elsewhere; errors as :meth:`Retriever.rerank`."""
     watch.start()
     laps = _Laps(watch)
+    if not isinstance(composed, ComposedQuery):
+        raise InputError(f"The query is a {type(composed).__name__}; expected what compose() returned, not its vector.")
     if composed.fingerprint != model.bundle.fingerprint:
         raise InputError(
             f"The query was composed with the bundle {composed.fingerprint[:12]}; this gallery needs "
@@ -271,6 +273,8 @@ def _retrieve(
         asked += 2 * (count - len(places))
     if options.filter is not None and (not count or options.filter.must_not):
         yield from reads.check_filter(options.filter)
+    if options.group_by is not None and not count:
+        yield from reads.check_field(options.group_by, named_by="group_by")
     return _Retrieved(places[:wanted], foreign)
 
 

@@ -24,6 +24,7 @@ from qdrant_cir.types import (
     Float32,
     GalleryImage,
     ImageSource,
+    PointId,
     Precision,
     Query,
     Reference,
@@ -92,7 +93,7 @@ class QueryModel:
         """The mode when all candidates are scored: ``exact`` or ``compressed``."""
         return self._scorer.full_mode
 
-    def encode(self, query: Query, stored: Mapping[str | int, StoredImage]) -> list[EncodedReference]:
+    def encode(self, query: Query, stored: Mapping[str | PointId, StoredImage]) -> list[EncodedReference]:
         """Encode the references of a query, each by itself: its numbers do not depend on the rest of the query.
 
         Args:
@@ -171,7 +172,7 @@ class QueryModel:
         return self._form.encode(self._encoder.encode(pixels[None]).candidate_tokens[0])
 
     def _encode(
-        self, reference: Reference | None, weight: float, stored: Mapping[str | int, StoredImage], *, has_text: bool
+        self, reference: Reference | None, weight: float, stored: Mapping[str | PointId, StoredImage], *, has_text: bool
     ) -> EncodedReference:
         if reference is None:
             return self._encode_blank()
@@ -192,7 +193,7 @@ class QueryModel:
         return self._blank
 
     def _picture(
-        self, reference: Reference, stored: Mapping[str | int, StoredImage], *, has_text: bool
+        self, reference: Reference, stored: Mapping[str | PointId, StoredImage], *, has_text: bool
     ) -> ImageSource | StoredImage:
         """Return the stored image of a reference, or the picture to encode."""
         if not isinstance(reference, GalleryImage):
@@ -306,7 +307,7 @@ def _number(value: object, *, name: str) -> float:
     return float(value)
 
 
-def gallery_ids(query: Query) -> list[str | int]:
+def gallery_ids(query: Query) -> list[str | PointId]:
     """Return the ids of a query's references that are in the collection, each once."""
     ids = [reference.image_id for reference, _ in references_of(query) if isinstance(reference, GalleryImage)]
     return list(dict.fromkeys(ids))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from qdrant_cir.errors import CollectionMismatchError, CollectionNotFoundError, InputError, StoreError
+from qdrant_cir.errors import CollectionMismatchError, CollectionNotFoundError, InputError
 from qdrant_cir.model.bundle import Bundle
 from qdrant_cir.storage.payload_path import PayloadPath
 from qdrant_cir.storage.points import RESERVED, Layout
@@ -110,6 +110,8 @@ def attach_collection(store: Store, wanted: Attachment, bundle: Bundle, *, overw
             a companion of another bundle or picture field stands.
         InputError: a path or a name cannot be used.
     """
+    if not isinstance(wanted.vector, str) or wanted.vector in ("", "tokens"):
+        raise InputError(f"A vector named {wanted.vector!r} cannot be attached. Choose another name with vector=.")
     collection = store.resolve(wanted.collection)
     found = store.describe(collection)
     if found is None:
@@ -119,8 +121,6 @@ def attach_collection(store: Store, wanted: Attachment, bundle: Bundle, *, overw
             f"{collection!r} is a collection that qdrant-cir made. Open it with Gallery.open instead; `index` and "
             "`search` take it as it is."
         )
-    if wanted.vector in ("", "tokens"):
-        raise InputError(f"A vector named {wanted.vector!r} cannot be attached. Choose another name with vector=.")
     companion = companion_name(collection, wanted.vector)
     layout = Attachment(collection, wanted.vector, wanted.picture, wanted.version).layout
     spec = VectorSpec(bundle.manifest.vector_size, is_multi=layout.picture is not None and layout.picture.is_many)
@@ -157,7 +157,7 @@ def attach_collection(store: Store, wanted: Attachment, bundle: Bundle, *, overw
     if not vector_stands:
         try:
             store.add_vector(collection, wanted.vector, spec)
-        except (InputError, StoreError):
+        except BaseException:
             store.drop(companion)
             raise
     return made

@@ -261,7 +261,7 @@ class Collection:
                 records[image.point_id] = {RESERVED: {**kept, "fields": list[JsonValue](fields)}}
         self.store.set_payloads(self.layout.companion, records)
 
-    def delete(self, image_ids: Sequence[str | int]) -> set[str | int]:
+    def delete(self, image_ids: Sequence[str | PointId]) -> set[str | PointId]:
         """Delete images and return the ids that were there; others are passed over.
 
         Of an attached collection the points stay; they lose our vector and their tokens.
@@ -380,7 +380,8 @@ class Collection:
                 bare = [point.point_id for point in points if not self._named(point)]
                 self.store.clear_vectors(self.name, self.layout.vector, bare)
             self.store.delete(self.layout.companion, [record.point_id for record in still])
-            swept += len(still)
+            # the marks of points that are being filled are ours alone, and no tokens
+            swept += sum(made is None or bool(made.sha256) for made in map(tokens_record, still))
         return swept
 
     def _orphans(self, records: Sequence[Record]) -> list[Record]:
@@ -398,11 +399,11 @@ class Collection:
         image = self.layout.known(point)
         return [] if image is None or not image.views else self.layout.record_ids(image)
 
-    def stored(self, image_ids: Sequence[str | int]) -> dict[str | int, StoredImage]:
+    def stored(self, image_ids: Sequence[str | PointId]) -> dict[str | PointId, StoredImage]:
         """Read all that is stored of images, by id; as :meth:`GalleryReads.images`."""
         return run(self.reads.images(image_ids), self.store)
 
-    def tokens(self, image_ids: Sequence[str | int]) -> dict[str | int, bytes]:
+    def tokens(self, image_ids: Sequence[str | PointId]) -> dict[str | PointId, bytes]:
         """Read the tokens of images by id, of those that have valid ones."""
         return {
             image_id: image.tokens.data
@@ -410,7 +411,7 @@ class Collection:
             if image.tokens.data is not None
         }
 
-    def set_payload(self, image_id: str | int, payload: Mapping[str, JsonValue]) -> None:
+    def set_payload(self, image_id: str | PointId, payload: Mapping[str, JsonValue]) -> None:
         """Set payload fields of one image of a gallery of our own. Raises InputError for an unknown id."""
         if self.attachment is not None:
             raise InputError(f"The payload of {self.name!r} is not qdrant-cir's to change: it is attached to it.")

@@ -29,6 +29,8 @@ class PayloadPath:
     @classmethod
     def parse(cls, text: str) -> PayloadPath:
         """Read a path. Raises InputError where it is none."""
+        if not isinstance(text, str):
+            raise InputError(f"{text!r:.80} is no path into a payload. Expected a text such as image_url.")
         steps: list[str | int | None] = []
         end = 0
         while end < len(text):

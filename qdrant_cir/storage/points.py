@@ -47,7 +47,7 @@ PRECISION = f"{RESERVED}.precision"
 _TOKENS = "tokens"
 _NAMESPACE = UUID("7a1f6a52-31c0-5c0f-9f0e-2b6f8e1d4c37")
 
-TokensProblem: TypeAlias = Literal["missing", "stale", "damaged"]
+TokensProblem: TypeAlias = Literal["missing", "stale", "damaged", "no picture"]
 """Why an image cannot be re-ranked: no tokens in the bundle's form, tokens of another picture, unreadable ones."""
 
 
@@ -203,14 +203,15 @@ class Layout:
     picture: PayloadPath | None = None
     version: PayloadPath | None = None
 
-    def point_id(self, image_id: str | int) -> PointId:
+    def point_id(self, image_id: str | PointId) -> PointId:
         """Return the id of the point that holds an image. Raises InputError for what cannot be one."""
         if self.picture is None:
             return point_id_of(str(image_id))
-        if isinstance(image_id, int) or image_id.isdecimal():
-            return int(image_id)
+        text = str(image_id)
+        if text.isdecimal():
+            return int(text)
         try:
-            return UUID(image_id)
+            return UUID(text)
         except ValueError as error:
             raise InputError(
                 f"{image_id!r} is no id of a point of {self.gallery!r}. Expected an unsigned integer or a UUID."
@@ -268,7 +269,7 @@ class Layout:
         """Return the tokens of an image, one entry per view, and what is wrong where there are none."""
         views: Sequence[str | None] = image.views if self.picture is not None else [None]
         if not views:
-            return [HitTokens(image.point_id, None, "missing")]
+            return [HitTokens(image.point_id, None, "no picture")]
         return [
             self._tokens(image, records.get(record_id), view=view if self.is_many else None, source=view)
             for record_id, view in zip(self.record_ids(image), views, strict=True)

@@ -66,8 +66,8 @@ class GalleryReads:
         return self.layout.gallery
 
     def images(
-        self, image_ids: Sequence[str | int], *, options: ReadOptions = PLAIN
-    ) -> Steps[dict[str | int, StoredImage]]:
+        self, image_ids: Sequence[str | PointId], *, options: ReadOptions = PLAIN
+    ) -> Steps[dict[str | PointId, StoredImage]]:
         """Read all that is stored of images, by the ids asked for: those that exist, in that order.
 
         Of a point with several views, the first one that has tokens.
@@ -81,7 +81,7 @@ class GalleryReads:
         points = yield from self._fetch(self.layout.gallery, list(ids.values()), options, with_vectors=True)
         known = {point.point_id: (image, point) for point in points if (image := self.layout.known(point)) is not None}
         tokens = yield from self.tokens([image for image, _ in known.values()], options=options)
-        found: dict[str | int, StoredImage] = {}
+        found: dict[str | PointId, StoredImage] = {}
         for image_id, point_id in ids.items():
             image, point = known.get(point_id, (None, None))
             if image is None or point is None or point.vector is None:
@@ -214,14 +214,18 @@ class GalleryReads:
         from qdrant_cir.storage.stores.filters import filter_fields
 
         for field in filter_fields(filter):
-            if field in self._seen_fields:
-                continue
-            if (yield from self._scroll(having(field), limit=1)):
-                self._seen_fields.add(field)
-                continue
-            sample = yield from self._scroll(None, limit=SAMPLE)
-            if sample:
-                raise unknown_field(self.name, field, field_names(sample))
+            yield from self.check_field(field)
+
+    def check_field(self, field: str, *, named_by: str = "The filter") -> Steps[None]:
+        """Refuse a field that no image has; costs and errors as of one field in :meth:`check_filter`."""
+        if field in self._seen_fields:
+            return
+        if (yield from self._scroll(having(field), limit=1)):
+            self._seen_fields.add(field)
+            return
+        sample = yield from self._scroll(None, limit=SAMPLE)
+        if sample:
+            raise unknown_field(self.name, field, field_names(sample), named_by=named_by)
 
     def _of_companion(self, options: ReadOptions) -> ReadOptions:
         """Return what of a read holds for the companion: beside an attached collection it has no shard keys."""

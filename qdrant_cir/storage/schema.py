@@ -147,11 +147,11 @@ def field_names(records: Iterable[Record]) -> tuple[str, ...]:
     return tuple(sorted({key for record in records for key in record.payload} - {RESERVED}))
 
 
-def unknown_field(name: str, field: str, fields: Sequence[str]) -> InputError:
-    """Return the error for a filter on a field that no image has; it names the fields that exist."""
+def unknown_field(name: str, field: str, fields: Sequence[str], *, named_by: str = "The filter") -> InputError:
+    """Return the error for a filter, or another argument, on a field that no image has; it names those that exist."""
     known = ", ".join(fields) if fields else "none"
     return InputError(
-        f"The filter names the field {field!r}, which no image of the collection {name!r} has. "
+        f"{named_by} names the field {field!r}, which no image of the collection {name!r} has. "
         f"Fields that images have: {known}."
     )
 

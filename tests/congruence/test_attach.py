@@ -28,6 +28,7 @@ from qdrant_cir.errors import (
     StoreError,
 )
 from qdrant_cir.gallery import Gallery
+from qdrant_cir.storage.attachment import attached_vectors
 from qdrant_cir.storage.stores import EdgeStore
 from qdrant_cir.types import GalleryImage, SearchResult, Timings
 
@@ -201,11 +202,15 @@ def test_pictures_of_the_callers_stand_among_points(gallery: Gallery, pictures: 
 
 def test_points_without_tokens_follow_in_the_order_given(gallery: Gallery, pictures: Path) -> None:
     query = gallery.compose(pictures / "c3.png", "make it darker")
-    gallery.delete([str(id_of(4)), id_of(1)])  # type: ignore[list-item]
+    assert gallery.delete([str(id_of(4)), id_of(1)]) == {str(id_of(4)), id_of(1)}
     result = gallery.rerank(query, [id_of(4), id_of(BARE), id_of(5), id_of(1)])
     assert ids(result) == [id_of(5), id_of(4), id_of(BARE), id_of(1)]
     assert [c.rerank_score is None for c in result] == [False, True, True, True]
     assert "3 candidates without valid tokens" in result.notes[0]
+    assert "Index" in result.notes[1]
+    # indexing again would not help a point that names no picture
+    (note,) = gallery.rerank(query, [id_of(BARE), id_of(5)]).notes
+    assert f"{id_of(BARE)}: no picture" in note
 
 
 def test_missing_tokens_are_encoded_when_asked_and_not_written(gallery: Gallery, owner: Owner, pictures: Path) -> None:
@@ -225,6 +230,17 @@ def test_a_group_is_its_best_member(gallery: Gallery, pictures: Path) -> None:
     assert [(c.group, c.point_id) for c in grouped] == list(best.items())
 
 
+def test_a_field_to_group_by_that_no_point_has_is_refused(gallery: Gallery, pictures: Path) -> None:
+    with pytest.raises(InputError, match=r"group_by names the field 'brnad'.*Fields that images have: brand"):
+        everything(gallery, pictures, group_by="brnad")
+
+
+def test_the_vector_of_a_query_is_no_query(gallery: Gallery, pictures: Path) -> None:
+    query = gallery.compose(pictures / "c3.png", "make it darker")
+    with pytest.raises(InputError, match="is a ndarray; expected what compose"):
+        gallery.rerank(query.vector, [id_of(4)])  # type: ignore[arg-type]
+
+
 def test_groups_of_the_users_are_reranked(gallery: Gallery, owner: Owner, pictures: Path) -> None:
     if not isinstance(owner, ClientOwner):
         pytest.skip("Qdrant Edge groups nothing by itself")
@@ -237,8 +253,11 @@ def test_groups_of_the_users_are_reranked(gallery: Gallery, owner: Owner, pictur
 
 
 def test_a_stored_picture_is_a_reference(gallery: Gallery, owner: Owner, pictures: Path) -> None:
-    by_id = gallery.search(GalleryImage(str(id_of(3))), "make it darker", limit=100, rerank_depth=100)
-    assert ids(by_id) == ids(everything(gallery, pictures))
+    for image_id in (id_of(3), str(id_of(3)), id_of(4), str(id_of(4))):
+        by_id = gallery.search(GalleryImage(image_id), "make it darker", limit=100, rerank_depth=100)
+        picture = pictures / ("c3.png" if str(image_id) == str(id_of(3)) else "c4.png")
+        assert ids(by_id) == ids(gallery.search(picture, "make it darker", limit=100, rerank_depth=100))
+    by_id = gallery.search(GalleryImage(id_of(3)), "make it darker", limit=100, rerank_depth=100)
     without = everything(gallery, pictures, exclude_reference=True)
     assert set(ids(by_id)) - set(ids(without)) == {id_of(3)}
 
@@ -519,8 +538,29 @@ def test_an_unknown_collection_or_path_is_refused(empty: Owner, join: Attach) ->
     with pytest.raises(CollectionNotFoundError):
         join(empty)
     empty.create()
-    with pytest.raises(InputError, match="path"):
-        join(empty, picture="a..b")
+    for picture in ("a..b", 5):
+        with pytest.raises(InputError, match="path"):
+            join(empty, picture=picture)
+    for vector in (None, 7, "", "tokens"):
+        with pytest.raises(InputError, match="cannot be attached"):
+            join(empty, vector=vector)
+    with pytest.raises(InputError, match="/nope is not a folder"):
+        join(empty, root="/nope")
+    assert attached_vectors(join(empty).collection.store, empty.name) == ["cir"]
+
+
+def test_what_ends_attaching_half_way_leaves_no_companion(
+    owner: Owner, join: Attach, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = join(owner, vector="other").collection.store
+
+    def stopped(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(store), "add_vector", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        join(owner)
+    assert attached_vectors(store, owner.name) == ["other"]
 
 
 def test_an_alias_stands_for_its_collection(owner: Owner, join: Attach, pictures: Path) -> None:
@@ -550,7 +590,8 @@ def views(empty: Owner, join: Attach) -> tuple[Owner, Gallery]:
     empty.create(several="cir" if isinstance(empty, ClientOwner) else None)
     empty.put([several(n, *([] if n == 5 else [f"c{n}.png", f"c{n + 12}.png"])) for n in range(8)])
     gallery = join(empty, picture="images[].url")
-    gallery.index()
+    report = gallery.index()
+    assert (report.indexed, report.swept) == (14, 0)
     return empty, gallery
 
 

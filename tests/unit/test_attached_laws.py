@@ -157,7 +157,7 @@ def test_tokens_are_of_the_picture_that_the_payload_names_now(
     client.set_payload(SHOP, {"image": "two.png"}, points=[2])
     assert problems(collection) == {1: None, 2: None}
     client.delete_payload(SHOP, ["image"], points=[1])
-    assert problems(collection) == {1: "missing", 2: None}
+    assert problems(collection) == {1: "no picture", 2: None}
 
 
 def test_where_a_field_tells_the_pictures_version_tokens_of_another_version_are_stale(

@@ -200,6 +200,11 @@ def test_where_two_are_attached_the_vector_must_be_named(filled: Products) -> No
     assert [row["images"] for row in filled.listed()] == [6]
 
 
+def test_detach_says_where_there_is_no_such_collection(filled: Products) -> None:
+    told = sentence(filled.run("detach", "-c", "shoes", "--yes", code=6))
+    assert told == f"Error: There is no collection 'shoes' in {filled.store}."
+
+
 def test_detach_asks_first_and_goes_on_where_it_was_killed(filled: Products) -> None:
     asked = CliRunner().invoke(app, ["detach", "-c", "products", "--path", str(filled.store)], input="n\n")
     assert asked.exit_code == 1

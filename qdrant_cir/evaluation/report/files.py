@@ -97,7 +97,7 @@ def _query_lines(result: PartResult) -> Iterator[JsonObject]:
         line: JsonObject = {
             "part": result.part.name,
             "query_id": query.query_id,
-            "reference": reference.image_id if isinstance(reference, GalleryImage) else str(reference),
+            "reference": str(reference.image_id) if isinstance(reference, GalleryImage) else str(reference),
             "modification_text": query.modification_text,
             "labels": list(query.labels),
             "not_scored_because": reasons.get(query.query_id),
