@@ -23,7 +23,7 @@ from qdrant_client.http.exceptions import ApiException, ResponseHandlingExceptio
 
 from qdrant_cir.errors import CirError, CollectionError, CollectionNotFoundError, InputError, StoreError
 from qdrant_cir.storage.stores.errors import translated
-from qdrant_cir.storage.stores.retrying import call_with_backoff
+from qdrant_cir.storage.stores.retrying import Retries
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ def is_tried_again(error: Exception) -> bool:
         raise error
 
     with pytest.raises(type(error)):
-        call_with_backoff(fail, place="Qdrant at home", sleep=pauses.append)
+        Retries("Qdrant at home", sleep=pauses.append, has_answered=True).call(fail)
     return bool(pauses)
 
 

@@ -22,7 +22,7 @@ from qdrant_front import Fault, RestFront, rest_front
 
 from qdrant_cir.errors import CollectionError, InputError, StoreError
 from qdrant_cir.storage.stores import CollectionSpec, ServerStore, StoredPoint, ThreadedReader, open_store
-from qdrant_cir.storage.stores.retrying import call_with_backoff, retrying_within
+from qdrant_cir.storage.stores.retrying import Retries, retrying_within
 
 SPEC = CollectionSpec(vector_size=3, metadata={"made": "here"})
 ONE = np.eye(3, dtype=np.float32)[0]
@@ -284,5 +284,5 @@ def test_a_sleep_that_lets_no_time_go_by_ends_as_well() -> None:
         raise ResponseHandlingException(ConnectionResetError())
 
     with pytest.raises(ResponseHandlingException):
-        call_with_backoff(fail, place="nowhere", sleep=pauses.append)
+        Retries("nowhere", sleep=pauses.append, has_answered=True).call(fail)
     assert sum(pauses) == pytest.approx(60, abs=0.1)

@@ -15,7 +15,6 @@ from qdrant_cir.errors import InputError
 __all__ = [
     "RETRY_SECONDS",
     "Retries",
-    "call_with_backoff",
     "check_retry_seconds",
     "retrying_within",
 ]
@@ -74,7 +73,13 @@ class Retries:
     has_answered: bool = False
 
     def call(self, call: Callable[[], _Value]) -> _Value:
-        """Make a call that may be repeated. Raises the client's last error."""
+        """Make a call that may be repeated, again after growing pauses while the failure is likely to pass.
+
+        Waits at least as long as a server's ``Retry-After`` asks; fails at once if that is more than the time left.
+
+        Raises:
+            Exception: the client's last error, or its first where waiting does not help.
+        """
         budget = _Budget(self)
         while True:
             try:
@@ -118,28 +123,3 @@ class _Budget:
             "%s failed (%s); trying again in %.1f s, for %.0f s at most", retries.place, detail_of(error), pause, left
         )
         return pause
-
-
-def call_with_backoff(
-    call: Callable[[], _Value],
-    *,
-    place: str,
-    seconds: float = RETRY_SECONDS,
-    sleep: Callable[[float], None] = time.sleep,
-    clock: Callable[[], float] = time.monotonic,
-) -> _Value:
-    """Make a call that may be repeated, again after growing pauses while the failure is likely to pass.
-
-    Waits at least as long as a server's ``Retry-After`` asks; fails at once if that is more than the time left.
-
-    Args:
-        call: is made once, and again as long as it fails like this.
-        place: the server, for the log.
-        seconds: from the first attempt to the last.
-        sleep: waits so many seconds.
-        clock: seconds that pass.
-
-    Raises:
-        Exception: the client's last error, or its first where waiting does not help.
-    """
-    return Retries(place, seconds, sleep=sleep, clock=clock, has_answered=True).call(call)
