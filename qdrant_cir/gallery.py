@@ -41,11 +41,10 @@ from qdrant_cir.storage.stores import (
     AsyncStoreLike,
     StoreLike,
     is_place,
-    open_reader,
     open_store,
+    open_store_async,
 )
 from qdrant_cir.storage.stores.protocol import Store
-from qdrant_cir.storage.stores.threaded import ThreadedReader
 from qdrant_cir.types import (
     DEFAULT_LIMITS,
     ImageSource,
@@ -401,7 +400,6 @@ class AsyncGallery:
         self._gallery = gallery
         self.collection = gallery.collection
         self.bundle = gallery.bundle
-        self._reader = ThreadedReader(gallery.collection.store)
         self._opening = asyncio.Lock()
         self._searches: AsyncRetriever | None = None
 
@@ -593,7 +591,7 @@ class AsyncGallery:
         async with self._opening:
             if self._searches is None:
                 model = await asyncio.to_thread(lambda: self._gallery._retriever.model)
-                self._searches = AsyncRetriever(self.collection.reads, self._reader, model)
+                self._searches = AsyncRetriever(self.collection.reads, self.collection.store, model)
             return self._searches
 
     async def __aenter__(self) -> Self:
@@ -761,5 +759,5 @@ async def _opened_async(
     """Make a gallery in a thread, over a store that other threads may call."""
     if is_place(store):
         return kind(await asyncio.to_thread(made, store=store))
-    reader = await open_reader(store, retry_seconds=retry_seconds)
-    return kind(await asyncio.to_thread(made, store=reader.store))
+    opened = await open_store_async(store, retry_seconds=retry_seconds)
+    return kind(await asyncio.to_thread(made, store=opened))

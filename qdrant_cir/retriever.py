@@ -13,7 +13,7 @@ from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from qdrant_cir.errors import CollectionMismatchError, StoreError
+from qdrant_cir.errors import StoreError
 from qdrant_cir.model.bundle import Bundle
 from qdrant_cir.model.compute import Compute, ExecutionProvider
 from qdrant_cir.search.effort import EXACT, Effort
@@ -21,18 +21,18 @@ from qdrant_cir.search.given_hits import GivenHits
 from qdrant_cir.search.path import RerankOptions, SearchOptions, compose_steps, rerank_steps, search_steps
 from qdrant_cir.search.query_model import ComposedQuery, QueryModel, checked_query
 from qdrant_cir.storage.collection import Collection
-from qdrant_cir.storage.packaged import candidate_bundles, given_bundle, with_bundle
-from qdrant_cir.storage.reads import GalleryReads, open_reads
+from qdrant_cir.storage.packaged import given_bundle, with_bundle
+from qdrant_cir.storage.reads import GalleryReads
 from qdrant_cir.storage.steps import Stopwatch, TimedSteps, run, run_async, run_side_by_side
 from qdrant_cir.storage.stores import (
     RETRY_SECONDS,
     AsyncStoreLike,
     StoreLike,
     is_folder,
-    open_reader,
     open_store,
+    open_store_async,
 )
-from qdrant_cir.storage.stores.protocol import AsyncReader, ReadOptions, Store
+from qdrant_cir.storage.stores.protocol import ReadOptions, Store
 from qdrant_cir.types import ImageSource, Precision, Query, SearchResult
 
 if TYPE_CHECKING:
@@ -289,23 +289,6 @@ class Retriever:
         self.close()
 
 
-async def _bundle_of(reader: AsyncReader, collection_name: str, given: Bundle | None) -> Bundle:
-    """Find the bundle that opens a collection, as :func:`with_bundle` does.
-
-    Raises:
-        CollectionMismatchError: no packaged bundle made it; said of the default one.
-    """
-    refusal: CollectionMismatchError | None = None
-    for candidate in await asyncio.to_thread(lambda: list(candidate_bundles(given))):
-        try:
-            await run_async(TimedSteps(open_reads(collection_name, candidate), Stopwatch()), reader, None)
-        except CollectionMismatchError as error:
-            refusal = refusal or error
-        else:
-            return candidate
-    raise refusal or CollectionMismatchError(f"There is no packaged bundle to open {collection_name!r} with.")
-
-
 class AsyncRetriever:
     """A :class:`Retriever` for asynchronous code: same arguments, answers and errors.
 
@@ -316,20 +299,20 @@ class AsyncRetriever:
     def __init__(
         self,
         reads: GalleryReads,
-        reader: AsyncReader,
+        store: Store,
         model: QueryModel,
         *,
         clock: Callable[[], float] = perf_counter,
     ) -> None:
         """Use a gallery, the store that holds it and the model of its bundle; :meth:`open` does it from names."""
         self._reads = reads
-        self._reader = reader
+        self._store = store
         self._model = model
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._gate = asyncio.Semaphore(IN_FLIGHT + 1)
         self._pool: ThreadPoolExecutor | None = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="qdrant-cir")
-        self._closes: AsyncReader | None = None
+        self._closes: Store | None = None
 
     @classmethod
     def open(
@@ -352,22 +335,25 @@ class AsyncRetriever:
         """
         compute = Compute(provider, threads, precision)
 
-        async def opened() -> Self:
+        async def open_it() -> Self:
             given = await asyncio.to_thread(given_bundle, bundle)
-            reader = await open_reader(store, api_key=api_key, grpc_port=grpc_port, retry_seconds=retry_seconds)
+            opened = await open_store_async(store, api_key=api_key, grpc_port=grpc_port, retry_seconds=retry_seconds)
+
+            def joined(made: Bundle) -> tuple[GalleryReads, QueryModel]:
+                return Collection.open(opened, collection_name, made).reads, QueryModel(made, compute)
+
             try:
-                made = await _bundle_of(reader, collection_name, given)
-                reads = await run_async(TimedSteps(open_reads(collection_name, made), Stopwatch()), reader, None)
-                retriever = cls(reads, reader, await asyncio.to_thread(QueryModel, made, compute))
+                reads, model = await asyncio.to_thread(with_bundle, given, joined)
             except BaseException:
                 if is_folder(store):
-                    await reader.close()
+                    await asyncio.to_thread(opened.close)
                 raise
+            retriever = cls(reads, opened, model)
             if is_folder(store):
-                retriever._closes = reader
+                retriever._closes = opened
             return retriever
 
-        return Opening(opened)
+        return Opening(open_it)
 
     async def search(
         self,
@@ -452,7 +438,7 @@ class AsyncRetriever:
         async with self._gate:
             if self._pool is None:
                 raise StoreError("This AsyncRetriever was closed. Open a new one.")
-            return await run_async(path, self._reader, self._pool)
+            return await run_async(path, self._store, self._pool)
 
     async def close(self) -> None:
         """Wait for running computations, then release the threads, and a store that :meth:`open` opened."""
@@ -461,7 +447,7 @@ class AsyncRetriever:
             await asyncio.to_thread(pool.shutdown)
         closes, self._closes = self._closes, None
         if closes is not None:
-            await closes.close()
+            await asyncio.to_thread(closes.close)
 
     async def __aenter__(self) -> Self:
         return self

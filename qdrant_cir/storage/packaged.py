@@ -9,7 +9,7 @@ from typing import TypeVar
 from qdrant_cir.errors import CollectionMismatchError
 from qdrant_cir.model.bundle import DEFAULT_BUNDLE, PACKAGED_BUNDLES, Bundle, load_bundle
 
-__all__ = ["candidate_bundles", "given_bundle", "with_bundle"]
+__all__ = ["given_bundle", "with_bundle"]
 
 _Result = TypeVar("_Result")
 
@@ -21,19 +21,6 @@ def given_bundle(bundle: str | PathLike[str] | None) -> Bundle | None:
         BundleError: as :func:`load_bundle`.
     """
     return None if bundle is None else load_bundle(bundle)
-
-
-def candidate_bundles(given: Bundle | None) -> Iterator[Bundle]:
-    """Yield the bundle that was given; without one the packaged default, then the other packaged ones.
-
-    Raises:
-        BundleError: as :func:`load_bundle`.
-    """
-    if given is not None:
-        yield given
-        return
-    yield load_bundle()
-    yield from (load_bundle(name) for name in PACKAGED_BUNDLES if name != DEFAULT_BUNDLE)
 
 
 def with_bundle(given: Bundle | None, use: Callable[[Bundle], _Result]) -> _Result:
@@ -48,9 +35,17 @@ def with_bundle(given: Bundle | None, use: Callable[[Bundle], _Result]) -> _Resu
         BundleError: as :func:`load_bundle`, and whatever ``use`` raises.
     """
     refusal: CollectionMismatchError | None = None
-    for candidate in candidate_bundles(given):
+    for candidate in _candidates(given):
         try:
             return use(candidate)
         except CollectionMismatchError as error:
             refusal = refusal or error
     raise refusal or CollectionMismatchError("There is no packaged bundle to open the collection with.")
+
+
+def _candidates(given: Bundle | None) -> Iterator[Bundle]:
+    if given is not None:
+        yield given
+        return
+    yield load_bundle()
+    yield from (load_bundle(name) for name in PACKAGED_BUNDLES if name != DEFAULT_BUNDLE)

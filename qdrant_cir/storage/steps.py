@@ -2,7 +2,7 @@
 
 A path is a generator. It yields each :class:`Read` and each :class:`Call` that it needs, is sent the outcome, and
 neither blocks nor awaits itself. :func:`run` drives one against a :class:`Store`, :func:`run_side_by_side` several, and
-:func:`run_async` one against an :class:`AsyncReader`.
+:func:`run_async` one without blocking the event loop.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
-    from qdrant_cir.storage.stores.protocol import AsyncReader, Store
+    from qdrant_cir.storage.stores.protocol import Store
 
 __all__ = ["Call", "Read", "Steps", "Stopwatch", "TimedSteps", "computed", "run", "run_async", "run_side_by_side"]
 
@@ -25,9 +25,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """One call of the store. Of an :class:`AsyncReader` the call returns an awaitable."""
+    """One call of the store."""
 
-    call: Callable[[Any], Any]
+    call: Callable[[Store], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +101,11 @@ def run(steps: Steps[T], store: Store) -> T:
             resume = partial(steps.send, value)
 
 
-async def run_async(path: TimedSteps[T], reader: AsyncReader, threads: Executor | None) -> T:
-    """Drive a path on the event loop; it computes in ``threads``, None for the loop's own. Raises what it raises."""
+async def run_async(path: TimedSteps[T], store: Store, threads: Executor) -> T:
+    """Drive a path on the event loop: it reads in the loop's own threads, and computes in ``threads``.
+
+    Raises what the path raises.
+    """
     loop = asyncio.get_running_loop()
     resume: Callable[[], Read | Call] = partial(path.steps.send, None)
     while True:
@@ -114,7 +117,7 @@ async def run_async(path: TimedSteps[T], reader: AsyncReader, threads: Executor 
             return outcome
         try:
             if isinstance(step, Read):
-                value = await step.call(reader)
+                value = await asyncio.to_thread(step.call, store)
             else:
                 path.watch.stop()
                 value = await loop.run_in_executor(threads, _counted, path.watch, step.compute)

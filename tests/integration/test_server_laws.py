@@ -1,4 +1,4 @@
-"""The laws of tests/congruence, and the asynchronous reader, on a real server."""
+"""The laws of tests/congruence, and a store over an asynchronous client, on a real server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from qdrant_cir.storage.stores import (
     ServerStore,
     Store,
     StoredPoint,
-    ThreadedReader,
     connect_async,
 )
 
@@ -50,10 +49,10 @@ def standing(gallery: str) -> str:
 def test_the_asynchronous_reader_answers_as_the_store(store: Store, gallery: str, qdrant_url: str) -> None:
     async def ask() -> tuple[object, object, object]:
         client = connect_async(qdrant_url, os.environ.get("QDRANT_API_KEY"))
-        reader = ThreadedReader(ServerStore.over_async(client, asyncio.get_running_loop()))
-        hits = await reader.query(gallery, _laws.VECTORS[0], limit=9, filter=None)
-        records = await reader.fetch(gallery, _laws.IDS[:9], with_vectors=False)
-        spec = await reader.describe(gallery)
+        own = ServerStore.over_async(client, asyncio.get_running_loop())
+        hits = await asyncio.to_thread(own.query, gallery, _laws.VECTORS[0], limit=9, filter=None)
+        records = await asyncio.to_thread(own.fetch, gallery, _laws.IDS[:9], with_vectors=False)
+        spec = await asyncio.to_thread(own.describe, gallery)
         await client.close()
         return hits, records, spec
 

@@ -18,7 +18,7 @@ from qdrant_client.grpc import collections_pb2, collections_service_pb2_grpc
 from qdrant_front import RestFront, rest_front
 
 from qdrant_cir.errors import CirError, InputError, StoreError
-from qdrant_cir.storage.stores import ServerStore, ThreadedReader, connect, connect_async, connection, open_store
+from qdrant_cir.storage.stores import ServerStore, connect, connect_async, connection, open_store
 
 
 @pytest.fixture(autouse=True)
@@ -185,7 +185,7 @@ def test_an_asynchronous_client_has_the_same_settings_and_warns_of_nothing(front
     assert client.init_options["grpc_options"]["grpc.compression_enabled_algorithms_bitset"] == 1
 
     async def ask() -> list[str]:
-        found = await ThreadedReader(ServerStore.over_async(client, asyncio.get_running_loop())).collection_names()
+        found = await asyncio.to_thread(ServerStore.over_async(client, asyncio.get_running_loop()).collection_names)
         await client.close()
         return found
 

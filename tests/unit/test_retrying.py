@@ -21,7 +21,7 @@ from qdrant_client.http.exceptions import ResponseHandlingException
 from qdrant_front import Fault, RestFront, rest_front
 
 from qdrant_cir.errors import CollectionError, InputError, StoreError
-from qdrant_cir.storage.stores import CollectionSpec, ServerStore, StoredPoint, ThreadedReader, open_store
+from qdrant_cir.storage.stores import CollectionSpec, ServerStore, StoredPoint, open_store
 from qdrant_cir.storage.stores.retrying import Retries, retrying_within
 
 SPEC = CollectionSpec(vector_size=3, metadata={"made": "here"})
@@ -238,23 +238,21 @@ def test_a_collection_whose_making_was_applied_but_not_answered_is_made_and_a_st
 def test_the_asynchronous_reader_tries_again_too(front: RestFront, clock: Clock) -> None:
     async def ask() -> tuple[object, ...]:
         client = AsyncQdrantClient(url=front.url, check_compatibility=False)
-        reader = ThreadedReader(
-            ServerStore.over_async(client, asyncio.get_running_loop(), sleep=clock.sleep, clock=clock)
-        )
+        own = ServerStore.over_async(client, asyncio.get_running_loop(), sleep=clock.sleep, clock=clock)
         answers = []
         for call in (
-            reader.collection_names,
-            lambda: reader.describe("gallery"),
-            lambda: reader.query("gallery", ONE, limit=1, filter=None),
-            lambda: reader.fetch("gallery", [POINT.point_id], with_vectors=False),
-            lambda: reader.scroll("gallery", filter=None, limit=1, after=None),
+            own.collection_names,
+            lambda: own.describe("gallery"),
+            lambda: own.query("gallery", ONE, limit=1, filter=None),
+            lambda: own.fetch("gallery", [POINT.point_id], with_vectors=False),
+            lambda: own.scroll("gallery", filter=None, limit=1, after=None),
         ):
             front.faults += [Fault(503), Fault(cut="before")]
-            answers.append(await call())
+            answers.append(await asyncio.to_thread(call))
         front.faults += [Fault(503)] * 99
         clock.pauses.clear()
         with pytest.raises(StoreError):
-            await reader.collection_names()
+            await asyncio.to_thread(own.collection_names)
         await client.close()
         return tuple(answers)
 

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from uuid import UUID
 
 import grpc  # type: ignore[import-untyped]
@@ -17,7 +18,7 @@ from qdrant_client.grpc import json_with_int_pb2, points_pb2, points_service_pb2
 from qdrant_front import Fault, RestFront, rest_front
 
 from qdrant_cir.errors import CollectionNotFoundError, InputError
-from qdrant_cir.storage.stores import CollectionSpec, ServerStore, StoredPoint, ThreadedReader, connect
+from qdrant_cir.storage.stores import CollectionSpec, ServerStore, StoredPoint, connect
 
 SPEC = CollectionSpec(vector_size=3, metadata={})
 IDS = [UUID(int=n + 1) for n in range(4)]
@@ -63,13 +64,14 @@ def closed_port() -> int:
 
 
 def fetched(client: QdrantClient, *, retry_seconds: float = 60) -> list[list[object]]:
-    """The tokens that the store reads, twice, and those that the asynchronous reader of such a client reads."""
+    """The tokens that the store reads, twice, and those that one over an asynchronous client reads."""
 
     async def fetch() -> list[list[object]]:
         options = {**client.init_options, "grpc_options": client.init_options["grpc_options"] and dict(GRPC_OPTIONS)}
         own = AsyncQdrantClient(**options)
-        reader = ThreadedReader(ServerStore.over_async(own, asyncio.get_running_loop(), retry_seconds=retry_seconds))
-        found = [await reader.fetch("gallery", IDS, with_vectors=False, fields=("tokens",)) for _ in range(2)]
+        store = ServerStore.over_async(own, asyncio.get_running_loop(), retry_seconds=retry_seconds)
+        read = partial(store.fetch, "gallery", IDS, with_vectors=False, fields=("tokens",))
+        found = [await asyncio.to_thread(read) for _ in range(2)]
         await own.close()
         return [[record.payload["tokens"] for record in records] for records in found]
 
@@ -135,9 +137,8 @@ def query(request: pytest.FixtureRequest, front: RestFront) -> Callable[[int], i
 
     async def search(limit: int) -> int:
         client = AsyncQdrantClient(url=front.url, check_compatibility=False)
-        found = await ThreadedReader(ServerStore.over_async(client, asyncio.get_running_loop())).query(
-            "gallery", QUERY, limit=limit, filter=None
-        )
+        own = ServerStore.over_async(client, asyncio.get_running_loop())
+        found = await asyncio.to_thread(own.query, "gallery", QUERY, limit=limit, filter=None)
         await client.close()
         return len(found)
 

@@ -21,7 +21,7 @@ from qdrant_client import AsyncQdrantClient
 from qdrant_cir import ImageRecord, Indexer, Query, Retriever
 from qdrant_cir.errors import InputError, StoreError
 from qdrant_cir.retriever import AsyncRetriever
-from qdrant_cir.storage.stores import CollectionSpec, EdgeStore, Store, StoredPoint, open_reader, open_store
+from qdrant_cir.storage.stores import CollectionSpec, EdgeStore, Store, StoredPoint, open_store, open_store_async
 
 SPEC = CollectionSpec(vector_size=4, metadata={})
 PICTURES: Mapping[str, tuple[int, int, int]] = {"red": (250, 10, 10), "blue": (10, 10, 250)}
@@ -218,7 +218,7 @@ def test_what_is_in_memory_stands_until_the_process_ends_and_no_folder_is_made(
     store.close()
 
     async def names() -> list[str]:
-        return await (await open_reader(":memory:")).collection_names()
+        return (await open_store_async(":memory:")).collection_names()
 
     assert tmp_path.name in open_store(":memory:").collection_names()
     assert tmp_path.name in asyncio.run(names())
@@ -268,7 +268,7 @@ def test_what_is_no_store_is_refused_by_name(nothing: Store) -> None:
     with pytest.raises(InputError, match=f"{type(nothing).__name__} is not a store"):
         open_store(nothing)
     with pytest.raises(InputError, match=f"{type(nothing).__name__} is not a store"):
-        asyncio.run(open_reader(nothing))
+        asyncio.run(open_store_async(nothing))
 
 
 def test_an_asynchronous_client_is_told_where_it_belongs() -> None:

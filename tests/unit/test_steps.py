@@ -11,7 +11,7 @@ from typing import Any, TypeAlias, cast
 import pytest
 
 from qdrant_cir.storage.steps import Call, Read, Steps, Stopwatch, TimedSteps, run, run_async, run_side_by_side
-from qdrant_cir.storage.stores.protocol import AsyncReader, Store
+from qdrant_cir.storage.stores.protocol import Store
 
 
 class HandClock:
@@ -40,11 +40,6 @@ class Shelf:
         return name.upper()
 
 
-class AsyncShelf(Shelf):
-    async def look(self, name: str) -> str:  # type: ignore[override]
-        return super().look(name)
-
-
 class LateThread(Executor):
     """Begins what it is given 100 s late, and is heard of another 100 s after its end."""
 
@@ -70,7 +65,7 @@ def alone(path: TimedSteps[str], threads: Executor, clock: HandClock | None) -> 
 
 
 def awaited(path: TimedSteps[str], threads: Executor, clock: HandClock | None) -> str:
-    return asyncio.run(run_async(path, cast(AsyncReader, AsyncShelf(clock)), threads))
+    return asyncio.run(run_async(path, cast(Store, Shelf(clock)), threads))
 
 
 def side_by_side(path: TimedSteps[str], threads: Executor, clock: HandClock | None) -> str:

@@ -22,7 +22,6 @@ from qdrant_cir.retriever import AsyncRetriever, Retriever
 from qdrant_cir.search.effort import Effort, EffortCalibration, LeadBound
 from qdrant_cir.search.query_model import QueryModel
 from qdrant_cir.storage.collection import Collection
-from qdrant_cir.storage.stores import open_reader
 from qdrant_cir.storage.stores.protocol import Hit, Record
 from qdrant_cir.storage.stores.server import ServerStore
 from qdrant_cir.types import Composition, Float32, GalleryImage, Query, SearchResult, StoredTokens
@@ -190,7 +189,7 @@ def search_many_async(store: ServerStore, bundle: Bundle, effort: Effort) -> lis
     async def search() -> list[SearchResult]:
         reads = Collection.open(store, "colors", bundle).reads
         model = QueryModel(bundle, Compute("cpu", 1))
-        async with AsyncRetriever(reads, await open_reader(store), model, clock=late_in_other_threads) as retriever:
+        async with AsyncRetriever(reads, store, model, clock=late_in_other_threads) as retriever:
             return await retriever.search_many([QUERY] * 4, limit=3, rerank_depth=COUNT, effort=effort)
 
     return asyncio.run(search())

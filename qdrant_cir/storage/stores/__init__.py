@@ -11,11 +11,17 @@ import importlib
 from typing import TYPE_CHECKING
 
 from qdrant_cir.storage.stores.edge import EdgeStore
-from qdrant_cir.storage.stores.opening import AsyncStoreLike, StoreLike, is_folder, is_place, open_reader, open_store
+from qdrant_cir.storage.stores.opening import (
+    AsyncStoreLike,
+    StoreLike,
+    is_folder,
+    is_place,
+    open_store,
+    open_store_async,
+)
 from qdrant_cir.storage.stores.protocol import (
     INDEX_KINDS,
     VECTOR_NAME,
-    AsyncReader,
     CollectionSpec,
     Hit,
     Record,
@@ -23,7 +29,6 @@ from qdrant_cir.storage.stores.protocol import (
     StoredPoint,
 )
 from qdrant_cir.storage.stores.retrying import RETRY_SECONDS, retrying_within
-from qdrant_cir.storage.stores.threaded import ThreadedReader
 
 if TYPE_CHECKING:
     from qdrant_cir.storage.stores.connection import connect, connect_async
@@ -41,7 +46,6 @@ __all__ = [
     "INDEX_KINDS",
     "RETRY_SECONDS",
     "VECTOR_NAME",
-    "AsyncReader",
     "AsyncStoreLike",
     "CollectionSpec",
     "EdgeStore",
@@ -51,14 +55,13 @@ __all__ = [
     "Store",
     "StoreLike",
     "StoredPoint",
-    "ThreadedReader",
     "connect",
     "connect_async",
     "filter_fields",
     "is_folder",
     "is_place",
-    "open_reader",
     "open_store",
+    "open_store_async",
     "retrying_within",
 ]
 

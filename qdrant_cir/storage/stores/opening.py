@@ -1,4 +1,4 @@
-"""Opening of stores and asynchronous readers from a place, a client or a store.
+"""Opening of stores from a place, a client or a store.
 
 qdrant-client takes a second to load, so it is loaded here only for what is neither a folder nor an embedded
 store; a caller with a client has loaded it already.
@@ -16,12 +16,11 @@ from qdrant_cir.storage.stores.edge import EdgeStore
 from qdrant_cir.storage.stores.places import MEMORY, is_address, is_memory, is_place
 from qdrant_cir.storage.stores.protocol import Store
 from qdrant_cir.storage.stores.retrying import RETRY_SECONDS
-from qdrant_cir.storage.stores.threaded import ThreadedReader
 
 if TYPE_CHECKING:
     from qdrant_client import AsyncQdrantClient, QdrantClient
 
-__all__ = ["AsyncStoreLike", "StoreLike", "is_folder", "is_place", "open_reader", "open_store"]
+__all__ = ["AsyncStoreLike", "StoreLike", "is_folder", "is_place", "open_store", "open_store_async"]
 
 StoreLike: TypeAlias = "Store | QdrantClient | str | PathLike[str]"
 """An open store, a Qdrant client, a server's address, the folder of an embedded store, or ``":memory:"``."""
@@ -73,14 +72,14 @@ def open_store(
     return cast("Store", store)
 
 
-async def open_reader(
+async def open_store_async(
     store: AsyncStoreLike,
     *,
     api_key: str | None = None,
     grpc_port: int | None = None,
     retry_seconds: float = RETRY_SECONDS,
-) -> ThreadedReader:
-    """Make an asynchronous reader; a store's calls are made in a thread. Arguments and errors as :func:`open_store`."""
+) -> Store:
+    """Open a store for asynchronous code, which calls it in threads. Arguments and errors as :func:`open_store`."""
     if not isinstance(store, str | PathLike | EdgeStore):
         from qdrant_client import AsyncQdrantClient
 
@@ -88,9 +87,9 @@ async def open_reader(
 
         if isinstance(store, AsyncQdrantClient):
             loop = asyncio.get_running_loop()
-            return ThreadedReader(ServerStore.over_async(store, loop, retry_seconds=retry_seconds))
+            return ServerStore.over_async(store, loop, retry_seconds=retry_seconds)
     opened = partial(open_store, store, api_key=api_key, grpc_port=grpc_port, retry_seconds=retry_seconds)
-    return ThreadedReader(await asyncio.to_thread(opened))
+    return await asyncio.to_thread(opened)
 
 
 def _check_store(store: object) -> None:

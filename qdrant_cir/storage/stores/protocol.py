@@ -21,7 +21,6 @@ __all__ = [
     "INDEX_KINDS",
     "PLAIN",
     "VECTOR_NAME",
-    "AsyncReader",
     "CollectionSpec",
     "Hit",
     "HitGroup",
@@ -307,63 +306,6 @@ class Store(Protocol):
     def close(self) -> None:
         """Release what the store holds; a client that was given stays open."""
         ...
-
-
-class AsyncReader(Protocol):
-    """The read path of a query, asynchronously. Same semantics as :class:`Store`."""
-
-    async def collection_names(self) -> list[str]: ...  # noqa: D102
-
-    async def resolve(self, name: str) -> str: ...  # noqa: D102
-
-    async def describe(self, name: str) -> CollectionSpec | None: ...  # noqa: D102
-
-    async def query(  # noqa: D102
-        self,
-        name: str,
-        vector: Float32,
-        *,
-        limit: int,
-        filter: Filter | None,
-        using: str = VECTOR_NAME,
-        options: ReadOptions = PLAIN,
-    ) -> list[Hit]: ...
-
-    async def query_groups(  # noqa: D102
-        self,
-        name: str,
-        vector: Float32,
-        *,
-        group_by: str,
-        limit: int,
-        group_size: int,
-        filter: Filter | None,
-        using: str = VECTOR_NAME,
-        options: ReadOptions = PLAIN,
-    ) -> list[HitGroup]: ...
-
-    async def fetch(  # noqa: D102
-        self,
-        name: str,
-        point_ids: Sequence[PointId],
-        *,
-        with_vectors: bool,
-        fields: Sequence[str] | None = None,
-        using: str = VECTOR_NAME,
-        options: ReadOptions = PLAIN,
-    ) -> list[Record]: ...
-
-    async def scroll(  # noqa: D102
-        self,
-        name: str,
-        *,
-        filter: Filter | None,
-        limit: int,
-        after: PointId | None,
-        fields: Sequence[str] | None = None,
-    ) -> list[Record]: ...
-
-    async def close(self) -> None: ...  # noqa: D102
 
 
 def behind(after: PointId | None) -> PointId | None:
