@@ -22,11 +22,12 @@ def train_photos(
     ] = None,
 ) -> None:
     """Train on edited photographs; the same command goes on where it was stopped."""
-    from onnx_export.training.photos.run import PhotoRun, read_photo_recipe
+    from onnx_export.training.photos.run import PhotoRecipe, PhotoRun
     from onnx_export.training.photos.trunk import load_trunk
+    from onnx_export.training.recipes import read_recipe
     from qdrant_cir.photographs.labels import read_photographs
 
     photographs = read_photographs(root, label_column=label_column)
-    settings = read_photo_recipe(recipe)
+    settings = read_recipe(recipe, PhotoRecipe())
     out = PhotoRun(run, settings, photographs=photographs, trunk=load_trunk(trunk), workers=workers).train()
     typer.echo(f"wrote {out}; next: python -m onnx_export export {out} --out BUNDLE")

@@ -87,8 +87,9 @@ def train_custom(
     from dataclasses import asdict
 
     from onnx_export.training.custom.data import read_custom_data
-    from onnx_export.training.custom.training import CustomRecipe, CustomRun, read_custom_recipe
+    from onnx_export.training.custom.training import CustomRecipe, CustomRun
     from onnx_export.training.processes import processes
+    from onnx_export.training.recipes import read_recipe
 
     given = {
         "steps_one": steps_one,
@@ -100,7 +101,7 @@ def train_custom(
         "held_out": held_out,
     }
     chosen = {name: value for name, value in given.items() if value is not None}
-    settings = CustomRecipe(**{**asdict(read_custom_recipe(recipe)), **chosen})
+    settings = CustomRecipe(**{**asdict(read_recipe(recipe, CustomRecipe())), **chosen})
     triplets = read_custom_data(data, root, queries=queries, split=split)
     out = CustomRun(run, settings, start=start, data=triplets).train(stages)
     if processes().is_main_process:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -68,23 +68,6 @@ class CustomRecipe:
     patience: int = 5
     warmup: int = 50
     accumulation: int = 1
-
-
-def read_custom_recipe(path: Path | None) -> CustomRecipe:
-    """Read a recipe from JSON; missing fields keep their defaults.
-
-    Raises:
-        TrainingError: the file cannot be read or has an unknown field.
-    """
-    if path is None:
-        return CustomRecipe()
-    try:
-        return CustomRecipe(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise TrainingError(f"{path} cannot be read as a recipe: {error}") from error
-    except TypeError as error:
-        names = ", ".join(f.name for f in fields(CustomRecipe))
-        raise TrainingError(f"{path} is no recipe for `train own` ({error}); its fields are {names}.") from error
 
 
 class CustomRun:

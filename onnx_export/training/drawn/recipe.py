@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from torch import nn
 from onnx_export.errors import TrainingError
 from onnx_export.model_folder import ModelFolder, save_model_folder
 from onnx_export.models import DRAWN_SMALL, CirModel, build_model
+from onnx_export.training import recipes
 from onnx_export.training.drawn.family_round import FamilyRound, train_family_round
 from onnx_export.training.drawn.grounding import Grounding
 from onnx_export.training.drawn.pool import PICTURES_PER_GROUP, Pool, open_pool
@@ -136,15 +137,7 @@ def read_recipe(path: Path | None) -> Recipe:
     Raises:
         TrainingError: the file cannot be read or has an unknown field.
     """
-    if path is None:
-        return BUNDLED
-    try:
-        return _recipe(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise TrainingError(f"{path} cannot be read as a recipe: {error}") from error
-    except TypeError as error:
-        names = ", ".join(f.name for f in fields(Recipe))
-        raise TrainingError(f"{path} is no recipe ({error}); its fields are {names}.") from error
+    return recipes.read_recipe(path, BUNDLED, made=_recipe)
 
 
 def family_round(recipe: Recipe) -> FamilyRound:

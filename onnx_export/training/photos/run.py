@@ -7,7 +7,7 @@ import json
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -81,23 +81,6 @@ class PhotoRecipe:
     evaluate_every: int = 200
     patience: int = 12
     warmup: int = 50
-
-
-def read_photo_recipe(path: Path | None) -> PhotoRecipe:
-    """Read a recipe from JSON; fields that are not given keep their defaults.
-
-    Raises:
-        TrainingError: the file cannot be read or has a field that this recipe has not.
-    """
-    if path is None:
-        return PhotoRecipe()
-    try:
-        return PhotoRecipe(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise TrainingError(f"{path} cannot be read as a recipe: {error}") from error
-    except TypeError as error:
-        names = ", ".join(f.name for f in fields(PhotoRecipe))
-        raise TrainingError(f"{path} is no recipe for `train photos` ({error}); its fields are {names}.") from error
 
 
 class PhotoRun:

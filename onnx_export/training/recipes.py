@@ -1,0 +1,42 @@
+"""Reading of recipes: dataclasses of settings, kept as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from onnx_export.errors import TrainingError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+__all__ = ["read_recipe"]
+
+_Recipe = TypeVar("_Recipe", bound="DataclassInstance")
+
+
+def read_recipe(path: Path | None, default: _Recipe, *, made: Callable[[Any], _Recipe] | None = None) -> _Recipe:
+    """Read a recipe from JSON; fields that are not given keep the defaults of its class.
+
+    Args:
+        path: the file; None for ``default``.
+        default: the recipe without a file; its class says which fields there are.
+        made: makes a recipe of what the file holds; None hands the fields to the class.
+
+    Raises:
+        TrainingError: the file cannot be read or has a field that this recipe has not.
+    """
+    if path is None:
+        return default
+    kind = type(default)
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return kind(**found) if made is None else made(found)
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{path} cannot be read as a recipe: {error}") from error
+    except TypeError as error:
+        names = ", ".join(field.name for field in fields(kind))
+        raise TrainingError(f"{path} is no {kind.__name__} ({error}); its fields are {names}.") from error
