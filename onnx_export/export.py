@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from onnx_export.bundle.half_constants import halve_constants
+from onnx_export.bundle.weighted import add_weighted
 from onnx_export.errors import ExportError
 from onnx_export.graphs import graph_modules
 from onnx_export.models import CirModel
@@ -118,6 +119,7 @@ def export_bundle(
         )
         described = replace(description, provenance={**description.provenance, SIZES_KEY: asdict(model.sizes)})
         write_manifest(folder, _manifest(sizes, preprocessing_of(model.sizes), entries, text, described))
+        add_weighted(folder)
         if check is not None:
             check(load_bundle(folder))
         if out.exists():

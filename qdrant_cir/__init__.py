@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from qdrant_cir.model.bundle import Bundle, default_bundle_path, load_bundle
     from qdrant_cir.retriever import AsyncRetriever, Retriever
     from qdrant_cir.search.effort import Effort, EffortCalibration
+    from qdrant_cir.search.explanation import CellEffects, Explanation, WordEffect
     from qdrant_cir.search.query_model import ComposedQuery
     from qdrant_cir.storage.collection import CollectionInfo
     from qdrant_cir.storage.stores.connection import connect, connect_async
@@ -65,6 +66,7 @@ _MODULES = {
     "indexing.report": ("FailedImage", "IndexProgress", "IndexReport"),
     "gallery": ("AsyncGallery", "Gallery", "attach", "attach_async"),
     "indexer": ("Indexer",),
+    "search.explanation": ("CellEffects", "Explanation", "WordEffect"),
     "search.query_model": ("ComposedQuery",),
     "storage.collection": ("CollectionInfo",),
     "storage.stores.connection": ("connect", "connect_async"),
@@ -91,6 +93,9 @@ __all__ = [
     "Timings",
     "Effort",
     "EffortCalibration",
+    "Explanation",
+    "WordEffect",
+    "CellEffects",
     "ImageRecord",
     "PictureLimits",
     "read_folder",

@@ -31,6 +31,7 @@ from qdrant_cir.retriever import (
     Retriever,
 )
 from qdrant_cir.search.effort import EXACT, Effort
+from qdrant_cir.search.explanation import Explanation
 from qdrant_cir.search.given_hits import GivenHits
 from qdrant_cir.search.query_model import ComposedQuery, QueryModel
 from qdrant_cir.storage.attachment import Attachment, attach_collection, detach_collection
@@ -47,6 +48,7 @@ from qdrant_cir.storage.stores import (
 from qdrant_cir.storage.stores.protocol import Store
 from qdrant_cir.types import (
     DEFAULT_LIMITS,
+    Candidate,
     ImageSource,
     JsonValue,
     PictureLimits,
@@ -330,6 +332,41 @@ class Gallery:
             shard_key_selector=shard_key_selector,
         )
 
+    def explain(
+        self,
+        reference: Reference | Sequence[Reference] | None,
+        text: str,
+        candidate: str | PointId | Candidate,
+        *,
+        must_not: str | None = None,
+        weights: Sequence[float] | None = None,
+        must_not_weight: float = 0.5,
+        rerank_depth: int = DEFAULT_RERANK_DEPTH,
+        filter: models.Filter | None = None,
+        exclude_reference: bool = False,
+        group_by: str | None = None,
+        group_size: int = DEFAULT_GROUP_SIZE,
+        params: models.SearchParams | None = None,
+        consistency: models.ReadConsistency | None = None,
+        timeout: int | None = None,
+        shard_key_selector: models.ShardKeySelector | None = None,
+    ) -> Explanation:
+        """Explain the place of one candidate; arguments as :meth:`search` and :meth:`Retriever.explain`."""
+        return self._retriever.explain(
+            Query(reference, text, must_not or "", weights, must_not_weight),
+            candidate,
+            rerank_depth=rerank_depth,
+            filter=filter,
+            exclude_reference=exclude_reference,
+            group_by=group_by,
+            group_size=group_size,
+            open_picture=None if self.collection.attachment is None else self._opener,
+            params=params,
+            consistency=consistency,
+            timeout=timeout,
+            shard_key_selector=shard_key_selector,
+        )
+
     def info(self) -> CollectionInfo:
         """Describe the gallery."""
         return self.collection.info()
@@ -546,6 +583,42 @@ class AsyncGallery:
             effort=effort,
             group_by=group_by,
             group_size=group_size,
+            params=params,
+            consistency=consistency,
+            timeout=timeout,
+            shard_key_selector=shard_key_selector,
+        )
+
+    async def explain(
+        self,
+        reference: Reference | Sequence[Reference] | None,
+        text: str,
+        candidate: str | PointId | Candidate,
+        *,
+        must_not: str | None = None,
+        weights: Sequence[float] | None = None,
+        must_not_weight: float = 0.5,
+        rerank_depth: int = DEFAULT_RERANK_DEPTH,
+        filter: models.Filter | None = None,
+        exclude_reference: bool = False,
+        group_by: str | None = None,
+        group_size: int = DEFAULT_GROUP_SIZE,
+        params: models.SearchParams | None = None,
+        consistency: models.ReadConsistency | None = None,
+        timeout: int | None = None,
+        shard_key_selector: models.ShardKeySelector | None = None,
+    ) -> Explanation:
+        """Explain the place of one candidate; as :meth:`Gallery.explain`."""
+        retriever = await self._retriever()
+        return await retriever.explain(
+            Query(reference, text, must_not or "", weights, must_not_weight),
+            candidate,
+            rerank_depth=rerank_depth,
+            filter=filter,
+            exclude_reference=exclude_reference,
+            group_by=group_by,
+            group_size=group_size,
+            open_picture=None if self.collection.attachment is None else self._gallery._opener,
             params=params,
             consistency=consistency,
             timeout=timeout,

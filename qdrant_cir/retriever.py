@@ -17,8 +17,16 @@ from qdrant_cir.errors import StoreError
 from qdrant_cir.model.bundle import Bundle
 from qdrant_cir.model.compute import Compute, ExecutionProvider
 from qdrant_cir.search.effort import EXACT, Effort
+from qdrant_cir.search.explanation import Explanation
 from qdrant_cir.search.given_hits import GivenHits
-from qdrant_cir.search.path import RerankOptions, SearchOptions, compose_steps, rerank_steps, search_steps
+from qdrant_cir.search.path import (
+    RerankOptions,
+    SearchOptions,
+    compose_steps,
+    explain_steps,
+    rerank_steps,
+    search_steps,
+)
 from qdrant_cir.search.query_model import ComposedQuery, QueryModel, checked_query
 from qdrant_cir.storage.collection import Collection
 from qdrant_cir.storage.packaged import given_bundle, with_bundle
@@ -33,7 +41,7 @@ from qdrant_cir.storage.stores import (
     open_store_async,
 )
 from qdrant_cir.storage.stores.protocol import ReadOptions, Store
-from qdrant_cir.types import ImageSource, Precision, Query, SearchResult
+from qdrant_cir.types import Candidate, ImageSource, PointId, Precision, Query, SearchResult
 
 if TYPE_CHECKING:
     from qdrant_client import models
@@ -239,6 +247,53 @@ class Retriever:
         watch = Stopwatch(self._clock)
         return run(rerank_steps(self.collection.reads, self._model, query, hits, options, watch), self.collection.store)
 
+    def explain(
+        self,
+        query: Query,
+        candidate: str | PointId | Candidate,
+        *,
+        rerank_depth: int = DEFAULT_RERANK_DEPTH,
+        filter: models.Filter | None = None,
+        exclude_reference: bool = False,
+        group_by: str | None = None,
+        group_size: int = DEFAULT_GROUP_SIZE,
+        open_picture: Callable[[str], ImageSource] | None = None,
+        params: models.SearchParams | None = None,
+        consistency: models.ReadConsistency | None = None,
+        timeout: int | None = None,
+        shard_key_selector: models.ShardKeySelector | None = None,
+    ) -> Explanation:
+        """Explain the place of one candidate of a query.
+
+        The query is searched as :meth:`search` does without an effort. Then the candidate alone is scored again, once
+        without each word of the text and once without each cell of its picture.
+
+        Args:
+            query: with a modification text.
+            candidate: one of those that are re-ranked: a candidate of a result, the id it was indexed under, or, of an
+                attached collection, the id of its point.
+            rerank_depth: as of :meth:`search`, and so are the others.
+            filter: likewise.
+            exclude_reference: likewise.
+            group_by: likewise; the candidate then stands for its group.
+            group_size: likewise.
+            open_picture: opens the candidate's picture, which is read where the bundle merges tokens; None for files.
+            params: likewise.
+            consistency: likewise.
+            timeout: likewise.
+            shard_key_selector: likewise.
+
+        Raises:
+            InputError: the query has no text, or the candidate is not among those that are re-ranked.
+            CirError: as :meth:`search`.
+        """
+        read = ReadOptions(params, consistency, timeout, shard_key_selector)
+        options = SearchOptions(1, rerank_depth, filter, exclude_reference, EXACT, group_by, group_size, read)
+        (query,) = options.checked([query])
+        watch = Stopwatch(self._clock)
+        steps = explain_steps(self.collection.reads, self._model, query, candidate, options, open_picture, watch)
+        return run(steps, self.collection.store)
+
     def search_many(
         self,
         queries: Sequence[Query],
@@ -402,6 +457,30 @@ class AsyncRetriever:
         options.check()
         watch = Stopwatch(self._clock)
         return await self._run(TimedSteps(rerank_steps(self._reads, self._model, query, hits, options, watch), watch))
+
+    async def explain(
+        self,
+        query: Query,
+        candidate: str | PointId | Candidate,
+        *,
+        rerank_depth: int = DEFAULT_RERANK_DEPTH,
+        filter: models.Filter | None = None,
+        exclude_reference: bool = False,
+        group_by: str | None = None,
+        group_size: int = DEFAULT_GROUP_SIZE,
+        open_picture: Callable[[str], ImageSource] | None = None,
+        params: models.SearchParams | None = None,
+        consistency: models.ReadConsistency | None = None,
+        timeout: int | None = None,
+        shard_key_selector: models.ShardKeySelector | None = None,
+    ) -> Explanation:
+        """Explain the place of one candidate; arguments and errors as :meth:`Retriever.explain`."""
+        read = ReadOptions(params, consistency, timeout, shard_key_selector)
+        options = SearchOptions(1, rerank_depth, filter, exclude_reference, EXACT, group_by, group_size, read)
+        (query,) = options.checked([query])
+        watch = Stopwatch(self._clock)
+        steps = explain_steps(self._reads, self._model, query, candidate, options, open_picture, watch)
+        return await self._run(TimedSteps(steps, watch))
 
     async def search_many(
         self,

@@ -11,6 +11,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Generator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from PIL import Image
 
 from qdrant_cir.model.bundle import (
     REQUIRED_GRAPHS,
+    GraphVariant,
     Manifest,
     ModelSizes,
     PreprocessingSpec,
@@ -142,6 +144,25 @@ reranker (int64[1,length] input_ids, float[1,length,3] fusion_states, CODEC[cand
 }
 """
 
+# The mean of the tokens that are left, each as often as its weight says.
+_WEIGHTED_RERANKER = """
+reranker (int64[1,length] input_ids, float[1,length,3] fusion_states, CODEC[candidates,5,3] candidate_tokens,
+          float[candidates,5] candidate_scales, float[candidates,5] candidate_weights) => (float[candidates] scores)
+<int64 first = {0}, int64[1] one = {1}, int64[1] last = {-1}, int64[1] flat = {-1}> {
+    values = Cast <to = 1> (candidate_tokens)
+    factors = Mul (candidate_scales, candidate_weights)
+    columns = Unsqueeze (factors, last)
+    rows = Mul (values, columns)
+    total = ReduceSum <keepdims = 0> (rows, one)
+    count = ReduceSum <keepdims = 1> (candidate_weights, last)
+    mean = Div (total, count)
+    state = Gather <axis = 1> (fusion_states, first)
+    column = Transpose <perm = [1, 0]> (state)
+    products = MatMul (mean, column)
+    scores = Reshape (products, flat)
+}
+"""
+
 
 @pytest.fixture(scope="session")
 def tiny_sizes() -> ModelSizes:
@@ -151,7 +172,10 @@ def tiny_sizes() -> ModelSizes:
 
 @pytest.fixture(scope="session")
 def build_tiny_bundle() -> Callable[..., Path]:
-    """The builder of the tiny model: ``build_tiny_bundle(folder, codec="int8", name="tiny") -> folder``."""
+    """The builder of the tiny model: ``build_tiny_bundle(folder, codec="int8", name="tiny") -> folder``.
+
+    With ``weighted=True`` it holds the re-ranker that explanations need.
+    """
     return _build_tiny_bundle
 
 
@@ -176,7 +200,7 @@ def write_solid_images() -> Callable[[Path, Mapping[str, tuple[int, int, int]]],
     return write
 
 
-def _build_tiny_bundle(folder: Path, codec: TokenCodec = "int8", name: str = "tiny") -> Path:
+def _build_tiny_bundle(folder: Path, codec: TokenCodec = "int8", name: str = "tiny", *, weighted: bool = False) -> Path:
     sizes = ModelSizes(
         image_size=TINY_SIZES.image_size,
         token_rows=TINY_SIZES.token_rows,
@@ -186,14 +210,18 @@ def _build_tiny_bundle(folder: Path, codec: TokenCodec = "int8", name: str = "ti
         token_codec=codec,
     )
     (folder / "onnx").mkdir(parents=True)
-    _write_graphs(folder / "onnx", codec)
+    _write_graphs(folder / "onnx", codec, weighted=weighted)
     _write_tokenizer(folder / "tokenizer.json")
+    graphs = {graph: graph_entry(folder, graph, [f"onnx/{graph}.onnx"], sizes) for graph in REQUIRED_GRAPHS}
+    if weighted:
+        file = "onnx/reranker_weighted.onnx"
+        graphs["reranker"] = replace(graphs["reranker"], weighted=GraphVariant(file, {file: sha256_of(folder / file)}))
     write_manifest(
         folder,
         Manifest(
             name=name,
             licence="Apache-2.0",
-            graphs={graph: graph_entry(folder, graph, [f"onnx/{graph}.onnx"], sizes) for graph in REQUIRED_GRAPHS},
+            graphs=graphs,
             preprocessing=PreprocessingSpec(
                 size=sizes.image_size, pad_ratio=1.25, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)
             ),
@@ -214,7 +242,7 @@ def _build_tiny_bundle(folder: Path, codec: TokenCodec = "int8", name: str = "ti
     return folder
 
 
-def _write_graphs(folder: Path, codec: TokenCodec) -> None:
+def _write_graphs(folder: Path, codec: TokenCodec, *, weighted: bool) -> None:
     import onnx
     import onnx.parser
 
@@ -225,6 +253,8 @@ def _write_graphs(folder: Path, codec: TokenCodec) -> None:
         "composer": _COMPOSER.replace("WORD_COUNT", str(len(TINY_WORDS))).replace("WORDS", words),
         "reranker": _RERANKER.replace("CODEC", element),
     }
+    if weighted:
+        texts["reranker_weighted"] = _WEIGHTED_RERANKER.replace("CODEC", element)
     for name, text in texts.items():
         model = onnx.parser.parse_model(_ONNX_HEADER + text)
         onnx.checker.check_model(model, full_check=True)

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from tokenizers import Tokenizer
 
 from onnx_export.bundle.integer_arithmetic import with_integer_products
 from onnx_export.errors import ExportError
 from qdrant_cir.drawn.dataset import draw_item, sample_drawn
-from qdrant_cir.model.bundle import Bundle, GraphName, GraphVariant, ModelSizes, load_bundle, sha256_of, write_manifest
+from qdrant_cir.model.bundle import Bundle, GraphName, GraphVariant, load_bundle, sha256_of, write_manifest
 from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.preprocess import preprocess
 from qdrant_cir.model.reranker import Reranker
@@ -101,10 +102,9 @@ CONVERSIONS: dict[Precision, Callable[[onnx.ModelProto], onnx.ModelProto]] = {
 
 
 def _compared(bundle: Bundle, graph: GraphName, made: Path, file: str) -> AddedPrecision:
-    sizes = bundle.manifest.sizes
     exact, fast = (open_session(path, Compute("cpu")) for path in (bundle.graph_path(graph), made))
     if graph == "reranker":
-        query, stored = _random_triplets(sizes)
+        query, stored = random_triplets(bundle)
         found = [Reranker(session).score(query, stored) for session in (exact, fast)]
     else:
         pixels = {"pixel_values": _drawn_pixels(bundle)}
@@ -125,12 +125,14 @@ def _drawn_pixels(bundle: Bundle) -> Float32:
     return np.stack([preprocess(picture, bundle.manifest.preprocessing) for picture in pictures])
 
 
-def _random_triplets(sizes: ModelSizes) -> tuple[Composition, StoredTokens]:
-    rng = np.random.default_rng(0)
+def random_triplets(bundle: Bundle) -> tuple[Composition, StoredTokens]:
+    """Return a query and candidates of random numbers, to compare two forms of a re-ranker with."""
+    rng, sizes = np.random.default_rng(0), bundle.manifest.sizes
+    words = Tokenizer.from_file(str(bundle.tokenizer_path)).get_vocab_size()
     shape = (CHECKED_CANDIDATES, sizes.stored_rows, sizes.stored_dims)
     query = Composition(
         vector=np.zeros(sizes.vector_size, dtype=np.float32),
-        input_ids=rng.integers(1, 100, CHECKED_LENGTH),
+        input_ids=rng.integers(1, min(100, words), CHECKED_LENGTH),
         fusion_states=rng.standard_normal((CHECKED_LENGTH, sizes.fusion_dims), dtype=np.float32),
     )
     stored = quantize(rng.standard_normal(shape, dtype=np.float32), sizes.token_codec)

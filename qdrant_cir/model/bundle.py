@@ -105,6 +105,14 @@ class Bundle:
         return self.folder / entry.variants[precision].file
 
     @property
+    def weighted_reranker_path(self) -> Path | None:
+        """The ONNX file of the exact re-ranker with a weight per token; None where the bundle has none."""
+        entry = self.manifest.graphs["reranker"]
+        if self.manifest.compression is not None:
+            return self.folder / entry.file
+        return None if entry.weighted is None else self.folder / entry.weighted.file
+
+    @property
     def vectors_fingerprint(self) -> str:
         """The fingerprint that a gallery stores; bundles with the same one make the same vectors.
 
@@ -210,9 +218,12 @@ def load_bundle(path: str | PathLike[str] | None = None) -> Bundle:
     for name, entry in manifest.graphs.items():
         _check_tensors(name, entry, manifest.sizes)
         graphs: list[GraphEntry | GraphVariant] = [entry, *entry.variants.values()]
+        if entry.weighted is not None:
+            graphs.append(entry.weighted)
+        # graphs that share their weights have them checked once
+        for file, sha256 in dict.fromkeys(pair for graph in graphs for pair in graph.files.items()):
+            _check_file(folder, file, sha256)
         for graph in graphs:
-            for file, sha256 in graph.files.items():
-                _check_file(folder, file, sha256)
             _check_weights_listed(folder, graph)
     _check_file(folder, manifest.tokenizer.file, manifest.tokenizer.sha256)
     tokenizer = folder / manifest.tokenizer.file

@@ -92,7 +92,8 @@ GRAPH_CONTRACTS: Mapping[GraphName, GraphContract] = MappingProxyType(
 """Names, element types and axes of the graphs. Lower-case axes are dynamic."""
 
 _CANDIDATE_WEIGHTS = TensorSpec("candidate_weights", "float32", ("candidates", "M"))
-"""The re-ranker's last input where tokens are compressed: how many tokens a row stands for."""
+"""The re-ranker's last input where tokens are compressed, and of its weighted form: how many tokens a row stands for,
+0 for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +144,11 @@ class ModelSizes:
         return self.token_dims if self.compression is None else self.compression.dims
 
 
-def contract_tensors(name: GraphName, sizes: ModelSizes) -> GraphContract:
-    """Fill in a graph's contract with a model's sizes; words that remain in shapes are dynamic axes."""
+def contract_tensors(name: GraphName, sizes: ModelSizes, *, weighted: bool = False) -> GraphContract:
+    """Fill in a graph's contract with a model's sizes; words that remain in shapes are dynamic axes.
+
+    ``weighted`` is the re-ranker's form that takes weights whether tokens are compressed or not.
+    """
     axes = {
         "S": sizes.image_size,
         "N": sizes.token_rows,
@@ -166,5 +170,6 @@ def contract_tensors(name: GraphName, sizes: ModelSizes) -> GraphContract:
         )
 
     contract = GRAPH_CONTRACTS[name]
-    weights = () if name != "reranker" or sizes.compression is None else (_CANDIDATE_WEIGHTS,)
+    has_weights = name == "reranker" and (weighted or sizes.compression is not None)
+    weights = (_CANDIDATE_WEIGHTS,) if has_weights else ()
     return GraphContract(inputs=fill((*contract.inputs, *weights)), outputs=fill(contract.outputs))

@@ -94,7 +94,7 @@ class TokenizerSpec:
 
 @dataclass(frozen=True, slots=True)
 class GraphVariant:
-    """The same graph in another precision, with the same inputs and outputs.
+    """Another form of a graph: in another precision, or with weights.
 
     Attributes:
         file: path of the ONNX file inside the bundle, with forward slashes.
@@ -115,6 +115,8 @@ class GraphEntry:
         inputs: as declared, all sizes filled in.
         outputs: likewise.
         variants: the graph in other precisions; they change neither what is stored nor the fingerprint.
+        weighted: of a re-ranker that reads all tokens, the graph with a weight per token, for explanations; None where
+            the bundle lacks it. It shares the exact graph's weights and is no part of the fingerprint either.
     """
 
     file: str
@@ -122,6 +124,7 @@ class GraphEntry:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     variants: Mapping[Precision, GraphVariant] = field(default_factory=dict)
+    weighted: GraphVariant | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +198,7 @@ class Manifest:
                     "inputs": tensors(entry.inputs),
                     "outputs": tensors(entry.outputs),
                     **({"variants": _variants_object(entry.variants)} if entry.variants else {}),
+                    **({} if entry.weighted is None else {"weighted": _files_object(entry.weighted)}),
                 }
                 for name, entry in self.graphs.items()
             },
@@ -227,7 +231,11 @@ class Manifest:
 
 
 def _variants_object(variants: Mapping[Precision, GraphVariant]) -> JsonObject:
-    return {precision: {"file": v.file, "files": dict(v.files)} for precision, v in variants.items()}
+    return {precision: _files_object(variant) for precision, variant in variants.items()}
+
+
+def _files_object(graph: GraphVariant) -> JsonObject:
+    return {"file": graph.file, "files": dict(graph.files)}
 
 
 def parse_manifest(text: str) -> Manifest:
@@ -376,6 +384,9 @@ def _parse_graph(source: JsonObject, where: str) -> GraphEntry:
         inputs=_parse_tensors(_field(source, "inputs", list, where), f"{where}inputs"),
         outputs=_parse_tensors(_field(source, "outputs", list, where), f"{where}outputs"),
         variants=_parse_variants(source, where),
+        weighted=(
+            _parse_files(_field(source, "weighted", dict, where), f"{where}weighted.") if "weighted" in source else None
+        ),
     )
 
 

@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qdrant_cir.errors import BundleError, InputError, MissingExtraError, ProviderError
-from qdrant_cir.model.bundle import Bundle, GraphName, TensorSpec, contract_tensors
+from qdrant_cir.model.bundle import Bundle, GraphContract, GraphName, TensorSpec, contract_tensors
 from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.cores import available_threads
 
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["Session", "open_graph", "open_session"]
+__all__ = ["Session", "open_graph", "open_session", "open_weighted"]
 
 logger = logging.getLogger(__name__)
 
@@ -168,7 +168,24 @@ def open_graph(bundle: Bundle, name: GraphName, compute: Compute, *, shrinks_are
     """
     path = bundle.graph_path(name, compute.precision)
     session = open_session(path, compute, shrinks_arena=shrinks_arena)
-    expected = contract_tensors(name, bundle.manifest.sizes)
+    _check_contract(path, session, contract_tensors(name, bundle.manifest.sizes))
+    return session
+
+
+def open_weighted(bundle: Bundle, compute: Compute) -> Session:
+    """Load the re-ranker with a weight per token; errors as :func:`open_graph`."""
+    path = bundle.weighted_reranker_path
+    if path is None:
+        raise BundleError(
+            f"The bundle {bundle.folder} has no re-ranker with weights. Add it with "
+            f"`python -m onnx_export add-weighted {bundle.folder}`."
+        )
+    session = open_session(path, compute)
+    _check_contract(path, session, contract_tensors("reranker", bundle.manifest.sizes, weighted=True))
+    return session
+
+
+def _check_contract(path: Path, session: Session, expected: GraphContract) -> None:
     for side, wanted, found in (
         ("inputs", expected.inputs, session.inputs),
         ("outputs", expected.outputs, session.outputs),
@@ -181,7 +198,6 @@ def open_graph(bundle: Bundle, name: GraphName, compute: Compute, *, shrinks_are
                 f"The {side} of {path} are not what its manifest says. Expected {_tensors(wanted)}; "
                 f"the graph has {_tensors(found)}. Export the bundle again."
             )
-    return session
 
 
 def _onnxruntime() -> ModuleType:

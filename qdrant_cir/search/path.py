@@ -1,7 +1,7 @@
 """The path of a query, as steps: encode, compose, retrieve, fetch, re-rank, order.
 
-``compose``, ``rerank`` and ``search`` are three cuts of this one path, and both retrievers drive it, so that their
-answers cannot differ.
+``compose``, ``rerank``, ``search`` and ``explain`` are cuts of this one path, and both retrievers drive it, so that
+their answers cannot differ.
 """
 
 from __future__ import annotations
@@ -14,19 +14,28 @@ from typing import TYPE_CHECKING
 
 from qdrant_cir.errors import CirError, InputError
 from qdrant_cir.search.effort import EXACT, Effort, StopRule
+from qdrant_cir.search.explanation import Explanation, WordEffect
 from qdrant_cir.search.given_hits import GivenHit, GivenHits, given_hits, missing_payloads
-from qdrant_cir.search.query_model import ComposedQuery, QueryModel, checked_query, gallery_ids, picture_digests
+from qdrant_cir.search.query_model import (
+    ComposedQuery,
+    EncodedReference,
+    QueryModel,
+    WithoutWord,
+    checked_query,
+    gallery_ids,
+    picture_digests,
+)
 from qdrant_cir.search.ranking import rank_candidates, rank_groups, rank_hits
 from qdrant_cir.storage.points import GalleryHit, HitTokens, KnownImage
 from qdrant_cir.storage.reads import GalleryReads
 from qdrant_cir.storage.steps import Steps, Stopwatch, computed
 from qdrant_cir.storage.stores.protocol import PLAIN, Hit, ReadOptions, Record
-from qdrant_cir.types import ImageSource, PointId, Query, RerankMode, SearchResult, Timings
+from qdrant_cir.types import Candidate, ImageSource, PointId, Query, RerankMode, SearchResult, Timings
 
 if TYPE_CHECKING:
     from qdrant_client import models
 
-__all__ = ["RerankOptions", "SearchOptions", "compose_steps", "rerank_steps", "search_steps"]
+__all__ = ["RerankOptions", "SearchOptions", "compose_steps", "explain_steps", "rerank_steps", "search_steps"]
 
 _STEPS = ("encode", "compose", "retrieve", "fetch", "rerank")
 
@@ -122,6 +131,25 @@ class _Retrieved:
     foreign: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Searched:
+    """A query that was composed, retrieved and re-ranked, before its candidates are ordered.
+
+    Attributes:
+        composed: the query.
+        places: all that stage one found.
+        wanted: those of them that were to be re-ranked.
+        scored: their scores.
+        foreign: points found that are not images of this gallery.
+    """
+
+    composed: ComposedQuery
+    places: list[Place]
+    wanted: list[Place]
+    scored: _Scored
+    foreign: int
+
+
 def search_steps(
     reads: GalleryReads, model: QueryModel, query: Query, options: SearchOptions, stop: StopRule, watch: Stopwatch
 ) -> Steps[SearchResult]:
@@ -137,22 +165,14 @@ def search_steps(
     """
     watch.start()
     laps = _Laps(watch)
-    composed = yield from _compose(reads, model, query, laps, options.read)
-    excluded: frozenset[PointId | str] = frozenset()
-    if options.exclude_reference:
-        ids = {reads.layout.point_id(image_id) for image_id in gallery_ids(query)}
-        excluded = (yield from computed(partial(picture_digests, query))) | ids
-        laps.end("encode")
-    found = yield from _retrieve(reads, composed, options, excluded)
-    laps.end("retrieve")
-    wanted = found.places[: options.rerank_depth] if composed.terms else []
-    scored = yield from _rerank(reads, model, composed, wanted, stop, laps, options.read)
+    encoded = yield from _encode(reads, model, query, laps, options.read)
+    found = yield from _search(reads, model, query, encoded, options, stop, laps)
     return _answer(
-        composed,
+        found.composed,
         model,
         found.places,
-        wanted,
-        scored,
+        found.wanted,
+        found.scored,
         laps,
         limit=options.limit,
         reranks=options.rerank_depth > 0,
@@ -163,7 +183,9 @@ def search_steps(
 def compose_steps(reads: GalleryReads, model: QueryModel, query: Query, watch: Stopwatch) -> Steps[ComposedQuery]:
     """Encode and compose one query, checked; errors as :meth:`Retriever.compose`."""
     watch.start()
-    return (yield from _compose(reads, model, query, _Laps(watch), PLAIN))
+    laps = _Laps(watch)
+    encoded = yield from _encode(reads, model, query, laps, PLAIN)
+    return (yield from _compose(reads, model, query, encoded, laps))
 
 
 def rerank_steps(
@@ -228,15 +250,99 @@ def rerank_steps(
     )
 
 
-def _compose(
+def explain_steps(
+    reads: GalleryReads,
+    model: QueryModel,
+    query: Query,
+    candidate: str | PointId | Candidate,
+    options: SearchOptions,
+    open_picture: Callable[[str], ImageSource] | None,
+    watch: Stopwatch,
+) -> Steps[Explanation]:
+    """Answer one query, and explain the place of one candidate; errors as :meth:`Retriever.explain`."""
+    watch.start()
+    laps = _Laps(watch)
+    wanted_id = candidate.point_id if isinstance(candidate, Candidate) else reads.layout.point_id(candidate)
+    encoded = yield from _encode(reads, model, query, laps, options.read)
+    found = yield from _search(reads, model, query, encoded, options, StopRule(options.limit), laps)
+    if not found.composed.terms:
+        raise InputError("Without a modification text nothing is re-ranked, so there is nothing to explain.")
+    hits = {hit.point_id: place for place, members in enumerate(found.wanted) for hit in members}
+    name = candidate.image_id if isinstance(candidate, Candidate) else candidate
+    if wanted_id not in hits:
+        raise InputError(
+            f"{name!r} is not among the {len(found.wanted)} candidates that were re-ranked, so its place cannot be "
+            "explained. Raise the re-rank depth, or give one of the results."
+        )
+    if wanted_id not in found.scored.scores:
+        raise InputError(
+            f"{name!r} was not re-ranked: its tokens are {found.scored.problems[wanted_id]}. Index it again with "
+            "this bundle."
+        )
+    place = hits[wanted_id]
+    # the candidate stands for its group, whichever member of it is the best
+    places = [*found.places]
+    places[place] = [hit for hit in places[place] if hit.point_id == wanted_id]
+    ranked = rank_candidates(places, found.scored.scores, found.scored.views)
+    explained = next(each for each in ranked if each.retrieval_rank == place + 1)
+    image = places[place][0].image
+    entries = yield from reads.tokens([image], options=options.read)
+    entry = next(each for each in entries if each.data is not None and each.view == explained.view)
+    words = yield from computed(partial(model.score_without_words, query, encoded, found.composed, entry))
+    cells = yield from computed(
+        partial(model.explain_cells, found.composed, entry, source=entry.view or image.source, opener=open_picture)
+    )
+    others = [each for each in ranked if each.rerank_score is not None and each is not explained]
+    return Explanation(
+        candidate=explained,
+        count=len(others) + 1,
+        words=tuple(_word_effect(word, explained, others) for word in words),
+        cells=cells.effects,
+        first_retrieved=next(each for each in ranked if each.retrieval_rank == 1),
+        seconds=laps.watch.seconds,
+        notes=(*found.composed.notes, *cells.notes),
+        precision=model.precision,
+    )
+
+
+def _encode(
     reads: GalleryReads, model: QueryModel, query: Query, laps: _Laps, read: ReadOptions
-) -> Steps[ComposedQuery]:
+) -> Steps[list[EncodedReference]]:
     stored = yield from reads.images(gallery_ids(query), options=read)
     encoded = yield from computed(partial(model.encode, query, stored))
     laps.end("encode")
+    return encoded
+
+
+def _compose(
+    reads: GalleryReads, model: QueryModel, query: Query, encoded: Sequence[EncodedReference], laps: _Laps
+) -> Steps[ComposedQuery]:
     composed = yield from computed(partial(model.compose, query, encoded, using=reads.layout.vector))
     laps.end("compose")
     return composed
+
+
+def _search(
+    reads: GalleryReads,
+    model: QueryModel,
+    query: Query,
+    encoded: Sequence[EncodedReference],
+    options: SearchOptions,
+    stop: StopRule,
+    laps: _Laps,
+) -> Steps[_Searched]:
+    """Run steps 2 to 5: compose, retrieve, fetch and re-rank."""
+    composed = yield from _compose(reads, model, query, encoded, laps)
+    excluded: frozenset[PointId | str] = frozenset()
+    if options.exclude_reference:
+        ids = {reads.layout.point_id(image_id) for image_id in gallery_ids(query)}
+        excluded = (yield from computed(partial(picture_digests, query))) | ids
+        laps.end("encode")
+    found = yield from _retrieve(reads, composed, options, excluded)
+    laps.end("retrieve")
+    wanted = found.places[: options.rerank_depth] if composed.terms else []
+    scored = yield from _rerank(reads, model, composed, wanted, stop, laps, options.read)
+    return _Searched(composed, found.places, wanted, scored, found.foreign)
 
 
 def _retrieve(
@@ -384,6 +490,23 @@ def _answer(
         scored=len(scored.scores),
         precision=model.precision,
     )
+
+
+def _word_effect(word: WithoutWord, candidate: Candidate, others: Sequence[Candidate]) -> WordEffect:
+    """Return what a word adds, from the candidate's score without it and the kept scores of all others."""
+    now, retrieved = candidate.rerank_score or 0.0, candidate.retrieval_rank
+    score = now if word.score is None else word.score
+    # equal scores keep stage one's order, as in the answer
+    before = [
+        each
+        for each in others
+        if each.rerank_score is not None
+        and (each.rerank_score > score or (each.rerank_score == score and each.retrieval_rank < retrieved))
+    ]
+    rank = len(before) + 1
+    places = rank - (candidate.rerank_rank or rank)
+    span = word.span
+    return WordEffect(span.word, span.start, span.stop, now - score, rank, places, word.is_known)
 
 
 def _hit_of(reads: GalleryReads, entry: GivenHit, points: dict[PointId, Record]) -> GalleryHit | None:

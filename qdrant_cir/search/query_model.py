@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite
+from math import isfinite, isqrt
 from numbers import Real
 
 import numpy as np
+from numpy.typing import NDArray
 
-from qdrant_cir.errors import ImageError, InputError, TokensError
+from qdrant_cir.errors import CirError, ImageError, InputError, TokensError
 from qdrant_cir.model.bundle import Bundle
 from qdrant_cir.model.composer import Composer
 from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.image_encoder import ImageEncoder
 from qdrant_cir.model.preprocess import blank_pixels, hash_source, read_pixels, source_digests
 from qdrant_cir.model.text_tokenizer import ReadableText
+from qdrant_cir.search.explanation import CellEffects, WordSpan, words_of
 from qdrant_cir.search.scoring import CandidateScorer, CandidateScores, Term
 from qdrant_cir.storage.points import HitTokens, StoredImage
 from qdrant_cir.tokens.form import TokenForm
@@ -31,9 +33,23 @@ from qdrant_cir.types import (
     RerankMode,
 )
 
-__all__ = ["ComposedQuery", "QueryModel", "checked_query", "gallery_ids", "picture_digests", "references_of"]
+__all__ = [
+    "ComposedQuery",
+    "EncodedReference",
+    "ExplainedCells",
+    "QueryModel",
+    "WithoutWord",
+    "checked_query",
+    "gallery_ids",
+    "picture_digests",
+    "references_of",
+]
 
 _NAMED_WORDS = 10
+_NOTHING = 1e-5
+"""A fall of the score that is rounding."""
+MOST_WORDS = 64
+"""Words of a text that are explained; further ones would cost a re-scoring each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +78,29 @@ class ComposedQuery:
     notes: tuple[str, ...]
     terms: tuple[Term, ...]
     fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class WithoutWord:
+    """A candidate's score without one word of the text.
+
+    Attributes:
+        span: the word.
+        score: None where the model reads the same without it.
+        is_known: whether the model knows it.
+    """
+
+    span: WordSpan
+    score: float | None
+    is_known: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedCells:
+    """The cells of a candidate's picture, or a sentence that says why there are none."""
+
+    effects: CellEffects | None
+    notes: tuple[str, ...] = ()
 
 
 class QueryModel:
@@ -160,6 +199,114 @@ class QueryModel:
     def score(self, query: ComposedQuery, candidates: Sequence[HitTokens]) -> CandidateScores:
         """Score candidates; errors as :meth:`CandidateScorer.score`."""
         return self._scorer.score(query.terms, candidates)
+
+    def score_without_words(
+        self, query: Query, references: Sequence[EncodedReference], composed: ComposedQuery, candidate: HitTokens
+    ) -> list[WithoutWord]:
+        """Score one candidate once per word of the modification text, without the word.
+
+        Args:
+            query: checked.
+            references: of the query, encoded.
+            composed: the query, with at least one term.
+            candidate: with tokens.
+
+        Returns:
+            One per word, in the text's order; of a very long text the first ``MOST_WORDS``.
+        """
+        text = query.modification_text
+        spans = words_of(text)[:MOST_WORDS]
+        whole = self._plain(text)
+        # words in the order of their texts without them, each composed once
+        left = {span: self._plain(f"{text[: span.start]} {text[span.stop :]}") for span in spans}
+        texts = [each for each in dict.fromkeys(left.values()) if each != whole]
+        rows = [
+            self._composer.compose(np.repeat(reference.tokens[None], len(texts), axis=0), texts)
+            for reference in references
+        ]
+        against = composed.terms[len(references) :]
+        scores: dict[str, float] = {}
+        for place, each in enumerate(texts):
+            terms = [Term(row[place], reference.weight) for row, reference in zip(rows, references, strict=True)]
+            scores[each] = self._scorer.score((*terms, *against), [candidate]).by_id[candidate.point_id]
+        return [
+            WithoutWord(span, scores.get(left[span]), bool(self._composer.readable(span.word).text)) for span in spans
+        ]
+
+    def explain_cells(
+        self,
+        composed: ComposedQuery,
+        candidate: HitTokens,
+        *,
+        source: str | None,
+        opener: Callable[[str], ImageSource] | None,
+    ) -> ExplainedCells:
+        """Measure what every cell of a candidate's picture adds to its score.
+
+        Args:
+            composed: the query, with at least one term.
+            candidate: with tokens.
+            source: of its picture, which is encoded again where the bundle merges tokens.
+            opener: opens it; None for files.
+        """
+        spec, name = self.bundle.manifest, self.bundle.manifest.name
+        side = isqrt(spec.token_rows - 1)
+        if side * side != spec.token_rows - 1:
+            return ExplainedCells(
+                None, (f"The image tokens of the bundle {name!r} are no grid, so there are no cells.",)
+            )
+        drops = self._scorer.drops_without_rows(composed.terms, candidate)
+        if drops is None:
+            return ExplainedCells(
+                None,
+                (
+                    f"The bundle {name!r} has no re-ranker with weights, which cells need. Add it: "
+                    f"`python -m onnx_export add-weighted {self.bundle.folder}`.",
+                ),
+            )
+        if not np.abs(drops).max() > _NOTHING:
+            note = f"The re-ranker of the bundle {name!r} reads the picture as a whole, so no cell adds to the score."
+            return ExplainedCells(None, (note,))
+        if spec.compression is not None:
+            try:
+                places = self._merged_into(candidate, source, opener)
+            except CirError as error:
+                return ExplainedCells(
+                    None,
+                    (
+                        f"The bundle {name!r} merges tokens, so that cells need the picture again: "
+                        f"{str(error).rstrip('.')}.",
+                    ),
+                )
+        else:
+            places = np.arange(spec.token_rows)
+        # cells that were merged into one row share what it adds
+        shares = (drops / np.bincount(places))[places]
+        grid = shares[1:].reshape(side, side)  # [N - 1], without the class token
+        cells = CellEffects(tuple(tuple(row) for row in grid.tolist()), spec.preprocessing.pad_ratio)
+        return ExplainedCells(cells)
+
+    def _plain(self, text: str) -> str:
+        """Return what the model reads of a text, with single spaces."""
+        return " ".join(self._composer.readable(text.strip()).text.split())
+
+    def _merged_into(
+        self, candidate: HitTokens, source: str | None, opener: Callable[[str], ImageSource] | None
+    ) -> NDArray[np.int64]:
+        """Return the stored row of every token [N] of a candidate, from its picture.
+
+        Raises:
+            InputError: it is not known where the picture is, or it is another one now.
+            CirError: it cannot be read or encoded.
+        """
+        if source is None:
+            raise InputError("It is not known where it is.")
+        picture = source if opener is None else opener(source)
+        pixels = read_pixels(picture, self.bundle.manifest.preprocessing)
+        tokens = self._encoder.encode(pixels[None]).candidate_tokens[0]
+        if self._form.encode(tokens) != candidate.data:
+            raise InputError(f"{source} is no longer the picture that was indexed.")
+        return self._form.rows_of(tokens)
 
     def encode_candidate(self, source: ImageSource) -> bytes:
         """Encode a picture as a candidate, and return its tokens in the form in which the bundle stores them.

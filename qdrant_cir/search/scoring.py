@@ -14,7 +14,7 @@ from qdrant_cir.model.bundle import Bundle
 from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.cores import available_threads
 from qdrant_cir.model.reranker import DEFAULT_CHUNK, Reranker
-from qdrant_cir.model.sessions import open_graph
+from qdrant_cir.model.sessions import open_graph, open_weighted
 from qdrant_cir.storage.points import HitTokens
 from qdrant_cir.tokens.form import TokenForm
 from qdrant_cir.types import Composition, Float32, PointId, RerankMode, StoredTokens
@@ -90,7 +90,10 @@ class CandidateScorer:
         self.full_mode: RerankMode = "compressed" if self._form.version else "exact"
         is_on_gpu = session.provider == "cuda"
         reranker = Reranker(session, chunk=_GPU_CHUNK if is_on_gpu else DEFAULT_CHUNK)
-        self._reranker = SharedReranker(reranker, threads=1 if is_on_gpu else compute.threads or available_threads())
+        self._threads = 1 if is_on_gpu else compute.threads or available_threads()
+        self._reranker = SharedReranker(reranker, threads=self._threads)
+        self._bundle, self._compute = bundle, replace(compute, threads=1, precision="float32")
+        self._weighted: SharedReranker | None = None
 
     def score(self, terms: Sequence[Term], candidates: Sequence[HitTokens]) -> CandidateScores:
         """Score the candidates whose tokens can be read: the weighted sum of their scores for ``terms``, at least one.
@@ -129,6 +132,43 @@ class CandidateScorer:
         return CandidateScores(
             by_id, {point_id: problem for point_id, problem in unread.items() if point_id not in by_id}, views
         )
+
+    def drops_without_rows(self, terms: Sequence[Term], candidate: HitTokens) -> Float32 | None:
+        """Measure how much a candidate's score falls without each of its stored rows, float32 [M].
+
+        The class token, row 0, stays: its entry is 0. None where the bundle has no re-ranker that can leave rows out.
+
+        Raises:
+            TokensError, InputError, ProviderError: as :meth:`Reranker.score`.
+        """
+        reranker = self._open_weighted()
+        if reranker is None:
+            return None
+        stored = self._form.decode([] if candidate.data is None else [candidate.data])
+        rows = stored.values.shape[1]
+        weights = np.ones((1, rows), dtype=np.float32) if stored.weights is None else stored.weights
+        # the first stands whole, each further one lacks a row
+        weights = np.repeat(weights, rows, axis=0)
+        np.fill_diagonal(weights[1:, 1:], 0)
+        same = np.zeros(rows, dtype=np.int64)
+        batch = StoredTokens(stored.values[same], stored.scales[same], weights)
+        scores = np.zeros(rows, dtype=np.float32)
+        for term in terms:
+            scores += reranker.score(term.composed, batch) * np.float32(term.weight)
+        drops: Float32 = scores[0] - scores
+        return drops
+
+    def _open_weighted(self) -> SharedReranker | None:
+        """Return the re-ranker with weights, loaded when it is first needed; None where the bundle has none.
+
+        Two threads may both load it, with the same result.
+        """
+        path = self._bundle.weighted_reranker_path
+        if self._weighted is None and path is not None:
+            session = open_weighted(self._bundle, self._compute)
+            reranker = Reranker(session, chunk=_GPU_CHUNK if session.provider == "cuda" else DEFAULT_CHUNK)
+            self._weighted = SharedReranker(reranker, threads=self._threads)
+        return self._weighted
 
 
 def _share(stored: StoredTokens, part: slice) -> StoredTokens:

@@ -16,7 +16,7 @@ import numpy as np
 
 from qdrant_cir.errors import BundleError, TokensError
 from qdrant_cir.model.bundle import Bundle
-from qdrant_cir.types import Float32
+from qdrant_cir.types import Float32, Int64
 
 __all__ = ["MergedTokens", "TokenProjection", "expand_rows", "merge_rows", "projection_of", "write_projection"]
 
@@ -28,10 +28,12 @@ class MergedTokens:
     Attributes:
         tokens: float32 [K, M, C]; row 0 is the class token, never merged.
         weights: float32 [K, M], whole numbers from 1: how many tokens a row is the mean of. They sum to N.
+        members: int64 [K, N], the row that each token is part of; None for rows from a store, which forgets.
     """
 
     tokens: Float32
     weights: Float32
+    members: Int64 | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +80,25 @@ def merge_rows(tokens: Float32, rows: int) -> MergedTokens:
         raise TokensError(f"Cannot merge {count} tokens into {rows} rows; give 3 to {count}.")
     merged = np.empty((images, rows, dims), dtype=np.float32)
     weights = np.ones((images, rows), dtype=np.float32)
+    members = np.zeros((images, count), dtype=np.int64)
     for place, image in enumerate(tokens):
         merged[place, 0] = image[0]
         kept, counts = image[1:].astype(np.float32), np.ones(count - 1, dtype=np.float32)
+        rows_of = np.arange(count - 1)
         while len(kept) > rows - 1:
-            kept, counts = _merge_round(kept, counts, min(len(kept) - (rows - 1), max(1, len(kept) // 3)))
-        merged[place, 1:], weights[place, 1:] = kept, counts
-    return MergedTokens(merged, weights)
+            merges = min(len(kept) - (rows - 1), max(1, len(kept) // 3))
+            kept, counts, moved = _merge_round(kept, counts, merges)
+            rows_of = moved[rows_of]
+        merged[place, 1:], weights[place, 1:], members[place, 1:] = kept, counts, rows_of + 1
+    return MergedTokens(merged, weights, members)
 
 
-def _merge_round(tokens: Float32, weights: Float32, merges: int) -> tuple[Float32, Float32]:
-    """Merge at most ``merges`` rows of [N, C], and at least one, into the rows most similar to them."""
+def _merge_round(tokens: Float32, weights: Float32, merges: int) -> tuple[Float32, Float32, Int64]:
+    """Merge at most ``merges`` rows of [N, C], and at least one, into the rows most similar to them.
+
+    Returns:
+        The rows that are left, their weights, and for every row given the place of the one that it is part of.
+    """
     lengths = np.linalg.norm(tokens, axis=1, keepdims=True)
     directions = tokens / np.maximum(lengths, np.float32(1e-12))
     similarity = directions @ directions.T  # [N, N]
@@ -110,7 +120,8 @@ def _merge_round(tokens: Float32, weights: Float32, merges: int) -> tuple[Float3
     np.add.at(totals, takers, weights)
     np.add.at(sums, takers, tokens * weights[:, None])
     stays = totals > 0
-    return sums[stays] / totals[stays, None], totals[stays]  # [N - merges, C], [N - merges]
+    places = np.cumsum(stays) - 1  # [N], of the rows that stay
+    return sums[stays] / totals[stays, None], totals[stays], places[takers]  # [N - merges, C], [N - merges], [N]
 
 
 def write_projection(path: Path, projection: TokenProjection) -> None:

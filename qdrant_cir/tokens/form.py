@@ -9,7 +9,7 @@ import numpy as np
 from qdrant_cir.model.bundle import Bundle
 from qdrant_cir.tokens.codec import decode_tokens, encode_merged_tokens, encode_tokens, is_in_form
 from qdrant_cir.tokens.compression import MergedTokens, expand_rows, merge_rows, projection_of
-from qdrant_cir.types import Float32, StoredTokens
+from qdrant_cir.types import Float32, Int64, StoredTokens
 
 __all__ = ["TokenForm"]
 
@@ -34,6 +34,12 @@ class TokenForm:
         merged = merge_rows(tokens[None], self._sizes.stored_rows)
         reduced = MergedTokens(self._projection.reduce(merged.tokens), merged.weights)
         return encode_merged_tokens(reduced, self._sizes.token_codec, self.version)
+
+    def rows_of(self, tokens: Float32) -> Int64:
+        """Return the stored row that each of one image's tokens [N, C] is part of, int64 [N]."""
+        count = self._sizes.token_rows
+        members = None if self._projection is None else merge_rows(tokens[None], self._sizes.stored_rows).members
+        return np.arange(count) if members is None else members[0]
 
     def fits(self, data: bytes) -> bool:
         """Return whether one image's tokens are in the bundle's form; others count as missing."""
