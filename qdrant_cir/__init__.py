@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from qdrant_cir.contact_sheet import SheetRow, draw_contact_sheet
+    from qdrant_cir.contact_sheet import SheetRow, draw_contact_sheet, draw_explanation
     from qdrant_cir.errors import (
         BundleError,
         CirError,
@@ -44,7 +44,7 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "model.bundle": ("Bundle", "default_bundle_path", "load_bundle"),
-    "contact_sheet": ("SheetRow", "draw_contact_sheet"),
+    "contact_sheet": ("SheetRow", "draw_contact_sheet", "draw_explanation"),
     "search.effort": ("Effort", "EffortCalibration"),
     "errors": (
         "BundleError",
@@ -110,6 +110,7 @@ __all__ = [
     "load_bundle",
     "SheetRow",
     "draw_contact_sheet",
+    "draw_explanation",
     "CirError",
     "InputError",
     "ImageError",

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
     from PIL.ImageFont import FreeTypeFont, ImageFont
 
+    from qdrant_cir.search.explanation import CellEffects, Explanation
+
     _Font: TypeAlias = FreeTypeFont | ImageFont
 
-__all__ = ["SheetRow", "draw_contact_sheet"]
+__all__ = ["SheetRow", "draw_contact_sheet", "draw_explanation"]
 
 _Color: TypeAlias = tuple[int, int, int]
 
@@ -41,6 +43,14 @@ _CAPTION = 30
 _ROW = _HEADING + _REFERENCE + _CAPTION + 6
 _TITLE = 46
 _COLUMN_HEADS = 36
+
+_LARGE = 448
+_WORDS_WIDTH = 300
+_WORDS_TOP = 52
+_WORD_LINE = 34
+_HEAT: _Color = (230, 40, 20)
+_DARKEST = 190
+"""Of 255, how much of the best cell is coloured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +111,65 @@ def draw_contact_sheet(rows: Sequence[SheetRow], *, title: str = "", columns: in
     for place, row in enumerate(rows):
         _draw_row(sheet, row, top=top + _COLUMN_HEADS + place * _ROW, lefts=(before, after), columns=columns)
     return sheet
+
+
+def draw_explanation(explanation: Explanation, picture: ImageSource | None) -> Image:
+    """Draw why a candidate stands where it stands.
+
+    Args:
+        explanation: of the candidate.
+        picture: the candidate's.
+
+    Returns:
+        An RGB picture: the candidate, redder where its cells carried more of the score, and beside it the words with
+        the places that they gained. A picture that cannot be read is a grey field, without cells.
+    """
+    from PIL import Image as PillowImage
+    from PIL import ImageDraw
+
+    candidate, words = explanation.candidate, explanation.words
+    height = max(_LARGE, _WORDS_TOP + len(words) * _WORD_LINE) + 2 * _MARGIN
+    sheet = PillowImage.new("RGB", (3 * _MARGIN + _LARGE + _WORDS_WIDTH, height), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    seen = _draw_picture(sheet, picture, left=_MARGIN, top=_MARGIN, side=_LARGE, name=candidate.image_id)
+    if seen is not None and explanation.cells is not None:
+        _draw_cells(sheet, explanation.cells, seen)
+    left, right = 2 * _MARGIN + _LARGE, 2 * _MARGIN + _LARGE + _WORDS_WIDTH
+    heading = f"was {candidate.retrieval_rank}, now {candidate.rerank_rank} of {explanation.count}"
+    draw.text((left, _MARGIN), heading, fill=_INK, font=_font(26))
+    most = max((abs(word.drop) for word in words), default=0.0) or 1.0
+    for line, word in enumerate(words):
+        top = _MARGIN + _WORDS_TOP + line * _WORD_LINE
+        color = _INK if word.is_known else _MUTED
+        label = _fitted(draw, word.word, _font(19), _WORDS_WIDTH // 2)
+        draw.text((left, top), label, fill=color, font=_font(19))
+        places = f"{word.places:+d}" if word.places else ""
+        draw.text((right, top), places, fill=_GREEN if word.places > 0 else _RED, font=_font(19), anchor="ra")
+        # a line under the word, as long as its share of the score
+        length = round(_WORDS_WIDTH // 2 * abs(word.drop) / most)
+        draw.line((left, top + 25, left + length, top + 25), fill=_GREEN if word.drop > 0 else _RED, width=3)
+    return sheet
+
+
+def _draw_cells(sheet: Image, cells: CellEffects, seen: tuple[int, int, int, int]) -> None:
+    """Colour the cells that add to the score, over the picture that was drawn into ``seen``."""
+    from PIL import Image as PillowImage
+    from PIL import ImageDraw
+
+    left, top, right, bottom = seen
+    width, height = right - left, bottom - top
+    square = cells.square(width=width, height=height)
+    most = max(max(map(max, cells.drops)), 1e-9)
+    veil = PillowImage.new("L", (width, height), 0)
+    draw = ImageDraw.Draw(veil)
+    across = (square.right - square.left) * width / cells.columns
+    down = (square.bottom - square.top) * height / cells.rows
+    for row, drops in enumerate(cells.drops):
+        for column, drop in enumerate(drops):
+            corner = (square.left * width + column * across, square.top * height + row * down)
+            box = (*corner, corner[0] + across, corner[1] + down)
+            draw.rectangle(box, fill=round(_DARKEST * max(0.0, drop) / most))
+    sheet.paste(PillowImage.new("RGB", (width, height), _HEAT), (left, top), veil)
 
 
 def _draw_row(sheet: Image, row: SheetRow, *, top: int, lefts: tuple[int, int], columns: int) -> None:
@@ -175,24 +244,32 @@ def _draw_move(draw: ImageDraw, *, left: int, top: int, candidate: Candidate) ->
     draw.text((left + 17, top), f"from {candidate.retrieval_rank}", fill=_MUTED, font=_font(18))
 
 
-def _draw_picture(sheet: Image, source: ImageSource | None, *, left: int, top: int, side: int, name: str) -> None:
-    """Paste a picture, whole and centred in a square; a grey field with its name where it cannot be read."""
+def _draw_picture(
+    sheet: Image, source: ImageSource | None, *, left: int, top: int, side: int, name: str
+) -> tuple[int, int, int, int] | None:
+    """Paste a picture, whole and centred in a square; a grey field with its name where it cannot be read.
+
+    Returns:
+        Where the picture lies: left, top, right, bottom; None where it could not be read.
+    """
     from PIL import Image as PillowImage
     from PIL import ImageDraw
 
     if source is None:
         _draw_placeholder(sheet, name, left=left, top=top, side=side)
-        return
+        return None
     try:
         picture = load_image(source)
     except ImageError:
         _draw_placeholder(sheet, name, left=left, top=top, side=side)
-        return
+        return None
     scale = side / max(picture.size)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     thumb = picture.resize(size, PillowImage.Resampling.LANCZOS)
     ImageDraw.Draw(sheet).rectangle((left, top, left + side - 1, top + side - 1), fill=_GREY)
-    sheet.paste(thumb, (left + (side - size[0]) // 2, top + (side - size[1]) // 2))
+    place = (left + (side - size[0]) // 2, top + (side - size[1]) // 2)
+    sheet.paste(thumb, place)
+    return (*place, place[0] + size[0], place[1] + size[1])
 
 
 def _draw_placeholder(sheet: Image, name: str, *, left: int, top: int, side: int) -> None:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qdrant_cir.cli.filters import parse_filters
 from qdrant_cir.cli.options import StorePlace, open_bundle
-from qdrant_cir.contact_sheet import SheetRow, draw_contact_sheet
+from qdrant_cir.contact_sheet import SheetRow, draw_contact_sheet, draw_explanation
 from qdrant_cir.errors import InputError
 from qdrant_cir.gallery import Gallery
 from qdrant_cir.model.compute import Compute
 from qdrant_cir.retriever import DEFAULT_GROUP_SIZE
 from qdrant_cir.search.effort import Effort, EffortCalibration
+from qdrant_cir.search.explanation import Explanation
 from qdrant_cir.search.query_model import references_of
 from qdrant_cir.storage.collection import Collection
 from qdrant_cir.storage.packaged import with_bundle
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
     from qdrant_cir.indexing.opening import PictureOpener
 
-__all__ = ["SearchRequest", "answer", "read_effort", "save_picture"]
+__all__ = ["SearchRequest", "answer", "explained", "read_effort", "save_picture"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +76,7 @@ def answer(
     query, limit = request.query, request.limit
     # the sheet shows stage one's best too, wherever re-ranking has put them
     depth = limit if save is None else max(limit, request.rerank_depth)
-    given = None if bundle is None else open_bundle(bundle)
-    with place.opened(creates=False) as store:
-        gallery = with_bundle(
-            given,
-            lambda made: Gallery(Collection.find(store, collection, vector=vector, bundle=made), made, compute=compute),
-        )
+    with _opened(place, collection, vector, bundle, compute) as gallery:
         result = gallery.search(
             query.reference,
             query.modification_text,
@@ -100,6 +97,58 @@ def answer(
             row = SheetRow(_picture_of(query, gallery), query.modification_text, _with_files(result, gallery))
             save_picture(draw_contact_sheet([row]), save)
     return replace(result, candidates=result.candidates[:limit])
+
+
+def explained(
+    request: SearchRequest,
+    candidate: str,
+    *,
+    place: StorePlace,
+    collection: str,
+    vector: str | None,
+    bundle: Path | None,
+    compute: Compute,
+    save: Path | None,
+) -> Explanation:
+    """Search once and explain one result, and draw the explanation where ``save`` names a picture file.
+
+    Raises:
+        CirError: as :meth:`Gallery.open` and :meth:`Gallery.explain`; InputError where the file cannot be written.
+    """
+    query = request.query
+    with _opened(place, collection, vector, bundle, compute) as gallery:
+        why = gallery.explain(
+            query.reference,
+            query.modification_text,
+            candidate,
+            must_not=query.must_not or None,
+            weights=query.weights,
+            must_not_weight=query.must_not_weight,
+            rerank_depth=request.rerank_depth,
+            filter=parse_filters(request.filters, fields=lambda: _fields_of(gallery)),
+            exclude_reference=request.exclude_reference,
+            group_by=request.group_by,
+            group_size=DEFAULT_GROUP_SIZE if request.group_size is None else request.group_size,
+            params=_exact_params() if request.exact else None,
+        )
+        if save is not None:
+            source = why.candidate.view or why.candidate.source
+            opener = _opener_of(gallery)
+            picture = source if source is None or opener is None else opener(source)
+            save_picture(draw_explanation(why, picture), save)
+    return why
+
+
+@contextmanager
+def _opened(
+    place: StorePlace, collection: str, vector: str | None, bundle: Path | None, compute: Compute
+) -> Iterator[Gallery]:
+    given = None if bundle is None else open_bundle(bundle)
+    with place.opened(creates=False) as store:
+        yield with_bundle(
+            given,
+            lambda made: Gallery(Collection.find(store, collection, vector=vector, bundle=made), made, compute=compute),
+        )
 
 
 def save_picture(picture: Image, path: Path) -> None:

@@ -14,6 +14,7 @@ from qdrant_cir.cli.calibrate import calibrate
 from qdrant_cir.cli.catalog import catalog_app
 from qdrant_cir.cli.evaluate import evaluation_app
 from qdrant_cir.cli.exit_codes import describe_exit_codes
+from qdrant_cir.cli.explain import explain
 from qdrant_cir.cli.fit_codec import fit_codec
 from qdrant_cir.cli.index import index, index_field
 from qdrant_cir.cli.interrupts import end_on_sigterm
@@ -65,6 +66,7 @@ app.command()(attach)
 app.command()(index)
 app.command("index-field")(index_field)
 app.command()(search)
+app.command()(explain)
 app.command()(info)
 app.command()(delete)
 app.command()(detach)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from qdrant_cir.indexing.report import IndexProgress, IndexReport
     from qdrant_cir.model.bundle import Bundle
+    from qdrant_cir.search.explanation import Explanation
     from qdrant_cir.types import Candidate, JsonObject, JsonValue, Query, SearchResult
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "escaped",
     "index_report_json",
     "index_report_text",
+    "print_explanation",
     "print_json",
     "print_note",
     "print_result",
@@ -50,6 +52,7 @@ _MINUTE = 60
 _UNBOUNDED = 10_000
 _BETWEEN = 3
 _LEAST = 8
+_BEST_CELLS = 5
 
 
 def print_text(text: str) -> None:
@@ -208,6 +211,40 @@ def print_result(result: SearchResult, *, grouped: bool = False) -> None:
     steps = {name: seconds for name, seconds in asdict(result.timings).items() if seconds > 0}
     print_note(f"re-ranking: {result.rerank_mode}, {result.scored} candidates scored in {result.precision}")
     print_note(", ".join(f"{name} {seconds * 1000:.1f} ms" for name, seconds in steps.items()))
+
+
+def print_explanation(why: Explanation) -> None:
+    """Write an explanation to stdout: the ranks, the words and the best cells; its notes go to stderr."""
+    for note in why.notes:
+        print_note(note)
+    candidate, first = why.candidate, why.first_retrieved
+    print_text(
+        f"{printable(candidate.image_id)}: retrieved as number {candidate.retrieval_rank} (cosine "
+        f"{candidate.retrieval_score:.3f}), now number {candidate.rerank_rank} of {why.count} (re-rank score "
+        f"{candidate.rerank_score:.3f}). First without re-ranking: {printable(first.image_id)}."
+    )
+    rows = [
+        (
+            each.word,
+            f"{each.places:+d}" if each.places else "0",
+            str(each.rank),
+            f"{each.drop:.3f}",
+            "" if each.is_known else "not known to the model",
+        )
+        for each in why.words
+    ]
+    print_table(("word", "places gained, about", "# without it", "score falls by", ""), rows)
+    if why.cells is not None:
+        best = [
+            f"row {row + 1} column {column + 1} ({why.cells.drops[row][column]:.3f})"
+            for row, column in why.cells.best(_BEST_CELLS)
+            if why.cells.drops[row][column] > 0
+        ]
+        print_text(
+            f"Cells of the picture ({why.cells.rows} x {why.cells.columns}) without which the score falls most: "
+            f"{', '.join(best)}."
+        )
+    print_note(f"scored in {why.precision}, {why.seconds * 1000:.0f} ms")
 
 
 def index_report_json(collection: str, report: IndexReport, *, images: int) -> JsonObject:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -22,7 +22,10 @@ from qdrant_cir.cli.options import (
 )
 from qdrant_cir.errors import InputError
 
-__all__ = ["search"]
+if TYPE_CHECKING:
+    from qdrant_cir.types import Query
+
+__all__ = ["query_of", "search"]
 
 ImageOption: TypeAlias = Annotated[
     list[Path] | None,
@@ -151,20 +154,8 @@ def search(
     from qdrant_cir.cli.answering import SearchRequest, answer, read_effort
     from qdrant_cir.cli.filters import parse_filters
     from qdrant_cir.model.compute import Compute
-    from qdrant_cir.types import GalleryImage, Query, Reference
 
-    if must_not_weight is not None and not must_not:
-        raise InputError("--must-not-weight was given without --must-not, which it is for. Give both, or neither.")
-    if group_size is not None and group_by is None:
-        raise InputError("--group-size was given without --group-by, which it is for. Give both, or neither.")
-    references: list[Reference] = [*(image or []), *map(GalleryImage, image_id or [])]
-    query = Query(
-        references or None,
-        text,
-        must_not,
-        weight or None,
-        0.5 if must_not_weight is None else must_not_weight,
-    )
+    query = query_of(image, image_id, weight, text, must_not, must_not_weight, group_by=group_by, group_size=group_size)
     effort = read_effort(confidence, calibration, time_budget)
     # an expression that cannot be read is refused before anything is opened
     parse_filters(filters or [])
@@ -187,3 +178,27 @@ def search(
         printing.print_result(result, grouped=group_by is not None)
     if save is not None:
         printing.print_note(f"The results are drawn in {save.absolute()}")
+
+
+def query_of(
+    image: list[Path] | None,
+    image_id: list[str] | None,
+    weight: list[float] | None,
+    text: str,
+    must_not: str,
+    must_not_weight: float | None,
+    *,
+    group_by: str | None,
+    group_size: int | None,
+) -> Query:
+    """Join the options that make a query. Raises InputError for one that was given without the one that it is for."""
+    from qdrant_cir.types import GalleryImage, Query, Reference
+
+    if must_not_weight is not None and not must_not:
+        raise InputError("--must-not-weight was given without --must-not, which it is for. Give both, or neither.")
+    if group_size is not None and group_by is None:
+        raise InputError("--group-size was given without --group-by, which it is for. Give both, or neither.")
+    references: list[Reference] = [*(image or []), *map(GalleryImage, image_id or [])]
+    return Query(
+        references or None, text, must_not, weight or None, 0.5 if must_not_weight is None else must_not_weight
+    )

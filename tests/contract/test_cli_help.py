@@ -16,6 +16,7 @@ COMMANDS = [
     ["index"],
     ["index-field"],
     ["search"],
+    ["explain"],
     ["calibrate"],
     ["fit-codec"],
     ["info"],

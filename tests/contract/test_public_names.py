@@ -55,6 +55,7 @@ PUBLIC = {
     "connect_async",
     "default_bundle_path",
     "draw_contact_sheet",
+    "draw_explanation",
     "load_bundle",
     "read_folder",
     "read_images",

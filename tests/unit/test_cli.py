@@ -615,3 +615,40 @@ def test_calibrate_writes_what_search_reads(shop: Shop, tmp_path: Path) -> None:
         "--text", "blue", "-k", "6", "--limit", "2", "--confidence", "0.9", "--calibration", str(file), "--json"
     )
     assert json.loads(answer.stdout)["rerank_mode"] in ("exact", "adaptive")
+
+
+def test_explain_shows_words_and_cells_as_a_table_as_json_and_as_a_picture(
+    tmp_path: Path,
+    build_tiny_bundle: Callable[..., Path],
+    write_solid_images: Callable[[Path, Mapping[str, tuple[int, int, int]]], list[Path]],
+) -> None:
+    paths = write_solid_images(tmp_path / "pictures", COLORS)
+    half = Image.new("RGB", (20, 20), (0, 0, 255))
+    half.paste((255, 0, 0), (0, 0, 10, 20))
+    half.save(tmp_path / "pictures" / "half.png")
+    shop = Shop(tmp_path / "pictures", tmp_path / "store", build_tiny_bundle(tmp_path / "bundle", weighted=True))
+    shop.index()
+    query = (
+        "half.png",
+        "-c",
+        "colors",
+        "--bundle",
+        str(shop.bundle),
+        "-i",
+        str(paths[list(COLORS).index("red")]),
+        "-t",
+        "make it blue",
+    )
+    told = json.loads(shop.run("explain", *query, "--json").stdout)
+    assert [word["word"] for word in told["words"]] == ["make", "it", "blue"]
+    assert told["words"][2]["drop"] > 0.2
+    saved = tmp_path / "why.png"
+    shown = shop.run("explain", *query, "--save", str(saved))
+    assert f"now number {told['candidate']['rank']} of 7" in shown.stdout
+    assert "row 1 column 2" in shown.stdout
+    with Image.open(saved) as sheet:
+        drawn = sheet.convert("RGB")
+    # the candidate, 448 px wide from 28 on: the blue half, which carries the score, is redder than it was
+    assert drawn.getpixel((28 + 336, 250)) != (0, 0, 255)
+    assert drawn.getpixel((28 + 112, 250)) == (255, 0, 0)
+    assert "not among" in only_sentence(shop.run("explain", *query, "-k", "1", code=3))
