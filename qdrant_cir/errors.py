@@ -102,3 +102,9 @@ def printable(text: str) -> str:
     For names that others gave: a file's name may hold commands for a terminal, or half of a surrogate pair.
     """
     return text if text.isprintable() else repr(text)
+
+
+def shortened(text: str, *, most: int = 300) -> str:
+    """Return a text of at most ``most`` characters: what is too long loses its middle."""
+    half = most // 2
+    return text if len(text) <= most else f"{text[: half - 2]} ... {text[3 - half :]}"

@@ -22,7 +22,7 @@ from qdrant_cir.cli.options import (
     provider_named,
     with_options,
 )
-from qdrant_cir.errors import IndexingError, InputError
+from qdrant_cir.errors import IndexingError, InputError, shortened
 
 if TYPE_CHECKING:
     from qdrant_cir.model.bundle import Bundle
@@ -78,7 +78,8 @@ def index(
     """Index images into a collection, which is made where there is none, or fill an attached one.
 
     What is already there is not encoded again: after Ctrl-C or a crash, run the same command to continue.
-    Images that cannot be read are reported by name and reason, and the others are indexed.
+    Images that cannot be read are reported by name and reason, and the others are indexed. Of more than 100 the first
+    are listed, with --json all.
     """
     from qdrant_cir.gallery import Gallery
     from qdrant_cir.indexing.sources import read_images
@@ -118,7 +119,7 @@ def index(
     if report.failed and not report.indexed + report.updated + report.unchanged:
         raise IndexingError(
             f"Not one of {len(report.failed)} images could be indexed; the first, "
-            f"{report.failed[0].image_id}: {report.failed[0].reason}"
+            f"{shortened(report.failed[0].image_id)}: {shortened(report.failed[0].reason)}"
         )
 
 

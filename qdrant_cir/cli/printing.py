@@ -17,7 +17,8 @@ import typer
 
 from qdrant_cir.cli.exit_codes import NO_READER, UNWRITABLE
 from qdrant_cir.cli.interrupts import Progress, counted
-from qdrant_cir.errors import printable
+from qdrant_cir.errors import printable, shortened
+from qdrant_cir.indexing.report import MOST_SHOWN
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -275,7 +276,12 @@ def index_report_text(collection: str, report: IndexReport, *, images: int) -> s
         lines.append(f"Points that name no picture: {report.without_picture}.")
     if report.swept:
         lines.append(f"Tokens of points that are gone, removed: {report.swept}.")
-    lines += [f"  failed: {printable(failed.image_id)}: {escaped(failed.reason)}" for failed in report.failed]
+    lines += [
+        f"  failed: {printable(shortened(failed.image_id))}: {escaped(shortened(failed.reason))}"
+        for failed in report.failed[:MOST_SHOWN]
+    ]
+    if len(report.failed) > MOST_SHOWN:
+        lines.append(f"  and {len(report.failed) - MOST_SHOWN} more; --json lists all.")
     if report.skipped:
         kinds = [f"{count} {printable(suffix) or 'without one'}" for suffix, count in report.skipped.items()]
         lines.append(f"  skipped files whose suffix is not one of a picture: {', '.join(kinds)}")

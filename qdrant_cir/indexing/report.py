@@ -8,11 +8,14 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from qdrant_cir.errors import printable
+from qdrant_cir.errors import printable, shortened
 
-__all__ = ["FailedImage", "IndexProgress", "IndexReport", "Outcome", "Tally"]
+__all__ = ["MOST_SHOWN", "FailedImage", "IndexProgress", "IndexReport", "Outcome", "Tally"]
 
 logger = logging.getLogger(__name__)
+
+MOST_SHOWN = 100
+"""Failed images of a run that are logged and printed one by one."""
 
 _RATE_WINDOW = 15.0
 """The last seconds, which the rate and the estimate are computed from."""
@@ -115,8 +118,13 @@ class Tally:
         self.failed += outcome.failed
         self.without_picture += outcome.without_picture
         self.swept += outcome.swept
-        for failed in outcome.failed:
-            logger.warning("%s was not indexed: %s", printable(failed.image_id), printable(failed.reason))
+        before = len(self.failed) - len(outcome.failed)
+        for place, failed in enumerate(outcome.failed, start=before):
+            if place < MOST_SHOWN:
+                name, reason = printable(shortened(failed.image_id)), printable(shortened(failed.reason))
+                logger.warning("%s was not indexed: %s", name, reason)
+            elif place == MOST_SHOWN:
+                logger.warning("More images were not indexed; the report has all of them.")
 
     def show(self) -> None:
         """Call the progress callback with the counts so far."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from qdrant_cir.cli import printing
@@ -23,6 +25,14 @@ def test_a_report_holds_nothing_that_commands_a_terminal() -> None:
     assert all(line.isprintable() for line in text.splitlines())
     assert r"failed: '\x1b]0;owned\x07.jpg': no \x1b[31m" in text
     assert "skipped files whose suffix is not one of a picture: 1 without one, 2 .txt" in text
+
+
+def test_of_many_failures_a_report_lists_the_first_and_shortens_what_is_long() -> None:
+    report = replace(REPORT, failed=tuple(FailedImage(f"{n}.jpg", "x" * 5000) for n in range(103)))
+    lines = printing.index_report_text("shop", report, images=1).splitlines()
+    assert sum("failed: " in line for line in lines) == 100
+    assert max(map(len, lines)) < 400
+    assert "  and 3 more; --json lists all." in lines
 
 
 def test_a_report_in_json_can_be_written_whatever_the_names(capsys: pytest.CaptureFixture[str]) -> None:
