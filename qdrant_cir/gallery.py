@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -185,6 +185,7 @@ class Gallery:
             CollectionMismatchError: another bundle made it.
             BundleError, StoreError, InputError: as :meth:`create`.
         """
+        _check_opener(open_picture)
         compute, given = Compute(provider, threads, precision), given_bundle(bundle)
         return _opened(
             open_store(store, api_key=api_key, grpc_port=grpc_port, retry_seconds=retry_seconds),
@@ -264,7 +265,7 @@ class Gallery:
             text: what is to be otherwise.
             must_not: what must not be.
             weights: one per reference, at least 0 and not all 0; None for equal ones.
-            must_not_weight: how much ``must_not`` counts, at least 0.
+            must_not_weight: how much ``must_not`` counts, 0 to 1,000,000.
 
         Raises:
             InputError, ImageError, TokensError, StoreError, ProviderError: as :meth:`Retriever.search`.
@@ -726,9 +727,10 @@ def attach(
         CollectionMismatchError: the vector does not fit or holds values that are not ours, or was attached otherwise.
         BundleError, StoreError, InputError: as :meth:`Gallery.create`.
     """
+    _check_opener(open_picture)
     compute, given = Compute(provider, threads, precision), given_bundle(bundle)
-    if root is not None and not Path(root).is_dir():
-        raise InputError(f"The root {fspath(root)} is not a folder. Give the folder that the pictures lie below.")
+    if root is not None and not (isinstance(root, str | PathLike) and Path(root).is_dir()):
+        raise InputError(f"The root {root!s:.200} is not a folder. Give the folder that the pictures lie below.")
     wanted = Attachment(
         collection,
         vector,
@@ -752,6 +754,15 @@ def attach(
 
     opened = open_store(store, api_key=api_key, grpc_port=grpc_port, retry_seconds=retry_seconds)
     return _opened(opened, made, closes=is_place(store))
+
+
+def _check_opener(open_picture: object) -> None:
+    """Refuse what cannot open a picture, before anything is written. Raises InputError."""
+    if open_picture is not None and not callable(open_picture):
+        raise InputError(
+            f"open_picture is a {type(open_picture).__name__}; expected a function that takes the payload's value and "
+            "returns a path, bytes or a Pillow image."
+        )
 
 
 def _attached_with(store: Store, collection: str, vector: str) -> Bundle:

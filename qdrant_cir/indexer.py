@@ -82,7 +82,7 @@ class Indexer:
             limits: of one picture; a picture beyond them is reported and not indexed.
 
         Raises:
-            InputError: a number below 1.
+            InputError: a number below 1, or ``limits`` of another type.
         """
         self._collection = collection
         self._encoder = encoder
@@ -92,6 +92,8 @@ class Indexer:
         self._decode_threads = available_threads() if decode_threads is None else decode_threads
         if self._batch_size < 1 or self._decode_threads < 1:
             raise InputError(f"batch_size ({batch_size}) and decode_threads ({decode_threads}) must be at least 1")
+        if not isinstance(limits, PictureLimits):
+            raise InputError(f"limits is a {type(limits).__name__}; expected PictureLimits.")
         self._closes: Store | None = None
 
     @classmethod

@@ -90,7 +90,7 @@ class Query:
         must_not: what the results must not show. Stage one moves away from the text, without the references;
             stage two subtracts a candidate's score for the references with this text.
         weights: one per reference, at least 0 and not all 0; None for equal ones.
-        must_not_weight: how much ``must_not`` counts against a weight of 1 for the rest, at least 0.
+        must_not_weight: how much ``must_not`` counts against a weight of 1 for the rest, 0 to 1,000,000.
     """
 
     reference: Reference | Sequence[Reference] | None = None
@@ -166,7 +166,7 @@ class Candidate:
         point_id: the id of its point, as Qdrant has it; None for a picture that is in no collection.
         point: as the store returned it or the caller of ``rerank`` passed it; with vectors only where they were read.
         group: the value that the search grouped by; this is the best of its members.
-        view: the source of the picture that scored best, of a point that has several.
+        view: the source of the picture that scored best, of a point that has several; None where it was not re-ranked.
     """
 
     image_id: str

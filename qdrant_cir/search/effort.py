@@ -13,6 +13,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf, isfinite, sqrt
+from numbers import Real
 from os import PathLike
 from pathlib import Path
 from statistics import fmean
@@ -166,6 +167,9 @@ class Effort:
 
     def check(self) -> None:
         """Check the numbers. Raises InputError where one is out of range."""
+        for name, value in (("confidence", self.confidence), ("time budget", self.time_budget)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
+                raise InputError(f"The {name} is {value!r:.40}; it must be a number, or None.")
         if self.confidence is not None and not 0 < self.confidence < 1:
             raise InputError(
                 f"The confidence is {self.confidence}; it must be above 0 and below 1, or None for every candidate."

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import PurePath
 from typing import TYPE_CHECKING, TypeAlias
 from uuid import UUID
 
 from qdrant_cir.errors import InputError
-from qdrant_cir.storage.points import Layout
+from qdrant_cir.storage.points import Layout, read_point_id
 from qdrant_cir.types import Candidate, GalleryImage, ImageSource, JsonObject, JsonValue, PointId
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["GivenHit", "GivenHits", "given_hits"]
 
 GivenHits: TypeAlias = "models.QueryResponse | models.GroupsResult | Iterable[object]"
-"""A QueryResponse or a GroupsResult; or points, records, ids, :class:`GalleryImage` and pictures, in their order."""
+"""A QueryResponse, a GroupsResult or its groups; or points, records, ids, :class:`GalleryImage` and pictures, in their
+order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +50,17 @@ def given_hits(hits: GivenHits, layout: Layout) -> list[list[GivenHit]]:
     Raises:
         InputError: an entry cannot be re-ranked, or a point appears twice outside of groups.
     """
-    groups = getattr(hits, "groups", None)
-    if groups is not None:
-        return [[_given(hit, layout, group=group.id) for hit in group.hits] for group in groups if group.hits]
-    entries = getattr(hits, "points", hits)
-    if isinstance(entries, str | bytes | Mapping) or not isinstance(entries, Iterable):
+    given = getattr(hits, "groups", getattr(hits, "points", hits))
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
         raise InputError(
             f"hits is {type(hits).__name__}; expected a list of points, ids or pictures, a QueryResponse or groups."
         )
+    entries = list(given)
+    are_groups = [hasattr(entry, "hits") for entry in entries]
+    if entries and all(are_groups):
+        return [[_given(hit, layout, group=group.id) for hit in group.hits] for group in entries if group.hits]
+    if any(are_groups):
+        raise InputError("hits holds groups and other entries. Give groups alone, or points, ids and pictures.")
     places = [[_given(entry, layout, group=None)] for entry in entries]
     seen: set[PointId] = set()
     for (entry,) in places:
@@ -69,18 +74,20 @@ def given_hits(hits: GivenHits, layout: Layout) -> list[list[GivenHit]]:
 def _given(entry: object, layout: Layout, *, group: JsonValue) -> GivenHit:
     if isinstance(entry, bool):
         raise _refused(entry)
-    if isinstance(entry, int | UUID):
-        return GivenHit(_point_id(entry), None, 0.0, None, entry, group)
-    if isinstance(entry, str):
+    if isinstance(entry, Integral | UUID | str):
         return GivenHit(_point_id(entry), None, 0.0, None, entry, group)
     if isinstance(entry, GalleryImage):
         return GivenHit(layout.point_id(entry.image_id), None, 0.0, None, entry, group)
     if isinstance(entry, PurePath | bytes) or hasattr(entry, "convert"):
         return GivenHit(None, entry, 0.0, None, entry, group)  # type: ignore[arg-type]
     if isinstance(entry, Candidate):
-        return GivenHit(entry.point_id, None, entry.retrieval_score, None, entry, group or entry.group)
+        group = entry.group if group is None else group
+        if entry.point_id is None:
+            # a picture of the caller's, which an earlier call ranked
+            return replace(_given(entry.point, layout, group=group), score=entry.retrieval_score)
+        return GivenHit(entry.point_id, None, entry.retrieval_score, None, entry, group)
     point_id = getattr(entry, "id", getattr(entry, "point_id", None))
-    if not isinstance(point_id, int | str | UUID) or isinstance(point_id, bool):
+    if not isinstance(point_id, Integral | str | UUID) or isinstance(point_id, bool):
         raise _refused(entry)
     score, payload = getattr(entry, "score", 0.0), getattr(entry, "payload", None)
     return GivenHit(
@@ -93,22 +100,14 @@ def _given(entry: object, layout: Layout, *, group: JsonValue) -> GivenHit:
     )
 
 
-def _point_id(value: int | str | UUID) -> PointId:
-    if isinstance(value, UUID):
-        return value
-    if isinstance(value, str) and value.isascii() and value.isdecimal():
-        return _point_id(int(value))
-    if isinstance(value, str):
-        try:
-            return UUID(value)
-        except ValueError as error:
-            raise InputError(
-                f"{value!r} is not the id of a point: expected an unsigned integer or a UUID. Give a picture's path as "
-                "a pathlib.Path, and an image of a gallery as GalleryImage(id)."
-            ) from error
-    if not 0 <= value < 2**64:
-        raise InputError(f"{value} is not the id of a point: expected an unsigned integer of 64 bits or a UUID.")
-    return int(value)
+def _point_id(value: Integral | str | UUID) -> PointId:
+    found = read_point_id(value)
+    if found is None:
+        raise InputError(
+            f"{value!r:.80} is not the id of a point: expected an unsigned integer of 64 bits or a UUID. Give a "
+            "picture's path as a pathlib.Path, and an image of a gallery as GalleryImage(id)."
+        )
+    return found
 
 
 def _refused(entry: object) -> InputError:

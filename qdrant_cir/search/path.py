@@ -39,6 +39,9 @@ __all__ = ["RerankOptions", "SearchOptions", "compose_steps", "explain_steps", "
 
 _STEPS = ("encode", "compose", "retrieve", "fetch", "rerank")
 
+_MOST = 2**31 - 1
+"""The largest number of results, candidates or seconds that may be asked for: all stores can count so far."""
+
 _NAMED = 3
 """Images that a note names; further ones are only counted."""
 
@@ -63,8 +66,8 @@ class SearchOptions:
         """Check the options and the queries before anything is computed; return the queries with plain texts.
 
         Raises:
-            InputError: ``limit`` or ``group_size`` is below 1, ``rerank_depth`` below 0, the effort is out of range,
-                or a query is empty or None.
+            InputError: ``limit`` or ``group_size`` is below 1, ``rerank_depth`` below 0, another option is out of range
+                or of a wrong type, or a query is empty or None.
         """
         _check_limit(self.limit)
         _check_whole(self.rerank_depth, name="rerank_depth")
@@ -76,7 +79,8 @@ class SearchOptions:
             )
         if self.group_size < 1:
             raise InputError(f"group_size is {self.group_size}; it must be at least 1, the members of a group.")
-        self.effort.check()
+        _check_effort(self.effort)
+        _check_read(self.read)
         return [checked_query(query) for query in queries]
 
 
@@ -91,9 +95,10 @@ class RerankOptions:
     read: ReadOptions = PLAIN
 
     def check(self) -> None:
-        """Check the numbers. Raises InputError where one is out of range."""
+        """Check the options. Raises InputError where one is out of range or of a wrong type."""
         _check_limit(self.limit)
-        self.effort.check()
+        _check_effort(self.effort)
+        _check_read(self.read)
 
 
 @dataclass(slots=True)
@@ -120,6 +125,7 @@ class _Scored:
     scores: dict[PointId, float] = field(default_factory=dict)
     problems: dict[PointId, str] = field(default_factory=dict)
     views: dict[PointId, str] = field(default_factory=dict)
+    partial: dict[PointId, str] = field(default_factory=dict)
     mode: RerankMode = "none"
 
 
@@ -458,6 +464,7 @@ def _rerank(
         found.scores |= step.by_id
         found.problems |= step.problems
         found.views |= step.views
+        found.partial |= step.partial
         steps.append(list(step.by_id.values()))
     found.mode = model.full_mode if found.scores else "none"
     return found
@@ -545,6 +552,27 @@ def _encoding(model: QueryModel, options: RerankOptions) -> Callable[[KnownImage
 def _check_whole(value: int, *, name: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
         raise InputError(f"{name} is {value!r:.40}; it must be a whole number.")
+    if value > _MOST:
+        raise InputError(f"{name} is {value!r:.40}; it must be at most {_MOST}.")
+
+
+def _check_effort(effort: Effort) -> None:
+    if not isinstance(effort, Effort):
+        raise InputError(f"effort is {effort!r:.40}; expected an Effort, such as Effort(confidence=0.95).")
+    effort.check()
+
+
+def _check_read(read: ReadOptions) -> None:
+    if read.timeout is not None:
+        _check_whole(read.timeout, name="timeout")
+        if read.timeout < 1:
+            raise InputError(f"timeout is {read.timeout}; it must be at least 1 second.")
+    if read.params is None:
+        return
+    from qdrant_client import models
+
+    if not isinstance(read.params, models.SearchParams):
+        raise InputError(f"params is a {type(read.params).__name__}; expected a qdrant_client.models.SearchParams.")
 
 
 def _check_limit(limit: int) -> None:
@@ -591,11 +619,19 @@ def _notes_on(found: _Scored, *, asked: int, named: dict[PointId, str]) -> list[
         notes.append(f"Re-ranking ended after {looked_at} of {asked} candidates: the first places were settled.")
     if found.mode == "budget":
         notes.append(f"Re-ranking ended after {looked_at} of {asked} candidates: the time budget was used up.")
-    problems = found.problems
+    problems, partial = found.problems, found.partial
     if problems:
-        listed = "; ".join(f"{named[point_id]}: {reason}" for point_id, reason in list(problems.items())[:_NAMED])
-        more = f"; and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
-        notes.append(f"{len(problems)} candidates without valid tokens come after the re-ranked ones ({listed}{more}).")
-    if {"missing", "stale"} & set(problems.values()):
+        listed = _listed(problems, named)
+        notes.append(f"{len(problems)} candidates without valid tokens come after the re-ranked ones ({listed}).")
+    if partial:
+        listed = _listed(partial, named)
+        notes.append(f"{len(partial)} candidates have pictures that are not as they were indexed ({listed}).")
+    if {"missing", "stale"} & {*problems.values(), *partial.values()}:
         notes.append("Index pictures with missing or stale tokens again with this bundle: `qdrant-cir index`.")
     return notes
+
+
+def _listed(problems: dict[PointId, str], named: dict[PointId, str]) -> str:
+    """Return the first images with their problems, and how many more there are."""
+    listed = "; ".join(f"{named[point_id]}: {reason}" for point_id, reason in list(problems.items())[:_NAMED])
+    return f"{listed}; and {len(problems) - _NAMED} more" if len(problems) > _NAMED else listed

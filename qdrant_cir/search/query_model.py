@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite, isqrt
-from numbers import Real
+from math import inf, isfinite, isqrt
+from numbers import Integral, Real
+from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +51,8 @@ _NOTHING = 1e-5
 """A fall of the score that is rounding."""
 MOST_WORDS = 64
 """Words of a text that are explained; further ones would cost a re-scoring each."""
+_LARGEST_WEIGHT = 1e6
+"""The largest weight of ``must_not``: far beyond it float32 holds nothing of the rest of the query."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -433,9 +436,15 @@ def references_of(query: Query) -> list[tuple[Reference | None, float]]:
         raise InputError("One of the references is None. Leave it out, or give a picture.")
     if many[0] is None and not query.modification_text.strip():
         raise InputError("The query has neither a reference image nor a modification text. Give at least one.")
+    for reference in many:
+        if isinstance(reference, UUID | Integral) and not isinstance(reference, bool):
+            raise InputError(
+                f"The reference is {reference!r:.80}; for a picture of the collection, give "
+                f"GalleryImage({reference!r:.80})."
+            )
     must_not_weight = _number(query.must_not_weight, name="must_not_weight")
-    if must_not_weight < 0:
-        raise InputError(f"must_not_weight is {must_not_weight}; it must be at least 0.")
+    if not 0 <= must_not_weight <= _LARGEST_WEIGHT:
+        raise InputError(f"must_not_weight is {must_not_weight:g}; it must be from 0 to {_LARGEST_WEIGHT:g}.")
     given_weights = [1.0] * len(many) if query.weights is None else query.weights
     if not isinstance(given_weights, Sequence) or isinstance(given_weights, str):
         raise InputError(f"weights is a {type(given_weights).__name__}; expected a list of numbers, one per reference.")
@@ -443,8 +452,10 @@ def references_of(query: Query) -> list[tuple[Reference | None, float]]:
     if len(weights) != len(many):
         raise InputError(f"There are {len(many)} references and {len(weights)} weights. Give one weight per reference.")
     total = sum(weights)
-    if min(weights) < 0 or not total > 0:
-        raise InputError(f"The weights are {weights}; each must be at least 0, and one of them above 0.")
+    if min(weights) < 0 or not 0 < total < inf:
+        raise InputError(
+            f"The weights are {weights}; each must be at least 0, one of them above 0, and their sum finite."
+        )
     return [(reference, weight / total) for reference, weight in zip(many, weights, strict=True) if weight > 0]
 
 

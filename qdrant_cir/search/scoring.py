@@ -41,11 +41,13 @@ class CandidateScores:
         by_id: the score of a candidate by its point's id, of its best view; higher is better.
         problems: why a candidate has no score, by its point's id.
         views: the best view, of points that have several.
+        partial: what is wrong with the other views of a candidate that has a score, by its point's id.
     """
 
     by_id: Mapping[PointId, float]
     problems: Mapping[PointId, str]
     views: Mapping[PointId, str]
+    partial: Mapping[PointId, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +131,12 @@ class CandidateScorer:
                 if tokens.view is not None:
                     views[tokens.point_id] = tokens.view
         unread = {candidates[place].point_id: problem for place, problem in problems.items()}
+        outdated = {tokens.point_id: "stale" for tokens in candidates if tokens.is_outdated}
         return CandidateScores(
-            by_id, {point_id: problem for point_id, problem in unread.items() if point_id not in by_id}, views
+            by_id,
+            {point_id: problem for point_id, problem in unread.items() if point_id not in by_id},
+            views,
+            {point_id: problem for point_id, problem in (outdated | unread).items() if point_id in by_id},
         )
 
     def drops_without_rows(self, terms: Sequence[Term], candidate: HitTokens) -> Float32 | None:

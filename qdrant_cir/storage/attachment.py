@@ -139,8 +139,9 @@ def attach_collection(store: Store, wanted: Attachment, bundle: Bundle, *, overw
         return standing
     if vector_stands and not overwrite and _holds_values(store, collection, wanted.vector):
         raise CollectionMismatchError(
-            f"The vector {wanted.vector!r} of {collection!r} holds values that qdrant-cir did not write. Choose "
-            "another name with vector= (--vector), or give overwrite=True (--overwrite) to replace them."
+            f"The vector {wanted.vector!r} of {collection!r} holds values that qdrant-cir did not write, or of which "
+            "the tokens are gone. Choose another name with vector= (--vector), or give overwrite=True (--overwrite) to "
+            "replace them."
         )
     made = Attachment(
         collection,

@@ -265,7 +265,14 @@ class Collection:
         """Delete images and return the ids that were there; others are passed over.
 
         Of an attached collection the points stay; they lose our vector and their tokens.
+
+        Raises:
+            InputError: an id cannot be one, or they are no list.
         """
+        if isinstance(image_ids, str | bytes) or not isinstance(image_ids, Iterable):
+            raise InputError(f"The ids to delete are {image_ids!r:.80}; expected a list of ids.")
+        if self.attachment is not None:
+            self.check_attached()
         ids = {self.layout.point_id(image_id): image_id for image_id in image_ids}
         fields = (RESERVED,) if self.layout.picture is None else (self.layout.picture.field,)
         found = self.store.fetch(self.name, list(ids), with_vectors=False, fields=fields)
@@ -429,6 +436,8 @@ class Collection:
 
     def info(self) -> CollectionInfo:
         """Describe the gallery."""
+        if self.attachment is not None:
+            self.check_attached()
         sample = self.store.scroll(self.name, filter=None, limit=SAMPLE, after=None)
         images = [image for record in sample if (image := self.layout.known(record)) is not None]
         records = [record_id for image in images[:10] for record_id in self.layout.record_ids(image)]
@@ -477,6 +486,9 @@ class Collection:
     def _having_vector(self, filter: Filter | None) -> Filter:
         from qdrant_client import models
 
+        from qdrant_cir.storage.stores.filters import check_filter_form
+
+        check_filter_form(filter)
         having = models.HasVectorCondition(has_vector=self.layout.vector)
         return models.Filter(must=[having] if filter is None else [having, filter])
 

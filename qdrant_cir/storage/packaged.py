@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from os import PathLike
 from typing import TypeVar
 
-from qdrant_cir.errors import CollectionMismatchError
+from qdrant_cir.errors import CollectionMismatchError, InputError
 from qdrant_cir.model.bundle import DEFAULT_BUNDLE, PACKAGED_BUNDLES, Bundle, load_bundle
 
 __all__ = ["given_bundle", "with_bundle"]
@@ -19,7 +19,10 @@ def given_bundle(bundle: str | PathLike[str] | None) -> Bundle | None:
 
     Raises:
         BundleError: as :func:`load_bundle`.
+        InputError: it is neither a name nor a path.
     """
+    if bundle is not None and not isinstance(bundle, str | PathLike):
+        raise InputError(f"bundle is a {type(bundle).__name__}; expected a folder, or a packaged model's name.")
     return None if bundle is None else load_bundle(bundle)
 
 

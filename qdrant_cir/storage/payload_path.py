@@ -40,7 +40,7 @@ class PayloadPath:
             name = found[1] or found[2]
             steps.append(name if name is not None else int(found[3]) if found[3] else None)
             end = found.end()
-        if not steps or end < len(text) or not isinstance(steps[0], str):
+        if not steps or end < len(text) or not isinstance(steps[0], str) or text.startswith("."):
             raise InputError(
                 f"{text!r} is no path into a payload. Expected one such as image_url, media.main, images[0].url or "
                 "images[].url; a name with spaces or signs stands in double quotes."

@@ -10,6 +10,7 @@ import binascii
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from numbers import Integral
 from operator import attrgetter
 from typing import Literal, TypeAlias
 from uuid import UUID, uuid5
@@ -32,6 +33,7 @@ __all__ = [
     "TokensRecord",
     "batches_by_bytes",
     "point_id_of",
+    "read_point_id",
     "tokens_point",
     "tokens_record",
     "view_id_of",
@@ -45,6 +47,8 @@ PRECISION = f"{RESERVED}.precision"
 """Where both halves of an image say what the image encoder computed in; absent for float32."""
 
 _TOKENS = "tokens"
+_LONGEST_ID = 64
+"""More characters than any way to write an id has."""
 _NAMESPACE = UUID("7a1f6a52-31c0-5c0f-9f0e-2b6f8e1d4c37")
 
 TokensProblem: TypeAlias = Literal["missing", "stale", "damaged", "no picture"]
@@ -163,6 +167,7 @@ class HitTokens:
         problem: why there are none.
         sha256: of the picture that they are of, None where there is no record.
         view: the source of the picture among several of one point, None for the only one.
+        is_outdated: the point named other pictures beside this one when it was indexed, so its vector is of those.
     """
 
     point_id: PointId
@@ -170,6 +175,7 @@ class HitTokens:
     problem: TokensProblem | None
     sha256: str | None = None
     view: str | None = None
+    is_outdated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,15 +213,13 @@ class Layout:
         """Return the id of the point that holds an image. Raises InputError for what cannot be one."""
         if self.picture is None:
             return point_id_of(str(image_id))
-        text = str(image_id)
-        if text.isdecimal():
-            return int(text)
-        try:
-            return UUID(text)
-        except ValueError as error:
+        found = read_point_id(image_id)
+        if found is None:
             raise InputError(
-                f"{image_id!r} is no id of a point of {self.gallery!r}. Expected an unsigned integer or a UUID."
-            ) from error
+                f"{image_id!r:.80} is no id of a point of {self.gallery!r}. Expected an unsigned integer of 64 bits "
+                "or a UUID."
+            )
+        return found
 
     def known(self, point: Record | Hit) -> KnownImage | None:
         """Return what a gallery's point says of its image; None for a point that we did not write."""
@@ -293,7 +297,8 @@ class Layout:
             data = base64.b64decode(text, validate=True) if isinstance(text, str) else b""
         except (binascii.Error, ValueError):
             data = b""
-        return HitTokens(image.point_id, data or None, None if data else "damaged", made.sha256, view)
+        is_outdated = self.is_many and made.views != views_mark(image.views)
+        return HitTokens(image.point_id, data or None, None if data else "damaged", made.sha256, view, is_outdated)
 
 
 def point_id_of(image_id: str) -> UUID:
@@ -308,6 +313,24 @@ def point_id_of(image_id: str) -> UUID:
         return uuid5(_NAMESPACE, image_id)
     except UnicodeEncodeError as error:
         raise InputError(f"The image id {image_id!r} is not valid Unicode text.") from error
+
+
+def read_point_id(value: object) -> PointId | None:
+    """Return a value, or its text, as the id of a point; None for what is none."""
+    if isinstance(value, UUID):
+        return value
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        number = int(value)
+    elif not isinstance(value, str) or len(value) > _LONGEST_ID:
+        return None
+    elif value.isascii() and value.isdecimal():
+        number = int(value)
+    else:
+        try:
+            return UUID(value)
+        except ValueError:
+            return None
+    return number if 0 <= number < 2**64 else None
 
 
 def view_id_of(point_id: PointId, view: str) -> UUID:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from qdrant_cir.errors import CollectionError, InputError, StoreError
+from qdrant_cir.errors import CollectionNotFoundError, InputError, StoreError
 from qdrant_cir.model.bundle import Bundle
 from qdrant_cir.storage.points import (
     RESERVED,
@@ -23,6 +23,7 @@ from qdrant_cir.storage.schema import (
     check_pair,
     field_names,
     having,
+    lost_tokens,
     lost_vector,
     not_found,
     tokens_name,
@@ -163,15 +164,7 @@ class GalleryReads:
     def digests(self, images: Sequence[KnownImage], *, options: ReadOptions = PLAIN) -> Steps[dict[PointId, set[str]]]:
         """Read the digests of the pictures that images were indexed from, by point id."""
         ids = {record_id: image.point_id for image in images for record_id in self.layout.record_ids(image)}
-        records: list[Record] = yield Read(
-            lambda store: store.fetch(
-                self.layout.companion,
-                list(ids),
-                with_vectors=False,
-                fields=(RESERVED,),
-                options=self._of_companion(options),
-            )
-        )
+        records = yield from self._records(list(ids), options, fields=(RESERVED,))
         found: dict[PointId, set[str]] = {}
         for record in records:
             made = tokens_record(record)
@@ -185,7 +178,7 @@ class GalleryReads:
         One call of the store, none for no images.
         """
         ids = [record_id for image in images for record_id in self.layout.record_ids(image)]
-        records = (yield from self._fetch(self.layout.companion, ids, self._of_companion(options))) if ids else []
+        records = (yield from self._records(ids, options)) if ids else []
         by_id = {record.point_id: record for record in records}
         return [entry for image in images for entry in self.layout.tokens(image, by_id)]
 
@@ -227,9 +220,22 @@ class GalleryReads:
         if sample:
             raise unknown_field(self.name, field, field_names(sample), named_by=named_by)
 
-    def _of_companion(self, options: ReadOptions) -> ReadOptions:
-        """Return what of a read holds for the companion: beside an attached collection it has no shard keys."""
-        return options if self.layout.picture is None else replace(options, shard_key_selector=None)
+    def _records(
+        self, ids: Sequence[PointId], options: ReadOptions, *, fields: Sequence[str] | None = None
+    ) -> Steps[list[Record]]:
+        """Read records of the companion. Raises CollectionError where it is gone."""
+        layout, is_attached = self.layout, self.layout.picture is not None
+        # beside an attached collection it has no shard keys
+        read = replace(options, shard_key_selector=None) if is_attached else options
+        try:
+            records: list[Record] = yield Read(
+                lambda store: store.fetch(layout.companion, ids, with_vectors=False, fields=fields, options=read)
+            )
+        except CollectionNotFoundError as error:
+            raise lost_tokens(
+                layout.gallery, layout.companion, vector=layout.vector if is_attached else None
+            ) from error
+        return records
 
     def _fetch(
         self, name: str, ids: Sequence[PointId], options: ReadOptions, *, with_vectors: bool = False
@@ -266,8 +272,5 @@ def open_reads(name: str, bundle: Bundle | None = None) -> Steps[GalleryReads]:
     companion = tokens_name(resolved)
     tokens: CollectionSpec | None = yield Read(lambda store: store.describe(companion))
     if tokens is None:
-        raise CollectionError(
-            f"The collection {name!r} has lost its tokens: there is no collection {companion!r}. Index the images "
-            "again, which makes it anew."
-        )
+        raise lost_tokens(name, companion, vector=None)
     return GalleryReads(Layout(resolved, companion), check_pair(resolved, gallery, tokens, bundle))

@@ -29,6 +29,7 @@ __all__ = [
     "gallery_names",
     "gallery_specs",
     "having",
+    "lost_tokens",
     "lost_vector",
     "not_found",
     "tokens_name",
@@ -96,10 +97,7 @@ def check_pair(name: str, gallery: CollectionSpec, tokens: CollectionSpec | None
     """
     spec = _spec_of(name, gallery, role="gallery")
     if tokens is None:
-        raise CollectionError(
-            f"The collection {name!r} has lost its tokens: there is no collection {tokens_name(name)!r}. "
-            "Index the images again to make it."
-        )
+        raise lost_tokens(name, tokens_name(name), vector=None)
     companion = _spec_of(tokens_name(name), tokens, role="tokens")
     wanted = spec.fingerprint if bundle is None else bundle.vectors_fingerprint
     for found in (spec, companion):
@@ -132,6 +130,17 @@ def lost_vector(name: str, vector: str) -> CollectionError:
     return CollectionError(
         f"{name!r} has no vector {vector!r} any more: the collection was made again, or the vector was removed. "
         "Attach and index again."
+    )
+
+
+def lost_tokens(name: str, companion: str, *, vector: str | None) -> CollectionError:
+    """Return what is wrong with a gallery without tokens; ``vector`` is the attached one, None for one of our own."""
+    gone = f"The collection {name!r} has lost its tokens: there is no collection {companion!r}."
+    if vector is None:
+        return CollectionError(f"{gone} Index the images again, which makes it anew.")
+    return CollectionError(
+        f"{gone} Attach again and index; the vector {vector!r} still holds values, so attach with overwrite=True "
+        "(--overwrite)."
     )
 
 

@@ -160,7 +160,9 @@ def test_delete_takes_the_vector_of_a_point_and_leaves_the_point(filled: Product
     assert "12345" in told.stderr
     assert same(filled.points(), before)
     assert filled.listed()[0]["images"] == 4
-    assert "unsigned integer or a UUID" in sentence(filled.run("delete", "blue", "-c", "products", "--yes", code=3))
+    assert "unsigned integer of 64 bits or a UUID" in sentence(
+        filled.run("delete", "blue", "-c", "products", "--yes", code=3)
+    )
 
 
 def test_a_source_and_the_deletion_of_an_attached_collection_are_refused_and_say_what_to_do(filled: Products) -> None:

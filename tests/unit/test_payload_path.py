@@ -40,7 +40,7 @@ def test_texts_are_found_each_once(path: str, expected: tuple[str, ...]) -> None
     assert PayloadPath.parse(path).strings(PAYLOAD) == expected
 
 
-@pytest.mark.parametrize("text", ["", ".", "a..b", "a.", "[0]", "a[", "a[x]", "a b", 'a."b'])
+@pytest.mark.parametrize("text", ["", ".", ".a", "a..b", "a.", "[0]", "a[", "a[x]", "a b", 'a."b'])
 def test_what_is_no_path_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="path"):
         PayloadPath.parse(text)

@@ -13,7 +13,15 @@ from qdrant_cir.storage.payloads import plain_object
 from qdrant_cir.storage.stores.protocol import INDEX_KINDS, StoredPoint
 from qdrant_cir.types import Float32
 
-__all__ = ["check_index", "check_limit", "check_name", "check_path", "check_query_vector", "checked_points"]
+__all__ = [
+    "check_given_name",
+    "check_index",
+    "check_limit",
+    "check_name",
+    "check_path",
+    "check_query_vector",
+    "checked_points",
+]
 
 _NAME = re.compile(r'[^\x00-\x1f\x7f<>:"/\\|?*.~][^\x00-\x1f\x7f<>:"/\\|?*]*')
 _LONGEST_NAME = 200
@@ -37,6 +45,12 @@ def check_name(name: str) -> None:
             f"{name!r} cannot name a collection. A name has 1 to {_LONGEST_NAME} bytes, does not begin with a dot "
             'or a tilde, and holds no control characters and none of < > : " / \\ | ? *'
         )
+
+
+def check_given_name(name: str) -> None:
+    """Refuse what names no collection, new or standing. Raises InputError."""
+    if not isinstance(name, str) or not name:
+        raise InputError(f"The collection is {name!r:.40}; expected its name.")
 
 
 def check_limit(limit: int) -> None:

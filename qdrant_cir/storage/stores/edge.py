@@ -23,7 +23,14 @@ import numpy as np
 import qdrant_edge as edge
 
 from qdrant_cir.errors import CollectionError, StoreError
-from qdrant_cir.storage.stores.checks import check_index, check_limit, check_name, check_query_vector, checked_points
+from qdrant_cir.storage.stores.checks import (
+    check_given_name,
+    check_index,
+    check_limit,
+    check_name,
+    check_query_vector,
+    checked_points,
+)
 from qdrant_cir.storage.stores.edge_folder import EdgeFolder, join_folder, leave_folder
 from qdrant_cir.storage.stores.edge_shards import create_folder, drop_folder, read_vectors, translated
 from qdrant_cir.storage.stores.grouping import grouped
@@ -139,7 +146,8 @@ class EdgeStore:
             self._update(name, edge.UpdateOperation.upsert_points([_edge_point(point) for point in points]))
 
     def resolve(self, name: str) -> str:
-        """Return the name as it is: the embedded store has no aliases."""
+        """Return the name as it is: the embedded store has no aliases. Raises InputError for what is none."""
+        check_given_name(name)
         return name
 
     def add_vector(self, name: str, vector: str, spec: VectorSpec) -> None:

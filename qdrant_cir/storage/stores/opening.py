@@ -94,7 +94,9 @@ async def open_store_async(
 
 def _check_store(store: object) -> None:
     if not all(callable(getattr(store, method, None)) for method in ("describe", "query", "fetch", "upsert")):
-        asynchronous = " An asynchronous client is for AsyncRetriever." if "Async" in type(store).__name__ else ""
+        asynchronous = ""
+        if "Async" in type(store).__name__:
+            asynchronous = " An asynchronous client is for attach_async, AsyncGallery and AsyncRetriever."
         raise InputError(
             f"{type(store).__name__} is not a store.{asynchronous} Give a folder, a server's address, {MEMORY!r}, a "
             "QdrantClient or an open store."

@@ -18,6 +18,7 @@ from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedR
 from qdrant_cir.errors import CollectionError, CollectionNotFoundError, InputError, StoreError
 from qdrant_cir.storage.stores.bridge import ClientBridge
 from qdrant_cir.storage.stores.checks import (
+    check_given_name,
     check_index,
     check_limit,
     check_name,
@@ -202,7 +203,8 @@ class ServerStore:
             self._call(name, lambda: self._client.upsert(name, structs, wait=True))
 
     def resolve(self, name: str) -> str:
-        """Return the name of the collection that an alias stands for; any other name as it is."""
+        """Return the name of the collection that an alias stands for; any other name as it is. Raises InputError."""
+        check_given_name(name)
         found = self._call(None, self._client.get_aliases).aliases
         return {alias.alias_name: alias.collection_name for alias in found}.get(name, name)
 
