@@ -188,7 +188,7 @@ class Gallery:
         _check_opener(open_picture)
         compute, given = Compute(provider, threads, precision), given_bundle(bundle)
         return _opened(
-            open_store(store, api_key=api_key, grpc_port=grpc_port, retry_seconds=retry_seconds),
+            open_store(store, creates=False, api_key=api_key, grpc_port=grpc_port, retry_seconds=retry_seconds),
             lambda opened: with_bundle(
                 given,
                 lambda made: cls(
@@ -752,7 +752,7 @@ def attach(
         )
         return Gallery(joined, loaded, compute=compute, open_picture=open_picture)
 
-    opened = open_store(store, api_key=api_key, grpc_port=grpc_port, retry_seconds=retry_seconds)
+    opened = open_store(store, creates=False, api_key=api_key, grpc_port=grpc_port, retry_seconds=retry_seconds)
     return _opened(opened, made, closes=is_place(store))
 
 

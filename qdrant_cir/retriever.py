@@ -122,7 +122,7 @@ class Retriever:
         """
         compute = Compute(provider, threads, precision)
         given = given_bundle(bundle)
-        opened = open_store(store, api_key=api_key, grpc_port=grpc_port, retry_seconds=retry_seconds)
+        opened = open_store(store, creates=False, api_key=api_key, grpc_port=grpc_port, retry_seconds=retry_seconds)
         try:
             retriever = with_bundle(
                 given, lambda made: cls(Collection.open(opened, collection_name, made), QueryModel(made, compute))
@@ -392,7 +392,9 @@ class AsyncRetriever:
 
         async def open_it() -> Self:
             given = await asyncio.to_thread(given_bundle, bundle)
-            opened = await open_store_async(store, api_key=api_key, grpc_port=grpc_port, retry_seconds=retry_seconds)
+            opened = await open_store_async(
+                store, creates=False, api_key=api_key, grpc_port=grpc_port, retry_seconds=retry_seconds
+            )
 
             def joined(made: Bundle) -> tuple[GalleryReads, QueryModel]:
                 return Collection.open(opened, collection_name, made).reads, QueryModel(made, compute)

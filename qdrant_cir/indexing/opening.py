@@ -502,9 +502,12 @@ def _folder(root: Path) -> Path:
         resolved = root.resolve()
         is_folder = resolved.is_dir()
     except (OSError, RuntimeError, ValueError) as error:
-        raise InputError(f"the root {root} cannot be opened: {_reason(error)}") from error
+        raise InputError(f"The root {root} cannot be opened: {_reason(error)}") from error
     if not is_folder:
-        raise InputError(f"the root {resolved} is not a folder")
+        raise InputError(
+            f"The root {resolved} is not a folder. Give the folder that the pictures lie below now; of an attached "
+            "collection with attach(..., root=...)."
+        )
     return resolved
 
 

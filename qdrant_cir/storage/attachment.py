@@ -125,10 +125,13 @@ def attach_collection(store: Store, wanted: Attachment, bundle: Bundle, *, overw
     layout = Attachment(collection, wanted.vector, wanted.picture, wanted.version).layout
     spec = VectorSpec(bundle.manifest.vector_size, is_multi=layout.picture is not None and layout.picture.is_many)
     vector_stands = wanted.vector in found.vectors
-    if vector_stands:
-        _check_vector(collection, wanted.vector, found.vectors[wanted.vector], spec)
     described = store.describe(companion)
     standing = None if described is None else _attachment_of(collection, wanted.vector, described)
+    if vector_stands:
+        if standing is not None and described is not None:
+            # a bundle of another size is named as such
+            _check_bundle(standing, described, bundle)
+        _check_vector(collection, wanted.vector, found.vectors[wanted.vector], spec)
     if standing is not None and described is not None and not vector_stands:
         # the collection was dropped and made again under its name, or the vector was removed by hand
         logger.warning("%s has no vector %r any more; its old tokens are removed", collection, wanted.vector)

@@ -271,6 +271,4 @@ def open_reads(name: str, bundle: Bundle | None = None) -> Steps[GalleryReads]:
         raise not_found(name, names)
     companion = tokens_name(resolved)
     tokens: CollectionSpec | None = yield Read(lambda store: store.describe(companion))
-    if tokens is None:
-        raise lost_tokens(name, companion, vector=None)
     return GalleryReads(Layout(resolved, companion), check_pair(resolved, gallery, tokens, bundle))

@@ -117,8 +117,9 @@ def check_pair(name: str, gallery: CollectionSpec, tokens: CollectionSpec | None
 
 
 def not_found(name: str, names: Iterable[str]) -> CollectionNotFoundError:
-    """Return the error for a gallery that does not exist; it names those that do."""
-    others = ", ".join(gallery_names(names))
+    """Return the error for a gallery that does not exist; it names those that do, attached ones too."""
+    every = sorted(names)
+    others = ", ".join(each for each in every if any(other.startswith(f"{each}__") for other in every))
     return CollectionNotFoundError(
         f"There is no collection {name!r}. "
         + (f"There is: {others}." if others else "There are none yet: index images first.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -15,9 +16,11 @@ from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from shops import ClientOwner, Item, Owner, ShardOwner, id_of, item
 
 import qdrant_cir
-from qdrant_cir.errors import CollectionError, CollectionMismatchError, InputError
+from qdrant_cir.errors import CollectionError, CollectionMismatchError, CollectionNotFoundError, InputError
 from qdrant_cir.gallery import Gallery
+from qdrant_cir.retriever import Retriever
 from qdrant_cir.search.effort import Effort
+from qdrant_cir.storage.attachment import Attachment, attach_collection
 from qdrant_cir.storage.stores import EdgeStore
 from qdrant_cir.types import GalleryImage, SearchResult
 
@@ -141,6 +144,45 @@ def test_a_collection_has_a_name(owner: Owner, tiny_bundle: Path) -> None:
         for door in (Gallery.open, Gallery.create):
             with pytest.raises(InputError, match="expected its name"):
                 door(name, store=owner.store, bundle=tiny_bundle)
+
+
+def test_a_folder_that_is_not_there_is_not_made(tmp_path: Path, tiny_bundle: Path) -> None:
+    folder = tmp_path / "typing mistake"
+    for door in (
+        lambda: qdrant_cir.attach(folder, "products", picture="a", bundle=tiny_bundle),
+        lambda: Gallery.open("products", store=folder, bundle=tiny_bundle),
+        lambda: Retriever.open("products", store=folder, bundle=tiny_bundle),
+    ):
+        with pytest.raises(CollectionNotFoundError, match="Give the right folder"):
+            door()
+    assert not folder.exists()
+
+
+def test_a_root_that_was_removed_is_named_with_what_to_do(
+    gallery: Gallery, owner: Owner, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "moved").mkdir()
+    other = join(owner, tiny_bundle, root=tmp_path / "moved")
+    (tmp_path / "moved").rmdir()
+    with pytest.raises(InputError, match=r"moved is not a folder.*attach\(\.\.\., root="):
+        other.index(verify=True)
+
+
+def test_a_bundle_of_another_size_is_named_as_another_bundle(gallery: Gallery, owner: Owner) -> None:
+    manifest = replace(gallery.bundle.manifest, vector_size=4)
+    other = replace(gallery.bundle, fingerprint="other", manifest=manifest)
+    wanted = Attachment(owner.name, "cir", "media.main")
+    with pytest.raises(CollectionMismatchError, match="was attached under 'cir' with the bundle 'tiny'"):
+        attach_collection(gallery.collection.store, wanted, other)
+
+
+def test_the_doors_of_own_galleries_name_attach_and_what_there_is(
+    gallery: Gallery, owner: Owner, tiny_bundle: Path
+) -> None:
+    with pytest.raises(CollectionMismatchError, match=r"join it with qdrant_cir\.attach"):
+        Retriever.open(owner.name, store=owner.store, bundle=tiny_bundle)
+    with pytest.raises(CollectionNotFoundError, match=f"There is: {owner.name}\\."):
+        Gallery.open("shoes", store=owner.store, bundle=tiny_bundle)
 
 
 def test_limits_are_limits(gallery: Gallery) -> None:

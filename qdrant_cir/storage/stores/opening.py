@@ -11,9 +11,9 @@ from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, TypeAlias, cast
 
-from qdrant_cir.errors import InputError
+from qdrant_cir.errors import CollectionNotFoundError, InputError
 from qdrant_cir.storage.stores.edge import EdgeStore
-from qdrant_cir.storage.stores.places import MEMORY, is_address, is_memory, is_place
+from qdrant_cir.storage.stores.places import MEMORY, folder_of, is_address, is_memory, is_place
 from qdrant_cir.storage.stores.protocol import Store
 from qdrant_cir.storage.stores.retrying import RETRY_SECONDS
 
@@ -34,6 +34,7 @@ is_folder = is_place
 def open_store(
     store: StoreLike,
     *,
+    creates: bool = True,
     api_key: str | None = None,
     grpc_port: int | None = None,
     retry_seconds: float = RETRY_SECONDS,
@@ -44,12 +45,14 @@ def open_store(
 
     Args:
         store: a place, a client or a store.
+        creates: make the folder of an embedded store where there is none.
         api_key: of the server at an address; ``QDRANT_API_KEY`` where it is None.
         grpc_port: where that server speaks gRPC; see :func:`~qdrant_cir.storage.stores.connection.connect`.
         retry_seconds: how long one call of a server is tried again.
 
     Raises:
         InputError: ``store`` is none of these, or not the address of a server.
+        CollectionNotFoundError: there is no such folder, and it is not to be made.
         StoreError: the folder cannot be used.
         StoreLockedError: another process holds it.
     """
@@ -57,6 +60,11 @@ def open_store(
         return store
     place = store if isinstance(store, str | PathLike) else None
     if place is not None and not is_address(place) and not is_memory(place):
+        folder = folder_of(place)
+        if not creates and not folder.is_dir():
+            raise CollectionNotFoundError(
+                f"There is no store in {folder.absolute()}, so there is no collection yet. Give the right folder."
+            )
         return EdgeStore(place)
     from qdrant_client import QdrantClient
 
@@ -75,6 +83,7 @@ def open_store(
 async def open_store_async(
     store: AsyncStoreLike,
     *,
+    creates: bool = True,
     api_key: str | None = None,
     grpc_port: int | None = None,
     retry_seconds: float = RETRY_SECONDS,
@@ -88,7 +97,9 @@ async def open_store_async(
         if isinstance(store, AsyncQdrantClient):
             loop = asyncio.get_running_loop()
             return ServerStore.over_async(store, loop, retry_seconds=retry_seconds)
-    opened = partial(open_store, store, api_key=api_key, grpc_port=grpc_port, retry_seconds=retry_seconds)
+    opened = partial(
+        open_store, store, creates=creates, api_key=api_key, grpc_port=grpc_port, retry_seconds=retry_seconds
+    )
     return await asyncio.to_thread(opened)
 
 
