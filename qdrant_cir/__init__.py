@@ -25,7 +25,9 @@ if TYPE_CHECKING:
         ProviderError,
         StoreError,
         StoreLockedError,
+        StoreUnavailableError,
         TokensError,
+        TooLargeError,
     )
     from qdrant_cir.gallery import AsyncGallery, Gallery, attach, attach_async
     from qdrant_cir.indexer import Indexer
@@ -60,7 +62,9 @@ _MODULES = {
         "ProviderError",
         "StoreError",
         "StoreLockedError",
+        "StoreUnavailableError",
         "TokensError",
+        "TooLargeError",
     ),
     "indexing.sources": ("ImageRecord", "read_folder", "read_images", "read_manifest"),
     "indexing.report": ("FailedImage", "IndexProgress", "IndexReport"),
@@ -122,7 +126,9 @@ __all__ = [
     "CollectionMismatchError",
     "StoreError",
     "StoreLockedError",
+    "StoreUnavailableError",
     "TokensError",
+    "TooLargeError",
     "IndexingError",
     "EvaluationError",
     "__version__",

@@ -12,7 +12,9 @@
     │   ├── CollectionNotFoundError  there is no such collection
     │   └── CollectionMismatchError  it was made with another bundle
     ├── StoreError                   Qdrant cannot be reached, or refused a call
-    │   └── StoreLockedError         another process holds the store directory
+    │   ├── StoreLockedError         another process holds the store directory
+    │   ├── StoreUnavailableError    it may work again in a while
+    │   └── TooLargeError            one point is larger than a server, or a proxy before it, takes
     ├── TokensError                  stored candidate tokens are missing, damaged or stale
     ├── IndexingError                an indexing run could not continue
     └── EvaluationError              an evaluation cannot give an honest number
@@ -20,6 +22,8 @@
 A class exists where some caller treats it differently: the indexer, the command line's exit codes, the
 service's status codes. Messages say what happened, what was expected against what was found, and what to do.
 """
+
+from uuid import UUID
 
 __all__ = [
     "BundleError",
@@ -35,7 +39,9 @@ __all__ = [
     "ProviderError",
     "StoreError",
     "StoreLockedError",
+    "StoreUnavailableError",
     "TokensError",
+    "TooLargeError",
     "printable",
 ]
 
@@ -82,6 +88,23 @@ class StoreError(CirError):
 
 class StoreLockedError(StoreError):
     """Another process holds the store directory."""
+
+
+class StoreUnavailableError(StoreError):
+    """Qdrant cannot be reached, is overloaded or fails; the same call may work in a while."""
+
+
+class TooLargeError(StoreError):
+    """A point is larger than a server, or a proxy before it, takes in one call.
+
+    Attributes:
+        point_ids: the points; all others of the call are written.
+    """
+
+    def __init__(self, message: str, point_ids: tuple[int | UUID, ...] = ()) -> None:
+        """Keep the points beside the message."""
+        super().__init__(message)
+        self.point_ids = point_ids
 
 
 class TokensError(CirError):

@@ -22,7 +22,7 @@ from typing import Self, TypeVar
 
 import numpy as np
 
-from qdrant_cir.errors import IndexingError, InputError, StoreError, TokensError
+from qdrant_cir.errors import IndexingError, InputError, StoreError, TokensError, TooLargeError
 from qdrant_cir.indexing.attached import attached_records
 from qdrant_cir.indexing.preparation import (
     HashedImage,
@@ -38,7 +38,7 @@ from qdrant_cir.model.bundle import Bundle
 from qdrant_cir.model.compute import Compute, ExecutionProvider
 from qdrant_cir.model.cores import available_threads
 from qdrant_cir.model.image_encoder import ImageEncoder
-from qdrant_cir.storage.collection import Collection, Label
+from qdrant_cir.storage.collection import Collection, Label, Unwritten
 from qdrant_cir.storage.packaged import given_bundle, with_bundle
 from qdrant_cir.storage.points import IndexedImage, KnownImage
 from qdrant_cir.storage.stores import RETRY_SECONDS, Store, StoreLike, is_folder, open_store
@@ -52,7 +52,6 @@ logger = logging.getLogger(__name__)
 DEFAULT_BATCH_SIZE = 32
 _BATCHES_AHEAD = 2
 _WRITES_BEHIND = 2
-_VANISHED = "The point is gone: it was deleted while this run wrote. Index again if it came back."
 
 _In = TypeVar("_In", ImageRecord, HashedImage)
 _Out = TypeVar("_Out")
@@ -255,6 +254,7 @@ class _Compared:
     changed: list[HashedImage]
     updated: int
     unchanged: int
+    failed: tuple[FailedImage, ...] = ()
 
 
 class _Views:
@@ -328,9 +328,8 @@ class _Pipeline:
             self._settle(tally, behind=0)
             rest = self._views.rest()
             if rest:
-                vanished = self._collection.write(rest)
-                failed = tuple(FailedImage(image.image_id, _VANISHED) for image in vanished)
-                tally.add(Outcome(indexed=len(rest) - len(vanished), failed=failed))
+                failed = _failures(self._collection.write(rest))
+                tally.add(Outcome(indexed=len(rest) - len(failed), failed=tuple(failed)))
             is_ours = self._collection.attachment is None
             expected = None if is_ours else tally.indexed + tally.unchanged
             tally.add(Outcome(swept=self._collection.sweep(expected=expected)))
@@ -372,6 +371,7 @@ class _Pipeline:
         images = [result for result in decoded if isinstance(result, PreparedImage)]
         if failed and self._collection.attachment is None:
             failed = self._store.submit(self._told_of_older, failed).result()
+        failed += compared.failed
         outcome = Outcome(updated=compared.updated, unchanged=compared.unchanged, failed=(*refused, *failed))
         return _PreparedBatch(images, outcome)
 
@@ -389,11 +389,20 @@ class _Pipeline:
                 changed.append(image)
             elif not _is_labelled(stored, record):
                 moved.append(image)
-        if moved:
-            self._collection.relabel(
-                {image.record.image_id: Label(image.record.source, image.record.payload) for image in moved}
-            )
-        return _Compared(changed, updated=len(moved), unchanged=len(images) - len(changed) - len(moved))
+        labels = {image.record.image_id: Label(image.record.source, image.record.payload) for image in moved}
+        failed: list[FailedImage] = []
+        try:
+            if labels:
+                self._collection.relabel(labels)
+        except TooLargeError as error:
+            ids = {self._collection.layout.point_id(image_id): image_id for image_id in labels}
+            failed = [FailedImage(ids[point_id], str(error)) for point_id in error.point_ids]
+        return _Compared(
+            changed,
+            updated=len(moved) - len(failed),
+            unchanged=len(images) - len(changed) - len(moved),
+            failed=tuple(failed),
+        )
 
     def _told_of_older(self, failed: list[FailedImage]) -> list[FailedImage]:
         """Add a note to failures whose image stays in the collection as it was, in the store's thread."""
@@ -443,9 +452,8 @@ class _Pipeline:
                 )
             )
         ready = self._views.whole(ready, [image.record for image in images])
-        vanished = self._collection.write(ready)
-        failed += [FailedImage(image.image_id, _VANISHED) for image in vanished]
-        return Outcome(indexed=len(ready) - len(vanished), failed=tuple(failed))
+        unwritten = _failures(self._collection.write(ready))
+        return Outcome(indexed=len(ready) - len(unwritten), failed=(*failed, *unwritten))
 
     def _point_id(self, record: ImageRecord) -> PointId:
         return self._collection.layout.point_id(record.image_id) if record.point_id is None else record.point_id
@@ -475,6 +483,10 @@ def _is_labelled(stored: KnownImage, record: ImageRecord) -> bool:
     return (stored.source, canonical_json(ours)) == (record.source, canonical_json(record.payload)) and (
         set(stored.written) == set(record.payload)
     )
+
+
+def _failures(unwritten: Sequence[Unwritten]) -> list[FailedImage]:
+    return [FailedImage(each.image.image_id, each.reason) for each in unwritten]
 
 
 def _sorted_out(taken: list[ImageRecord | RejectedRow], seen: set[str]) -> tuple[list[ImageRecord], list[FailedImage]]:

@@ -66,6 +66,8 @@ class RestFront:
         placement: shards and copies that every collection is said to have.
         turn: held by a request that is applied.
         version: that it claims to be; None says none.
+        largest: bytes of the largest request that it takes; larger ones are refused with 413.
+        acknowledges: how many of the next writes are said to be taken but not applied.
     """
 
     memory: QdrantClient
@@ -80,6 +82,8 @@ class RestFront:
     placement: dict[str, int] = field(default_factory=dict)
     turn: Lock = field(default_factory=Lock)
     version: str | None = None
+    largest: int = 2**25
+    acknowledges: int = 0
 
     @property
     def url(self) -> str:
@@ -128,6 +132,9 @@ def rest_front(port: int = 0, memory: QdrantClient | None = None) -> Iterator[Re
             with front.turn:
                 front.requests.append(request)
                 fault = front.faults.pop(0) if front.faults and front.is_faulty(request) else None
+            if len(data) > front.largest:
+                self.answer(413, b"<html><body>Request Entity Too Large</body></html>")
+                return
             if fault is not None and fault.cut == "no":
                 self.answer(fault.status, fault.body, retry_after=fault.retry_after)
                 return
@@ -148,6 +155,9 @@ def rest_front(port: int = 0, memory: QdrantClient | None = None) -> Iterator[Re
                     front.before(request)
                     front.refuse(request)
                     result = _apply(front, request)
+                    if front.acknowledges and isinstance(result, dict) and "operation_id" in result:
+                        front.acknowledges -= 1
+                        result = {**result, "status": "acknowledged"}
             except (KeyError, ValueError) as error:
                 is_gone = "No point with id" in str(error) or str(error).strip("'").endswith("not found")
                 status = 404 if is_gone else 409 if "already exists" in str(error) else 400

@@ -57,8 +57,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         name="gallery_point_written_before_its_tokens",
         file="qdrant_cir/storage/collection.py",
-        old="                self._write_tokens(batch)\n                self.store.upsert(self.name, points)\n",
-        new="                self.store.upsert(self.name, points)\n                self._write_tokens(batch)\n",
+        old="                refused = self._write_tokens(batch)\n",
+        new="                self.store.upsert(self.name, points)\n                refused = self._write_tokens(batch)\n",
         tests=_COLLECTION,
     ),
     Fault(

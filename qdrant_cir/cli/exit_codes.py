@@ -33,6 +33,8 @@ EXIT_CODES: Mapping[type[errors.CirError], int] = MappingProxyType(
         errors.CollectionMismatchError: 6,
         errors.StoreError: 7,
         errors.StoreLockedError: 7,
+        errors.StoreUnavailableError: 7,
+        errors.TooLargeError: 7,
         errors.TokensError: 8,
         errors.IndexingError: 9,
         errors.EvaluationError: 10,

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from qdrant_cir.errors import CirError, InputError
+from qdrant_cir.errors import CirError, InputError, StoreUnavailableError
 from qdrant_cir.search.effort import EXACT, Effort, StopRule
 from qdrant_cir.search.explanation import Explanation, WordEffect
 from qdrant_cir.search.given_hits import GivenHit, GivenHits, given_hits, missing_payloads
@@ -41,6 +41,9 @@ _STEPS = ("encode", "compose", "retrieve", "fetch", "rerank")
 
 _MOST = 2**31 - 1
 """The largest number of results, candidates or seconds that may be asked for: all stores can count so far."""
+
+_TOKENS_SECONDS = 2.0
+"""Seconds that a read of tokens is tried again: stage one's order can stand in for them."""
 
 _NAMED = 3
 """Images that a note names; further ones are only counted."""
@@ -127,6 +130,7 @@ class _Scored:
     views: dict[PointId, str] = field(default_factory=dict)
     partial: dict[PointId, str] = field(default_factory=dict)
     mode: RerankMode = "none"
+    unread: StoreUnavailableError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +175,7 @@ def search_steps(
     """
     watch.start()
     laps = _Laps(watch)
+    options = replace(options, read=_patient(options.read, stop.time_budget))
     encoded = yield from _encode(reads, model, query, laps, options.read)
     found = yield from _search(reads, model, query, encoded, options, stop, laps)
     return _answer(
@@ -212,6 +217,7 @@ def rerank_steps(
             f"The query was composed with the bundle {composed.fingerprint[:12]}; this gallery needs "
             f"{model.bundle.fingerprint[:12]}. Compose it with this gallery."
         )
+    options = replace(options, read=_patient(options.read, options.effort.time_budget))
     given = given_hits(hits, reads.layout)
     missing = missing_payloads(given, reads.layout)
     points = {point.point_id: point for point in (yield from reads.points(missing, options=options.read))}
@@ -280,6 +286,8 @@ def explain_steps(
             f"{name!r} is not among the {len(found.wanted)} candidates that were re-ranked, so its place cannot be "
             "explained. Raise the re-rank depth, or give one of the results."
         )
+    if found.scored.unread is not None:
+        raise found.scored.unread
     if wanted_id not in found.scored.scores:
         raise InputError(
             f"{name!r} was not re-ranked: its tokens are {found.scored.problems[wanted_id]}. Index it again with "
@@ -442,7 +450,17 @@ def _rerank(
             # the first steps at once, and all others when one of them is needed
             until = len(wanted) if stop.first_read is None or read_up_to else stop.first_read
             images = [hit.image for place in wanted[read_up_to:until] for hit in place if hit.point_id not in tokens]
-            for entry in (yield from reads.tokens(list({i.point_id: i for i in images}.values()), options=read)):
+            left = _TOKENS_SECONDS if stop.time_budget is None else max(0.0, stop.time_budget - spent)
+            try:
+                entries = yield from reads.tokens(
+                    list({image.point_id: image for image in images}.values()),
+                    options=_patient(read, min(left, _TOKENS_SECONDS)),
+                )
+            except StoreUnavailableError as error:
+                found.unread = error
+                laps.end("fetch")
+                return found
+            for entry in entries:
                 tokens.setdefault(entry.point_id, []).append(entry)
             reading = laps.end("fetch")
             # a further read is part of the step that needs it; the first one comes before all steps
@@ -514,6 +532,12 @@ def _word_effect(word: WithoutWord, candidate: Candidate, others: Sequence[Candi
     places = rank - (candidate.rerank_rank or rank)
     span = word.span
     return WordEffect(span.word, span.start, span.stop, now - score, rank, places, word.is_known)
+
+
+def _patient(read: ReadOptions, seconds: float | None) -> ReadOptions:
+    """Return options of reads that are tried again for at most so many seconds, and not beyond the caller's timeout."""
+    limits = [limit for limit in (read.retry_seconds, read.timeout, seconds) if limit is not None]
+    return replace(read, retry_seconds=min(limits)) if limits else read
 
 
 def _hit_of(reads: GalleryReads, entry: GivenHit, points: dict[PointId, Record]) -> GalleryHit | None:
@@ -617,6 +641,11 @@ def _notes_on(found: _Scored, *, asked: int, named: dict[PointId, str]) -> list[
     looked_at = len(found.scores) + len(found.problems)
     if found.mode == "adaptive":
         notes.append(f"Re-ranking ended after {looked_at} of {asked} candidates: the first places were settled.")
+    if found.unread is not None:
+        notes.append(
+            f"The tokens of {asked - looked_at} of {asked} candidates could not be read, so these stand in stage one's "
+            f"order: {found.unread}"
+        )
     if found.mode == "budget":
         notes.append(f"Re-ranking ended after {looked_at} of {asked} candidates: the time budget was used up.")
     problems, partial = found.problems, found.partial

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from time import sleep
 from typing import TYPE_CHECKING, Self
 
-from qdrant_cir.errors import CollectionMismatchError, InputError
+from qdrant_cir.errors import CollectionMismatchError, InputError, TooLargeError
 from qdrant_cir.model.bundle import Bundle
 from qdrant_cir.storage.attachment import Attachment, attached_vectors, open_attached
 from qdrant_cir.storage.points import (
@@ -51,7 +51,7 @@ from qdrant_cir.types import Float32, JsonObject, JsonValue, PointId
 if TYPE_CHECKING:
     from qdrant_client.models import Filter
 
-__all__ = ["Collection", "CollectionInfo", "Label", "list_collections"]
+__all__ = ["Collection", "CollectionInfo", "Label", "Unwritten", "list_collections"]
 
 BATCH_BYTES = 4 * 2**20
 """Largest stored form of one write: servers cap a REST body at 32 MB, and smaller ones pass faster."""
@@ -98,6 +98,17 @@ class Label:
 
     source: str | None
     payload: Mapping[str, JsonValue]
+
+
+@dataclass(frozen=True, slots=True)
+class Unwritten:
+    """An image that was not written, and why."""
+
+    image: IndexedImage
+    reason: str
+
+
+_VANISHED = "The point is gone: it was deleted while this run wrote. Index again if it came back."
 
 
 def list_collections(store: Store) -> list[str]:
@@ -199,36 +210,42 @@ class Collection:
         """The bundle that made it, and the size of its vectors."""
         return self.reads.spec
 
-    def write(self, images: Iterable[IndexedImage]) -> list[IndexedImage]:
+    def write(self, images: Iterable[IndexedImage]) -> list[Unwritten]:
         """Write images, replacing those of the same ids, in batches of at most 4 MB.
 
         Of an attached collection only our vector is written, before the tokens: only they say of which picture it is,
         so an interrupted write leaves a vector that is known to be of none. The views of one point come together.
 
         Returns:
-            Images of points that the collection does not have any more; nothing of them is written.
+            Images that are larger than the server takes, and those of points that the collection does not have any
+            more; nothing of them can be found.
 
         Raises:
             InputError: an id, vector or payload cannot be stored; batches before it are written then.
         """
-        vanished: list[IndexedImage] = []
+        unwritten: list[Unwritten] = []
         for batch in batches_by_bytes(images, limit=BATCH_BYTES):
             if self.attachment is None:
                 # checked before the tokens go: a refused point must not leave its old half beside new tokens
                 points = checked_points(
                     [gallery_point(image) for image in batch], name=self.name, size=self.spec.vector_size
                 )
-                self._write_tokens(batch)
-                self.store.upsert(self.name, points)
+                refused = self._write_tokens(batch)
+                left_out = {each.image.point_id for each in refused}
+                try:
+                    self.store.upsert(self.name, [point for point in points if point.point_id not in left_out])
+                except TooLargeError as error:
+                    refused += [Unwritten(each, str(error)) for each in batch if each.point_id in error.point_ids]
+                unwritten += refused
                 continue
             if not self.attachment.made_vector:
                 # detaching clears the values that we wrote, and finds them by their records
                 self._write_tokens([replace(image, sha256="", bundle="", source=None, tokens=b"") for image in batch])
             vectors = _vectors_by_point(batch, is_many=self.layout.is_many)
             gone = set(self.store.update_vectors(self.name, self.layout.vector, vectors))
-            self._write_tokens([image for image in batch if image.point_id not in gone])
-            vanished += [image for image in batch if image.point_id in gone]
-        return vanished
+            unwritten += self._write_tokens([image for image in batch if image.point_id not in gone])
+            unwritten += [Unwritten(image, _VANISHED) for image in batch if image.point_id in gone]
+        return unwritten
 
     def relabel(self, labels: Mapping[str, Label]) -> None:
         """Bring source and payload of images of a gallery of our own to what their source says, by image id.
@@ -474,8 +491,15 @@ class Collection:
         self.store.drop(self.layout.companion)
         self.store.drop(self.name)
 
-    def _write_tokens(self, images: Sequence[IndexedImage]) -> None:
-        self.store.upsert(self.layout.companion, [tokens_point(image, self.layout) for image in images])
+    def _write_tokens(self, images: Sequence[IndexedImage]) -> list[Unwritten]:
+        """Write tokens, and return the images of which they are larger than the server takes."""
+        points = [tokens_point(image, self.layout) for image in images]
+        try:
+            self.store.upsert(self.layout.companion, points)
+        except TooLargeError as error:
+            by_id = {point.point_id: image for point, image in zip(points, images, strict=True)}
+            return [Unwritten(by_id[point_id], str(error)) for point_id in error.point_ids]
+        return []
 
     def _made(self, record_ids: Sequence[PointId]) -> dict[PointId, TokensRecord]:
         if not record_ids:

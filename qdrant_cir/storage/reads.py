@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from qdrant_cir.errors import CollectionNotFoundError, InputError, StoreError
 from qdrant_cir.model.bundle import Bundle
@@ -30,13 +30,16 @@ from qdrant_cir.storage.schema import (
     unknown_field,
 )
 from qdrant_cir.storage.steps import Read, Steps
-from qdrant_cir.storage.stores.protocol import PLAIN, CollectionSpec, Hit, HitGroup, ReadOptions, Record
+from qdrant_cir.storage.stores.protocol import PLAIN, CollectionSpec, Hit, HitGroup, ReadOptions, Record, Store
+from qdrant_cir.storage.stores.retrying import retrying_within
 from qdrant_cir.types import Float32, PointId
 
 if TYPE_CHECKING:
     from qdrant_client.models import Filter
 
 __all__ = ["GalleryReads", "Nearest", "open_reads"]
+
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +112,11 @@ class GalleryReads:
         """
         layout = self.layout
         try:
-            found: list[Hit] = yield Read(
+            found: list[Hit] = yield _read(
                 lambda store: store.query(
                     layout.gallery, vector, limit=limit, filter=filter, using=layout.vector, options=options
-                )
+                ),
+                options,
             )
         except (InputError, StoreError):
             yield from self._check_vector()
@@ -137,7 +141,7 @@ class GalleryReads:
         """
         layout = self.layout
         try:
-            found: list[HitGroup] = yield Read(
+            found: list[HitGroup] = yield _read(
                 lambda store: store.query_groups(
                     layout.gallery,
                     vector,
@@ -147,7 +151,8 @@ class GalleryReads:
                     filter=filter,
                     using=layout.vector,
                     options=options,
-                )
+                ),
+                options,
             )
         except (InputError, StoreError):
             yield from self._check_vector()
@@ -228,8 +233,8 @@ class GalleryReads:
         # beside an attached collection it has no shard keys
         read = replace(options, shard_key_selector=None) if is_attached else options
         try:
-            records: list[Record] = yield Read(
-                lambda store: store.fetch(layout.companion, ids, with_vectors=False, fields=fields, options=read)
+            records: list[Record] = yield _read(
+                lambda store: store.fetch(layout.companion, ids, with_vectors=False, fields=fields, options=read), read
             )
         except CollectionNotFoundError as error:
             raise lost_tokens(
@@ -240,8 +245,9 @@ class GalleryReads:
     def _fetch(
         self, name: str, ids: Sequence[PointId], options: ReadOptions, *, with_vectors: bool = False
     ) -> Steps[list[Record]]:
-        records: list[Record] = yield Read(
-            lambda store: store.fetch(name, ids, with_vectors=with_vectors, using=self.layout.vector, options=options)
+        records: list[Record] = yield _read(
+            lambda store: store.fetch(name, ids, with_vectors=with_vectors, using=self.layout.vector, options=options),
+            options,
         )
         return records
 
@@ -250,6 +256,19 @@ class GalleryReads:
             lambda store: store.scroll(self.name, filter=filter, limit=limit, after=None)
         )
         return records
+
+
+def _read(call: Callable[[Store], _Value], options: ReadOptions) -> Read:
+    """Return a read that is tried again for no longer than its options say."""
+    seconds = options.retry_seconds
+    if seconds is None:
+        return Read(call)
+
+    def limited(store: Store) -> _Value:
+        with retrying_within(seconds):
+            return call(store)
+
+    return Read(limited)
 
 
 def open_reads(name: str, bundle: Bundle | None = None) -> Steps[GalleryReads]:

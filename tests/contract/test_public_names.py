@@ -45,6 +45,8 @@ PUBLIC = {
     "SheetRow",
     "StoreError",
     "StoreLockedError",
+    "StoreUnavailableError",
+    "TooLargeError",
     "Timings",
     "WordEffect",
     "TokensError",

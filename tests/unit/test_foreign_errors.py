@@ -21,7 +21,15 @@ from qdrant_client import QdrantClient, models
 from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
 
-from qdrant_cir.errors import CirError, CollectionError, CollectionNotFoundError, InputError, StoreError
+from qdrant_cir.errors import (
+    CirError,
+    CollectionError,
+    CollectionNotFoundError,
+    InputError,
+    StoreError,
+    StoreUnavailableError,
+    TooLargeError,
+)
 from qdrant_cir.storage.stores.errors import translated
 from qdrant_cir.storage.stores.retrying import Retries
 
@@ -80,6 +88,7 @@ STATUSES: dict[int, type[CirError]] = {
     403: StoreError,
     404: CollectionNotFoundError,
     409: CollectionError,
+    413: TooLargeError,
     422: InputError,
 }
 """What becomes of answers by status; every other one is a StoreError."""
@@ -139,7 +148,7 @@ def is_tried_again(error: Exception) -> bool:
 def test_a_foreign_exception_becomes_one_of_ours(name: str) -> None:
     row = ROWS[name]
     found = translation_of(row.error)
-    assert type(found) is row.kind
+    assert type(found) is (StoreUnavailableError if row.is_transient else row.kind)
     assert row.words in str(found)
     assert found.__cause__ is row.error
     assert is_tried_again(row.error) == row.is_transient
@@ -154,7 +163,8 @@ def test_every_exception_class_of_the_client_has_a_row() -> None:
 def test_every_status_of_http_becomes_the_error_of_its_row_and_the_transient_ones_are_tried_again() -> None:
     failures = [status for status in HTTPStatus if status >= HTTPStatus.BAD_REQUEST]
     assert {status: type(translation_of(response(status))) for status in failures} == {
-        status: STATUSES.get(status, StoreError) for status in failures
+        status: StoreUnavailableError if status in TRANSIENT_STATUSES else STATUSES.get(status, StoreError)
+        for status in failures
     }
     assert {status for status in failures if is_tried_again(response(status))} == TRANSIENT_STATUSES
 
@@ -172,7 +182,9 @@ def test_whatever_httpx_raises_is_a_store_error_that_names_it() -> None:
     for kind in found:
         # made without their own arguments, which differ: a request, a response, a message
         error = translation_of(ResponseHandlingException(Exception.__new__(kind, "the reason")))
-        assert type(error) is StoreError
+        assert type(error) is (
+            StoreUnavailableError if is_tried_again(ResponseHandlingException(Exception.__new__(kind))) else StoreError
+        )
         assert f"{kind.__name__}: the reason" in str(error)
 
 
@@ -200,7 +212,7 @@ def test_a_call_that_grpc_ends_with_a_code_becomes_the_error_of_its_row(
     with pytest.raises(grpc.RpcError) as raised:
         client.get_collection("gallery")
     found = translation_of(raised.value)
-    assert type(found) is row.kind
+    assert type(found) is (StoreUnavailableError if row.is_transient else row.kind)
     assert row.words in str(found)
     assert is_tried_again(raised.value) == row.is_transient
 

@@ -15,9 +15,17 @@ import httpx
 from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
 
-from qdrant_cir.errors import CirError, CollectionError, CollectionNotFoundError, InputError, StoreError
+from qdrant_cir.errors import (
+    CirError,
+    CollectionError,
+    CollectionNotFoundError,
+    InputError,
+    StoreError,
+    StoreUnavailableError,
+    TooLargeError,
+)
 
-__all__ = ["CLIENT_ERRORS", "detail_of", "has_answer", "is_transient", "retry_after", "translated"]
+__all__ = ["CLIENT_ERRORS", "NotAppliedError", "detail_of", "has_answer", "is_transient", "retry_after", "translated"]
 
 CLIENT_ERRORS = (
     ApiException,
@@ -46,6 +54,10 @@ _HTTP_STATUS_OF = {
 }
 
 
+class NotAppliedError(RuntimeError):
+    """A server took a write but has not applied it, so that it may still be lost."""
+
+
 @contextmanager
 def translated(place: str, *, name: str | None) -> Iterator[None]:
     """Turn an error of the client into one of this library that says where it happened and what to do.
@@ -58,6 +70,8 @@ def translated(place: str, *, name: str | None) -> Iterator[None]:
         CollectionNotFoundError: there is no such collection.
         CollectionError: it exists already.
         InputError: Qdrant finds the call itself wrong.
+        TooLargeError: the call is larger than the server, or a proxy before it, takes.
+        StoreUnavailableError: the failure is likely to pass.
         StoreError: anything else.
     """
     try:
@@ -70,6 +84,8 @@ def translated(place: str, *, name: str | None) -> Iterator[None]:
 
 def is_transient(error: Exception) -> bool:
     """Return whether a failure is likely to pass, so that the call may be made again."""
+    if _is_too_large(error):
+        return False
     if isinstance(error, UnexpectedResponse):
         return error.status_code in _TRANSIENT_STATUS
     if isinstance(error, ResponseHandlingException):
@@ -78,7 +94,7 @@ def is_transient(error: Exception) -> bool:
         return isinstance(error.source, httpx.TransportError | OSError) and not isinstance(error.source, lasting)
     if isinstance(error, grpc.RpcError):
         return _code_of(error) in _TRANSIENT_CODES
-    return isinstance(error, ResourceExhaustedResponse) or _unread_date(error) is not None
+    return isinstance(error, ResourceExhaustedResponse | NotAppliedError) or _unread_date(error) is not None
 
 
 def has_answer(error: Exception) -> bool:
@@ -87,7 +103,7 @@ def has_answer(error: Exception) -> bool:
         return _code_of(error) not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
     if isinstance(error, ResponseHandlingException):
         return not isinstance(error.source, httpx.ConnectError | httpx.ConnectTimeout)
-    return isinstance(error, UnexpectedResponse | QdrantException)
+    return isinstance(error, UnexpectedResponse | QdrantException | NotAppliedError)
 
 
 def retry_after(error: Exception) -> float:
@@ -119,6 +135,8 @@ def _translate(error: Exception, *, place: str, name: str | None) -> CirError:
     status = _status_of(error)
     detail = detail_of(error)
     subject = "" if name is None else f" about the collection {name!r}"
+    if _is_too_large(error):
+        return TooLargeError(f"{place} does not take a call{subject} of this size: {detail}. Write less at once.")
     if isinstance(error, UnexpectedResponse) and not _is_of_qdrant(error):
         # a proxy's page is not the user's mistake, and says nothing about collections
         return StoreError(
@@ -135,11 +153,12 @@ def _translate(error: Exception, *, place: str, name: str | None) -> CirError:
         return StoreError(f"{place} refused the API key{subject}: {detail}. Give a key that may do this.")
     if status in (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY):
         return InputError(f"{place} rejected a call{subject}: {detail}")
+    kind = StoreUnavailableError if is_transient(error) else StoreError
     if status is None:
-        return StoreError(
+        return kind(
             f"{place} cannot be reached{subject}: {detail}. Check the address, and that Qdrant runs there and answers."
         )
-    return StoreError(f"{place} failed{subject} with status {status}: {detail}. See the server's log.")
+    return kind(f"{place} failed{subject} with status {status}: {detail}. See the server's log.")
 
 
 def _status_of(error: Exception) -> int | None:
@@ -150,6 +169,8 @@ def _status_of(error: Exception) -> int | None:
         return error.status_code
     if isinstance(error, ResourceExhaustedResponse) or _unread_date(error) is not None:
         return HTTPStatus.TOO_MANY_REQUESTS
+    if isinstance(error, NotAppliedError):
+        return HTTPStatus.ACCEPTED
     if isinstance(error, grpc.RpcError):
         code = _code_of(error)
         if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
@@ -162,6 +183,12 @@ def _status_of(error: Exception) -> int | None:
     if isinstance(error, ValueError) and not _says_closed(error):
         return _status_in_memory(str(error))
     return None
+
+
+def _is_too_large(error: Exception) -> bool:
+    if isinstance(error, UnexpectedResponse):
+        return error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    return isinstance(error, grpc.RpcError) and "larger than max" in detail_of(error)
 
 
 def _says_closed(error: ValueError) -> bool:

@@ -92,12 +92,14 @@ class ReadOptions:
         consistency: read consistency.
         timeout: seconds.
         shard_key_selector: the shard keys to look at.
+        retry_seconds: how long a failed read is tried again, where that is less than the store's own limit.
     """
 
     params: SearchParams | None = None
     consistency: ReadConsistency | None = None
     timeout: int | None = None
     shard_key_selector: ShardKeySelector | None = None
+    retry_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

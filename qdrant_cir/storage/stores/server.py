@@ -15,7 +15,7 @@ from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from qdrant_client.context_headers import headers
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
-from qdrant_cir.errors import CollectionError, CollectionNotFoundError, InputError, StoreError
+from qdrant_cir.errors import CollectionError, CollectionNotFoundError, InputError, StoreError, TooLargeError
 from qdrant_cir.storage.stores.bridge import ClientBridge
 from qdrant_cir.storage.stores.checks import (
     check_given_name,
@@ -27,7 +27,14 @@ from qdrant_cir.storage.stores.checks import (
     checked_points,
 )
 from qdrant_cir.storage.stores.connection import connect, place_of
-from qdrant_cir.storage.stores.errors import CLIENT_ERRORS, detail_of, has_answer, is_transient, translated
+from qdrant_cir.storage.stores.errors import (
+    CLIENT_ERRORS,
+    NotAppliedError,
+    detail_of,
+    has_answer,
+    is_transient,
+    translated,
+)
 from qdrant_cir.storage.stores.filters import check_filter_form
 from qdrant_cir.storage.stores.memory import is_local, shared_memory, turn_of
 from qdrant_cir.storage.stores.protocol import (
@@ -55,6 +62,7 @@ _OPERATIONS = 500
 _PLACEMENT = ("shard_number", "replication_factor", "write_consistency_factor")
 
 _Value = TypeVar("_Value")
+_Item = TypeVar("_Item")
 
 _UNCOMPRESSED = {"Accept-Encoding": "identity"}
 
@@ -196,11 +204,11 @@ class ServerStore:
 
         Raises:
             InputError: a vector or payload cannot be stored; nothing of this call is written then.
+            TooLargeError: a point is larger than the server takes; all others are written.
         """
         points = checked_points(points, name=name, size=_size(self._vector(name, VECTOR_NAME)))
-        if points:
-            structs = [_point_struct(point) for point in points]
-            self._call(name, lambda: self._client.upsert(name, structs, wait=True))
+        structs = [_point_struct(point) for point in points]
+        self._write_all(name, structs, lambda part: self._client.upsert(name, part, wait=True), _id_of_struct)
 
     def resolve(self, name: str) -> str:
         """Return the name of the collection that an alias stands for; any other name as it is. Raises InputError."""
@@ -256,7 +264,7 @@ class ServerStore:
                 for point_id, value in left.items()
             ]
             try:
-                self._call(name, partial(self._client.update_vectors, name, points, wait=True))
+                self._write(name, partial(self._client.update_vectors, name, points, wait=True))
             except (CollectionNotFoundError, KeyError, StoreError, InputError):
                 standing = {record.point_id for record in self.fetch(name, list(left), with_vectors=False, fields=())}
                 missing = [point_id for point_id in left if point_id not in standing]
@@ -273,7 +281,7 @@ class ServerStore:
         ids = [record.point_id for record in self.fetch(name, point_ids, with_vectors=False, fields=())]
         if ids:
             selector = models.PointIdsList(points=[_client_id(point_id) for point_id in ids])
-            self._call(name, lambda: self._client.delete_vectors(name, [vector], selector, wait=True))
+            self._write(name, lambda: self._client.delete_vectors(name, [vector], selector, wait=True))
 
     def set_payloads(self, name: str, payloads: Mapping[PointId, Mapping[str, JsonValue]]) -> None:
         """Set top-level payload fields of points, by id; other fields stay."""
@@ -302,7 +310,8 @@ class ServerStore:
     def _update(self, name: str, operations: Sequence[models.UpdateOperation]) -> None:
         for start in range(0, len(operations), _OPERATIONS):
             part = operations[start : start + _OPERATIONS]
-            self._call(name, partial(self._client.batch_update_points, name, part, wait=True))
+            write = partial(self._client.batch_update_points, name, wait=True)
+            self._write_all(name, part, lambda some: write(update_operations=some), _id_of_operation)  # noqa: B023
 
     def query(
         self,
@@ -388,7 +397,7 @@ class ServerStore:
             self._vector(name, VECTOR_NAME)
             return
         selector = models.PointIdsList(points=[_client_id(point_id) for point_id in point_ids])
-        self._call(name, lambda: self._client.delete(name, selector, wait=True))
+        self._write(name, lambda: self._client.delete(name, selector, wait=True))
 
     def count(self, name: str, filter: models.Filter | None) -> int:
         """Count points exactly, or as well as the server may where strict mode forbids exact counts."""
@@ -451,6 +460,51 @@ class ServerStore:
             self._reads_over_rest = False
             return found
         return read()
+
+    def _write_all(
+        self,
+        name: str,
+        items: Sequence[_Item],
+        write: Callable[[list[_Item]], object],
+        id_of: Callable[[_Item], PointId],
+    ) -> None:
+        """Write items in one call, or in halves where the server does not take so much at once.
+
+        Raises:
+            TooLargeError: single items are too large; all others are written.
+        """
+        refused: list[PointId] = []
+        reason: TooLargeError | None = None
+        parts = [list(items)] if items else []
+        while parts:
+            part = parts.pop(0)
+            try:
+                self._write(name, partial(write, part))
+            except TooLargeError as error:
+                middle = len(part) // 2
+                if middle:
+                    parts[:0] = [part[:middle], part[middle:]]
+                else:
+                    refused.append(id_of(part[0]))
+                    reason = error
+        if reason is not None:
+            raise TooLargeError(
+                f"{self._place}, or a proxy before it, does not take a point as large as {refused[0]} of {name!r}. "
+                "Give it less payload, or allow larger requests.",
+                tuple(refused),
+            ) from reason
+
+    def _write(self, name: str, write: Callable[[], object]) -> None:
+        """Make a write that has been applied when this returns; one that is only acknowledged is made again."""
+
+        def applied() -> None:
+            result = write()
+            for each in result if isinstance(result, list) else [result]:
+                status = getattr(each, "status", models.UpdateStatus.COMPLETED)
+                if status != models.UpdateStatus.COMPLETED:
+                    raise NotAppliedError(f"the write is {getattr(status, 'value', status)} but not applied yet")
+
+        self._call(name, applied)
 
     def _forget(self, name: str) -> None:
         self._known = {key: spec for key, spec in self._known.items() if key[0] != name}
@@ -558,6 +612,20 @@ def _spec_of(info: models.CollectionInfo) -> CollectionSpec:
 def _point_struct(point: StoredPoint) -> models.PointStruct:
     vector = {} if point.vector is None else {VECTOR_NAME: point.vector.tolist()}
     return models.PointStruct(id=_client_id(point.point_id), vector=vector, payload=dict(point.payload))
+
+
+def _id_of_struct(point: models.PointStruct) -> PointId:
+    return _point_id(point.id)
+
+
+def _id_of_operation(operation: models.UpdateOperation) -> PointId:
+    """Return the one point that an operation of ours changes."""
+    change = (
+        operation.set_payload
+        if isinstance(operation, models.SetPayloadOperation)
+        else cast("models.DeletePayloadOperation", operation).delete_payload
+    )
+    return _point_id((change.points or [])[0])
 
 
 def _hits_of(points: Iterable[models.ScoredPoint]) -> list[Hit]:
