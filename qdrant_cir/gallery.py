@@ -373,7 +373,11 @@ class Gallery:
         return self.collection.info()
 
     def count(self, filter: models.Filter | None = None) -> int:
-        """Count images exactly. Raises InputError for a filter that cannot be evaluated."""
+        """Count images, exactly unless a server's strict mode forbids it (:attr:`CollectionInfo.is_approximate`).
+
+        Raises:
+            InputError: the filter cannot be evaluated.
+        """
         return self.collection.count(filter)
 
     def delete(self, image_ids: Sequence[str | PointId]) -> set[str | PointId]:

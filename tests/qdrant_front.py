@@ -67,6 +67,9 @@ class RestFront:
         turn: held by a request that is applied.
         version: that it claims to be; None says none.
         largest: bytes of the largest request that it takes; larger ones are refused with 413.
+        most: results that a call may ask for, None for any number.
+        most_written: points that a call may write, None for any number.
+        schema: kinds of the payload indexes that were made, by collection and field; filters may name these too.
         acknowledges: how many of the next writes are said to be taken but not applied.
     """
 
@@ -84,6 +87,9 @@ class RestFront:
     version: str | None = None
     largest: int = 2**25
     acknowledges: int = 0
+    most: int | None = None
+    most_written: int | None = None
+    schema: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -101,8 +107,22 @@ class RestFront:
         if not self.allows_exact and body.get("exact"):
             raise ValueError("Forbidden: Exact search disabled! Help: Set exact=false.")
         if self.indexed is not None:
-            for key in set(_keys_of(body.get("filter"))) - self.indexed:
-                raise ValueError(f"Bad request: Index required but not found for {key!r}. Help: Create an index.")
+            indexed = self.indexed | set(self.schema.get("".join(request.path.split("/")[2:3]), {}))
+            named = {*_keys_of(body.get("filter")), *([body["group_by"]] if "group_by" in body else [])}
+            for key in sorted(named - indexed):
+                raise ValueError(
+                    f'Bad request: Index required but not found for "{key}" of one of the following types: [keyword]. '
+                    "Help: Create an index for this key or use a different filter."
+                )
+        for asked, most, what in (
+            (body.get("limit"), self.most, "limit"),
+            (len(body.get("points") or []) if request.method == "PUT" else None, self.most_written, "upsert limit"),
+        ):
+            if asked is not None and most is not None and asked > most:
+                raise ValueError(
+                    f'Forbidden: Limit exceeded {asked} > {most} for "{what}". Help: Reduce the "{what}" parameter to '
+                    f"or below {most}."
+                )
 
     def asked(self, method: str, end: str) -> list[Request]:
         """The requests of a method whose path ends so."""
@@ -245,6 +265,8 @@ def _apply(front: RestFront, request: Request) -> object:
                 return _plain(memory.get_collections())
             described: Any = _plain(memory.get_collection(name))
             described["config"]["params"] |= front.placement
+            kinds = front.schema.get(name, {})
+            described["payload_schema"] = {key: {"data_type": kind, "points": 0} for key, kind in kinds.items()}
             return described
         case "GET", "exists":
             return {"exists": memory.collection_exists(name)}
@@ -329,5 +351,7 @@ def _apply(front: RestFront, request: Request) -> object:
         case "DELETE", path if path.startswith("vectors/"):
             return _plain(memory.delete_vector_name(name, path.removeprefix("vectors/")))
         case "PUT", "index":
+            kind = body["field_schema"]
+            front.schema.setdefault(name, {})[body["field_name"]] = kind["type"] if isinstance(kind, dict) else kind
             return {"operation_id": 1, "status": "completed"}
     raise KeyError(f"{request.path} not found")

@@ -124,6 +124,9 @@ class RecordingStore:
     def count(self, name: str, filter: Filter | None) -> int:
         return len(self._those(name, filter))
 
+    def counts_exactly(self, name: str) -> bool:
+        return True
+
     def optimize(self, name: str) -> None:
         self.calls.append(Call("optimize", name))
 

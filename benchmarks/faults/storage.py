@@ -58,7 +58,8 @@ FAULTS: tuple[Fault, ...] = (
         name="gallery_point_written_before_its_tokens",
         file="qdrant_cir/storage/collection.py",
         old="                refused = self._write_tokens(batch)\n",
-        new="                self.store.upsert(self.name, points)\n                refused = self._write_tokens(batch)\n",
+        new="                self.store.upsert(self.name, points)\n"
+        "                refused = self._write_tokens(batch)\n",
         tests=_COLLECTION,
     ),
     Fault(
@@ -92,8 +93,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         name="upsert_does_not_wait",
         file="qdrant_cir/storage/stores/server.py",
-        old="self._client.upsert(name, structs, wait=True)",
-        new="self._client.upsert(name, structs, wait=False)",
+        old="self._client.upsert(name, part, wait=True)",
+        new="self._client.upsert(name, part, wait=False)",
         tests=_SERVER,
     ),
     Fault(
@@ -106,8 +107,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         name="payloads_set_without_waiting",
         file="qdrant_cir/storage/stores/server.py",
-        old="partial(self._client.batch_update_points, name, part, wait=True)",
-        new="partial(self._client.batch_update_points, name, part, wait=False)",
+        old="partial(self._client.batch_update_points, name, wait=True)",
+        new="partial(self._client.batch_update_points, name, wait=False)",
         tests=_SERVER,
     ),
     Fault(

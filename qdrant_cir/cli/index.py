@@ -111,11 +111,14 @@ def index(
                 gallery.create_payload_index(field.field, field.kind)
             report = gallery.index(records, progress=progress, limits=limits)
             images = gallery.count()
+            is_approximate = not stored.counts_exactly
     if as_json:
-        document = printing.index_report_json(collection, report, images=images)
+        document = printing.index_report_json(collection, report, images=images, is_approximate=is_approximate)
         printing.print_json({**document, "bundle": printing.bundle_json(model)})
     else:
-        printing.print_text(printing.index_report_text(collection, report, images=images))
+        printing.print_text(
+            printing.index_report_text(collection, report, images=images, is_approximate=is_approximate)
+        )
     if report.failed and not report.indexed + report.updated + report.unchanged:
         raise IndexingError(
             f"Not one of {len(report.failed)} images could be indexed; the first, "

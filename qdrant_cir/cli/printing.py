@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from qdrant_cir.types import Candidate, JsonObject, JsonValue, Query, SearchResult
 
 __all__ = [
+    "count_text",
     "bundle_json",
     "bundle_text",
     "end_output",
@@ -248,11 +249,17 @@ def print_explanation(why: Explanation) -> None:
     print_note(f"scored in {why.precision}, {why.seconds * 1000:.0f} ms")
 
 
-def index_report_json(collection: str, report: IndexReport, *, images: int) -> JsonObject:
+def count_text(count: int, *, is_approximate: bool) -> str:
+    """Write a count, with ``~`` before one that is only about right."""
+    return f"~{count}" if is_approximate else str(count)
+
+
+def index_report_json(collection: str, report: IndexReport, *, images: int, is_approximate: bool = False) -> JsonObject:
     """Return an indexing report as JSON; ``images`` is what the collection holds now."""
     return {
         "collection": collection,
         "images": images,
+        "is_approximate": is_approximate,
         "indexed": report.indexed,
         "updated": report.updated,
         "unchanged": report.unchanged,
@@ -265,10 +272,11 @@ def index_report_json(collection: str, report: IndexReport, *, images: int) -> J
     }
 
 
-def index_report_text(collection: str, report: IndexReport, *, images: int) -> str:
+def index_report_text(collection: str, report: IndexReport, *, images: int, is_approximate: bool = False) -> str:
     """Write an indexing report as sentences, with every image that failed and why."""
+    held = count_text(images, is_approximate=is_approximate)
     lines = [
-        f"{collection} holds {images} images. Indexed {report.indexed}, updated {report.updated}, "
+        f"{collection} holds {held} images. Indexed {report.indexed}, updated {report.updated}, "
         f"unchanged {report.unchanged}, failed {len(report.failed)} in {report.seconds:.1f} s "
         f"({report.images_per_second:.1f} images/s)."
     ]

@@ -146,6 +146,7 @@ def collection_json(info: CollectionInfo) -> JsonObject:
     return {
         "collection": info.name,
         "images": info.images,
+        "is_approximate": info.is_approximate,
         "vector_size": info.vector_size,
         "bundle": info.bundle_name,
         "fingerprint": info.fingerprint,
@@ -200,13 +201,15 @@ def _describe(store: Store, name: str | None, vector: str | None, notes: list[st
 
 
 def _cells(info: CollectionInfo, *, has_attached: bool) -> tuple[str, ...]:
-    cells = (info.name, str(info.images), str(info.vector_size), info.bundle_name, ", ".join(info.precisions))
+    rough = info.is_approximate
+    images, points = (printing.count_text(count, is_approximate=rough) for count in (info.images, info.points))
+    cells = (info.name, images, str(info.vector_size), info.bundle_name, ", ".join(info.precisions))
     attachment = info.attachment
     if not has_attached:
         return cells
     if attachment is None:
-        return (*cells, str(info.points), "-", "-")
-    return (*cells, str(info.points), attachment.vector, attachment.picture)
+        return (*cells, points, "-", "-")
+    return (*cells, points, attachment.vector, attachment.picture)
 
 
 def _packaged(fingerprint: str) -> Bundle | None:

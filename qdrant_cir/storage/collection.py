@@ -77,6 +77,7 @@ class CollectionInfo:
         fields: the user's payload fields, of a sample, sorted.
         precisions: what the image encoder computed in, of a sample, sorted.
         attachment: how it lies in the user's collection; None for a gallery of our own.
+        is_approximate: whether the server's strict mode forbids exact counts, so that they are about right.
     """
 
     name: str
@@ -90,6 +91,7 @@ class CollectionInfo:
     fields: tuple[str, ...]
     precisions: tuple[str, ...]
     attachment: Attachment | None = None
+    is_approximate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,7 @@ class Collection:
             # a gallery of another bundle is refused before anything is made beside it
             check_pair(name, store.describe(name) or gallery, standing or tokens, bundle)
         elif standing is not None and standing.metadata != tokens.metadata:
-            if store.count(companion, None):
+            if store.scroll(companion, filter=None, limit=1, after=None, fields=()):
                 raise CollectionMismatchError(
                     f"There is a collection {companion!r} of another origin, beside which {name!r} cannot be "
                     "made. "
@@ -451,6 +453,11 @@ class Collection:
         """Count images exactly. Raises InputError for a filter that cannot be evaluated."""
         return self.store.count(self.name, filter if self.attachment is None else self._having_vector(filter))
 
+    @property
+    def counts_exactly(self) -> bool:
+        """Whether the counts that were made are exact; a server in strict mode may forbid that."""
+        return self.store.counts_exactly(self.name) and self.store.counts_exactly(self.layout.companion)
+
     def info(self) -> CollectionInfo:
         """Describe the gallery."""
         if self.attachment is not None:
@@ -473,6 +480,7 @@ class Collection:
             fields=field_names(sample),
             precisions=tuple(sorted({record.precision for record in made.values()})),
             attachment=self.attachment,
+            is_approximate=not self.counts_exactly,
         )
 
     def optimize(self) -> None:

@@ -218,7 +218,12 @@ class GalleryReads:
         """Refuse a field that no image has; costs and errors as of one field in :meth:`check_filter`."""
         if field in self._seen_fields:
             return
-        if (yield from self._scroll(having(field), limit=1)):
+        try:
+            has_field = bool((yield from self._scroll(having(field), limit=1)))
+        except InputError:
+            # strict mode forbids to look for it; the search itself was allowed
+            has_field = True
+        if has_field:
             self._seen_fields.add(field)
             return
         sample = yield from self._scroll(None, limit=SAMPLE)

@@ -266,6 +266,7 @@ def fill(store: Store, name: str) -> None:
     store.create(name, CollectionSpec(vector_size=DIMS, metadata={}))
     store.upsert(name, points[:40])
     store.upsert(name, points[40:])
+    store.create_payload_index(name, "title", "text")
 
 
 @pytest.fixture

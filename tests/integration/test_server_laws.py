@@ -34,9 +34,8 @@ name = _laws.name
 
 @pytest.fixture
 def gallery(store: Store, name: str) -> str:
-    """The gallery, with the text index without which a server looks for substrings, unlike the other stores."""
+    """A collection of sixty points."""
     _laws.fill(store, name)
-    store.create_payload_index(name, "title", "text")
     return name
 
 

@@ -174,7 +174,9 @@ def test_a_payload_index_of_every_kind_of_the_client_is_asked_for(front: RestFro
     store = ServerStore(QdrantClient(url=front.url, check_compatibility=False))
     store.create_payload_index("gallery", "shop.city", str(models.PayloadSchemaType(kind).value))
     (asked,) = front.asked("PUT", "/index")
-    assert asked.body == {"field_name": "shop.city", "field_schema": models.PayloadSchemaType(kind).value}
+    value = models.PayloadSchemaType(kind).value
+    wanted = {"type": "text", "phrase_matching": True} if value == "text" else value
+    assert asked.body == {"field_name": "shop.city", "field_schema": wanted}
     for field, given in (("a b", "keyword"), ("", "keyword"), ("color", "word"), ("color", None), (7, "keyword")):
         with pytest.raises(InputError, match=r"cannot read|keyword, integer"):
             store.create_payload_index("gallery", field, given)  # type: ignore[arg-type]

@@ -21,6 +21,7 @@ __all__ = [
     "check_path",
     "check_query_vector",
     "checked_points",
+    "needs_index",
 ]
 
 _NAME = re.compile(r'[^\x00-\x1f\x7f<>:"/\\|?*.~][^\x00-\x1f\x7f<>:"/\\|?*]*')
@@ -73,6 +74,14 @@ def check_index(field: str, kind: str) -> None:
     check_path(field, where="An index was asked for")
     if kind not in INDEX_KINDS:
         raise InputError(f"{kind!r} is not a kind of index; expected one of {', '.join(INDEX_KINDS)}.")
+
+
+def needs_index(name: str, field: str, kind: str, *, why: str) -> InputError:
+    """Return the error for a field that must be indexed first, with the command that does it."""
+    return InputError(
+        f"The field {field!r} of {name!r} has no {kind} index, which {why} needs. Make one first: "
+        f"`qdrant-cir index-field '{field}:{kind}' -c {name}`, or gallery.create_payload_index({field!r}, {kind!r})."
+    )
 
 
 def check_query_vector(vector: Float32, *, name: str, size: int | None) -> None:

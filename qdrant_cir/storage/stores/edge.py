@@ -30,6 +30,7 @@ from qdrant_cir.storage.stores.checks import (
     check_name,
     check_query_vector,
     checked_points,
+    needs_index,
 )
 from qdrant_cir.storage.stores.edge_folder import EdgeFolder, join_folder, leave_folder
 from qdrant_cir.storage.stores.edge_shards import create_folder, drop_folder, read_vectors, translated
@@ -131,7 +132,9 @@ class EdgeStore:
     def create_payload_index(self, name: str, field: str, kind: str) -> None:
         """Index a payload field by a kind; as :meth:`Store.create_payload_index`."""
         check_index(field, kind)
-        self._update(name, edge.UpdateOperation.create_field_index(field, _INDEX_KINDS[kind]))
+        # with phrases, which a filter may look for
+        schema = edge.TextIndexParams(phrase_matching=True) if kind == "text" else _INDEX_KINDS[kind]
+        self._update(name, edge.UpdateOperation.create_field_index(field, schema))
 
     def upsert(self, name: str, points: Sequence[StoredPoint]) -> None:
         """Write points, replacing those of the same id; on the disk when it returns.
@@ -223,6 +226,7 @@ class EdgeStore:
         check_limit(limit)
         with self._using() as folder:
             held = folder.collection(name)
+            _check_words(name, held.shard, filter)
             check_query_vector(vector, name=name, size=self._size_of(folder, name, using))
             given = options.params
             request = edge.QueryRequest(
@@ -292,6 +296,7 @@ class EdgeStore:
         )
         with self._using() as folder:
             held = folder.collection(name)
+            _check_words(name, held.shard, filter)
             with translated(f"read the collection {name!r}"):
                 found, _ = held.shard.scroll(request)
         return [_record(record) for record in found]
@@ -308,8 +313,13 @@ class EdgeStore:
         request = edge.CountRequest(exact=True, filter=_edge_filter(filter))
         with self._using() as folder:
             held = folder.collection(name)
+            _check_words(name, held.shard, filter)
             with translated(f"count the collection {name!r}"):
                 return held.shard.count(request)
+
+    def counts_exactly(self, name: str) -> bool:
+        """Return True: the embedded store counts exactly."""
+        return True
 
     def optimize(self, name: str) -> None:
         """Build the HNSW graph where the collection is large enough for one, and drop what was deleted.
@@ -380,6 +390,19 @@ def _edge_filter(filter: Filter | None) -> edge.Filter | None:
     from qdrant_cir.storage.stores.filters import convert_filter
 
     return convert_filter(filter)
+
+
+def _check_words(name: str, shard: edge.EdgeShard, filter: Filter | None) -> None:
+    """Refuse a filter that looks for words in a field without a text index, which a server splits otherwise."""
+    if filter is None:
+        return
+    from qdrant_cir.storage.stores.filters import text_fields
+
+    if wanted := text_fields(filter):
+        schema = shard.info().payload_schema
+        for field in wanted:
+            if field not in schema or schema[field].data_type != edge.PayloadSchemaType.Text:
+                raise needs_index(name, field, "text", why="a filter on its words")
 
 
 def _edge_point(point: StoredPoint) -> edge.Point:

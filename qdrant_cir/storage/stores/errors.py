@@ -24,8 +24,19 @@ from qdrant_cir.errors import (
     StoreUnavailableError,
     TooLargeError,
 )
+from qdrant_cir.storage.stores.checks import needs_index
+from qdrant_cir.storage.stores.protocol import INDEX_KINDS
 
-__all__ = ["CLIENT_ERRORS", "NotAppliedError", "detail_of", "has_answer", "is_transient", "retry_after", "translated"]
+__all__ = [
+    "CLIENT_ERRORS",
+    "NotAppliedError",
+    "detail_of",
+    "has_answer",
+    "is_transient",
+    "most_results",
+    "retry_after",
+    "translated",
+]
 
 CLIENT_ERRORS = (
     ApiException,
@@ -52,6 +63,11 @@ _HTTP_STATUS_OF = {
     grpc.StatusCode.NOT_FOUND: HTTPStatus.NOT_FOUND,
     grpc.StatusCode.ALREADY_EXISTS: HTTPStatus.CONFLICT,
 }
+
+
+_NO_INDEX = re.compile(r'Index required but not found for \\?"(.+?)\\?"(?: of one of the following types: \[(\w+))?')
+_OVER_LIMIT = re.compile(r'Limit exceeded (\d+) > (\d+) for \\?"([^"\\]+)')
+"""What a server in strict mode says of a call that it forbids."""
 
 
 class NotAppliedError(RuntimeError):
@@ -151,6 +167,14 @@ def _translate(error: Exception, *, place: str, name: str | None) -> CirError:
         )
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         return StoreError(f"{place} refused the API key{subject}: {detail}. Give a key that may do this.")
+    if (no_index := _NO_INDEX.search(detail)) is not None and name is not None:
+        kind_of_index = no_index[2] if no_index[2] in INDEX_KINDS else "keyword"
+        return needs_index(name, no_index[1], kind_of_index, why="this call in strict mode")
+    if (most := most_results(error)) is not None:
+        return InputError(
+            f"{place} gives at most {most} results of the collection {name!r} at once (strict mode). Lower limit and "
+            f"rerank_depth to {most}, or to less with exclude_reference."
+        )
     if status in (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY):
         return InputError(f"{place} rejected a call{subject}: {detail}")
     kind = StoreUnavailableError if is_transient(error) else StoreError
@@ -187,8 +211,19 @@ def _status_of(error: Exception) -> int | None:
 
 def _is_too_large(error: Exception) -> bool:
     if isinstance(error, UnexpectedResponse):
-        return error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-    return isinstance(error, grpc.RpcError) and "larger than max" in detail_of(error)
+        if error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            return True
+    elif not isinstance(error, grpc.RpcError):
+        return False
+    detail = detail_of(error)
+    limit = _OVER_LIMIT.search(detail)
+    return "larger than max" in detail or (limit is not None and limit[3] != "limit")
+
+
+def most_results(error: Exception) -> int | None:
+    """Return how many results strict mode allows, where a failure is that more were asked for."""
+    found = _OVER_LIMIT.search(detail_of(error)) if isinstance(error, UnexpectedResponse | grpc.RpcError) else None
+    return int(found[2]) if found is not None and found[3] == "limit" else None
 
 
 def _says_closed(error: ValueError) -> bool:

@@ -14,7 +14,7 @@ from qdrant_client import models
 from qdrant_cir.errors import InputError
 from qdrant_cir.storage.stores.checks import DEEPEST, check_path
 
-__all__ = ["check_filter_form", "convert_filter", "filter_fields"]
+__all__ = ["check_filter_form", "convert_filter", "filter_fields", "text_fields"]
 
 FIELD_TESTS = (
     "match",
@@ -27,6 +27,9 @@ FIELD_TESTS = (
     "is_null",
 )
 """The tests of a FieldCondition; Qdrant documents one per condition."""
+
+_WORDS = frozenset({"MatchText", "MatchTextAny", "MatchPhrase"})
+"""Matches of words, which a text index splits; without one, servers and the embedded store split differently."""
 
 _LATER_MATCHES: Mapping[str, tuple[str, Callable[[str], edge.MatchType]]] = {
     "MatchTextAny": ("text_any", edge.MatchTextAny),
@@ -45,9 +48,14 @@ def filter_fields(filter: models.Filter) -> list[str]:
     Raises:
         InputError: as :func:`check_filter_form`.
     """
-    if not isinstance(filter, models.Filter):
-        raise InputError(f"The filter is a {type(filter).__name__}; expected a qdrant_client.models.Filter.")
-    return sorted(set(_paths(filter)))
+    _check_type(filter)
+    return sorted({path for path, _ in _named(filter)})
+
+
+def text_fields(filter: models.Filter) -> list[str]:
+    """List the payload paths on which a filter looks for words, sorted, each once. Errors as :func:`filter_fields`."""
+    _check_type(filter)
+    return sorted({path for path, looks_for_words in _named(filter) if looks_for_words})
 
 
 def check_filter_form(filter: models.Filter | None) -> None:
@@ -74,6 +82,11 @@ def convert_filter(filter: models.Filter) -> edge.Filter:
         raise InputError(f"The embedded store (Qdrant Edge) cannot evaluate the filter: {error}.") from error
 
 
+def _check_type(filter: object) -> None:
+    if not isinstance(filter, models.Filter):
+        raise InputError(f"The filter is a {type(filter).__name__}; expected a qdrant_client.models.Filter.")
+
+
 def _conditions_of(given: Sequence[models.Condition] | models.Condition | None) -> list[models.Condition]:
     """Return a clause of a filter as a list: Qdrant also takes one bare condition, or none."""
     if given is None:
@@ -81,7 +94,8 @@ def _conditions_of(given: Sequence[models.Condition] | models.Condition | None) 
     return list(given) if isinstance(given, Sequence) else [given]
 
 
-def _paths(filter: models.Filter, prefix: str = "", depth: int = 1) -> Iterator[str]:
+def _named(filter: models.Filter, prefix: str = "", depth: int = 1) -> Iterator[tuple[str, bool]]:
+    """Yield every payload path with whether its condition looks for words."""
     if depth > DEEPEST:
         raise InputError(f"The filter is nested deeper than {DEEPEST} levels.")
     clauses = [*map(_conditions_of, (filter.must, filter.should, filter.must_not))]
@@ -89,18 +103,18 @@ def _paths(filter: models.Filter, prefix: str = "", depth: int = 1) -> Iterator[
         clauses.append(_conditions_of(filter.min_should.conditions))
     for condition in (condition for clause in clauses for condition in clause):
         if isinstance(condition, models.Filter):
-            yield from _paths(condition, prefix, depth + 1)
+            yield from _named(condition, prefix, depth + 1)
         elif isinstance(condition, models.NestedCondition):
             array = _checked(condition.nested.key)
-            yield prefix + array
-            yield from _paths(condition.nested.filter, prefix + array.removesuffix("[]") + "[].", depth + 1)
+            yield prefix + array, False
+            yield from _named(condition.nested.filter, prefix + array.removesuffix("[]") + "[].", depth + 1)
         elif isinstance(condition, models.FieldCondition):
             _check_one_test(condition)
-            yield prefix + _checked(condition.key)
+            yield prefix + _checked(condition.key), type(condition.match).__name__ in _WORDS
         elif isinstance(condition, models.IsEmptyCondition):
-            yield prefix + _checked(condition.is_empty.key)
+            yield prefix + _checked(condition.is_empty.key), False
         elif isinstance(condition, models.IsNullCondition):
-            yield prefix + _checked(condition.is_null.key)
+            yield prefix + _checked(condition.is_null.key), False
 
 
 def _checked(path: str) -> str:

@@ -12,7 +12,7 @@ from qdrant_client import AsyncQdrantClient, QdrantClient
 
 from qdrant_cir.storage.stores.places import MEMORY
 
-__all__ = ["is_local", "shared_memory", "turn_of"]
+__all__ = ["indexes_of", "is_local", "shared_memory", "turn_of"]
 
 
 class _Turn:
@@ -34,6 +34,7 @@ class _Turn:
 
 _making = _Turn()
 _turns: WeakKeyDictionary[QdrantClient, _Turn] = WeakKeyDictionary()
+_indexes: WeakKeyDictionary[QdrantClient | AsyncQdrantClient, dict[str, dict[str, str]]] = WeakKeyDictionary()
 _memory: QdrantClient | None = None
 
 
@@ -52,6 +53,12 @@ def turn_of(client: QdrantClient) -> AbstractContextManager[None]:
         return nullcontext()
     with _making:
         return _turns.setdefault(client, _Turn())
+
+
+def indexes_of(client: QdrantClient | AsyncQdrantClient) -> dict[str, dict[str, str]]:
+    """Return the payload indexes that were made in a local client, by collection and field; it keeps none itself."""
+    with _making:
+        return _indexes.setdefault(client, {})
 
 
 def shared_memory() -> QdrantClient:

@@ -298,7 +298,11 @@ class Store(Protocol):
         ...
 
     def count(self, name: str, filter: Filter | None) -> int:
-        """Count points exactly."""
+        """Count points exactly, or as well as a server in strict mode does it."""
+        ...
+
+    def counts_exactly(self, name: str) -> bool:
+        """Return whether the counts of a collection that were made are exact."""
         ...
 
     def optimize(self, name: str) -> None:

@@ -25,6 +25,7 @@ from qdrant_cir.storage.stores.checks import (
     check_path,
     check_query_vector,
     checked_points,
+    needs_index,
 )
 from qdrant_cir.storage.stores.connection import connect, place_of
 from qdrant_cir.storage.stores.errors import (
@@ -33,10 +34,11 @@ from qdrant_cir.storage.stores.errors import (
     detail_of,
     has_answer,
     is_transient,
+    most_results,
     translated,
 )
-from qdrant_cir.storage.stores.filters import check_filter_form
-from qdrant_cir.storage.stores.memory import is_local, shared_memory, turn_of
+from qdrant_cir.storage.stores.filters import text_fields
+from qdrant_cir.storage.stores.memory import indexes_of, is_local, shared_memory, turn_of
 from qdrant_cir.storage.stores.protocol import (
     PLAIN,
     VECTOR_NAME,
@@ -103,6 +105,8 @@ class ServerStore:
         self._reads_over_rest = _may_compress(client)
         self._known: dict[tuple[str, str], VectorSpec | None] = {}
         self._versions_are_checked = checks_itself(client)
+        self._text_fields: dict[str, set[str]] = {}
+        self._roughly_counted: set[str] = set()
 
     @classmethod
     def over_async(
@@ -175,7 +179,7 @@ class ServerStore:
             self._call(name, make)
         except CollectionError:
             # an earlier attempt may have made it although its answer was lost
-            if attempts == 1 or self.describe(name) != spec or self.count(name, None):
+            if attempts == 1 or self.describe(name) != spec or self.scroll(name, filter=None, limit=1, after=None):
                 raise
         self._forget(name)
         made = self.describe(name)
@@ -189,14 +193,20 @@ class ServerStore:
     def drop(self, name: str) -> None:
         """Remove a collection and all its points; nothing happens where there is none."""
         self._forget(name)
+        if is_local(self._client):
+            indexes_of(self._client).pop(name, None)
         self._call(name, lambda: self._client.delete_collection(name))
 
     def create_payload_index(self, name: str, field: str, kind: str) -> None:
         """Index a payload field by a kind; as :meth:`Store.create_payload_index`."""
         check_index(field, kind)
         self._call(name, lambda: self._client.get_collection(name))
-        if not is_local(self._client):
-            schema = models.PayloadSchemaType(kind)
+        if is_local(self._client):
+            indexes_of(self._client).setdefault(name, {})[field] = kind
+        else:
+            # with phrases, which a filter may look for
+            phrases = models.TextIndexParams(type=models.TextIndexType.TEXT, phrase_matching=True)
+            schema = phrases if kind == "text" else models.PayloadSchemaType(kind)
             self._call(name, lambda: self._client.create_payload_index(name, field, field_schema=schema, wait=True))
 
     def upsert(self, name: str, points: Sequence[StoredPoint]) -> None:
@@ -376,7 +386,7 @@ class ServerStore:
     ) -> list[Record]:
         """Read points in id order without vectors, at most ``limit`` that follow ``after``; integers come first."""
         check_limit(limit)
-        check_filter_form(filter)
+        self._check_filter(name, filter)
         start = behind(after)
         if after is not None and start is None:
             return []
@@ -384,11 +394,10 @@ class ServerStore:
             self._client.scroll,
             name,
             scroll_filter=filter,
-            limit=limit,
             offset=None if start is None else _client_id(start),
             with_payload=_payload_of(fields),
         )
-        found, _ = self._call(name, read)
+        found, _ = self._call(name, partial(_scrolled, read, limit))
         return _records_of(found)
 
     def delete(self, name: str, point_ids: Sequence[PointId]) -> None:
@@ -401,8 +410,19 @@ class ServerStore:
 
     def count(self, name: str, filter: models.Filter | None) -> int:
         """Count points exactly, or as well as the server may where strict mode forbids exact counts."""
-        check_filter_form(filter)
-        return self._call(name, partial(_counted, partial(self._client.count, name, filter))).count
+        self._check_filter(name, filter)
+        count = partial(self._client.count, name, filter)
+        try:
+            return self._call(name, partial(count, exact=True)).count
+        except InputError as error:
+            if "exact" not in str(error).lower():
+                raise
+        self._roughly_counted.add(name)
+        return self._call(name, partial(count, exact=False)).count
+
+    def counts_exactly(self, name: str) -> bool:
+        """Return whether counts of a collection are exact, as far as they were made."""
+        return name not in self._roughly_counted
 
     def optimize(self, name: str) -> None:
         """Do nothing: a server optimizes by itself. Raises CollectionNotFoundError like every other call."""
@@ -424,7 +444,7 @@ class ServerStore:
         options: ReadOptions,
     ) -> Any:  # noqa: ANN401 - a QueryResponse or a GroupsResult, as ``ask`` returns it
         check_limit(limit)
-        check_filter_form(filter)
+        self._check_filter(name, filter)
         spec = self._vector(name, using)
         check_query_vector(vector, name=name, size=_size(spec))
         # a server takes one vector for several views, the local client wants a list of them
@@ -506,7 +526,25 @@ class ServerStore:
 
         self._call(name, applied)
 
+    def _check_filter(self, name: str, filter: models.Filter | None) -> None:
+        """Refuse a filter that cannot be read, or that looks for words in a field without a text index."""
+        if filter is None:
+            return
+        wanted = text_fields(filter)
+        if set(wanted) <= self._text_fields.get(name, set()):
+            return
+        if is_local(self._client):
+            kinds = indexes_of(self._client).get(name, {})
+        else:
+            schema = self._call(name, lambda: self._client.get_collection(name)).payload_schema
+            kinds = {field: found.data_type.value for field, found in schema.items()}
+        self._text_fields[name] = {field for field, kind in kinds.items() if kind == "text"}
+        for field in wanted:
+            if field not in self._text_fields[name]:
+                raise needs_index(name, field, "text", why="a filter on its words")
+
     def _forget(self, name: str) -> None:
+        self._text_fields.pop(name, None)
         self._known = {key: spec for key, spec in self._known.items() if key[0] != name}
 
     def _vectors_of(self, name: str) -> Mapping[str, VectorSpec]:
@@ -578,14 +616,15 @@ def _forbids_view(error: Exception) -> bool:
     return not is_transient(error) and "hnsw_ef" in detail_of(error)
 
 
-def _counted(count: Callable[..., models.CountResult]) -> models.CountResult:
-    """Count exactly, or roughly where strict mode forbids exact counts."""
+def _scrolled(scroll: Callable[..., _Value], limit: int) -> _Value:
+    """Read a page, or a smaller one where strict mode forbids so many points."""
     try:
-        return count(exact=True)
+        return scroll(limit=limit)
     except CLIENT_ERRORS as error:
-        if is_transient(error) or "exact" not in detail_of(error).lower():
+        most = most_results(error)
+        if not most:
             raise
-    return count(exact=False)
+    return scroll(limit=most)
 
 
 def _names_of(answer: models.CollectionsResponse) -> list[str]:
