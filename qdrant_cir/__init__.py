@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from qdrant_cir.search.explanation import CellEffects, Explanation, WordEffect
     from qdrant_cir.search.query_model import ComposedQuery
     from qdrant_cir.storage.collection import CollectionInfo
+    from qdrant_cir.storage.collection_options import CollectionOptions
     from qdrant_cir.storage.stores.connection import connect, connect_async
     from qdrant_cir.types import Candidate, GalleryImage, PictureLimits, Query, SearchResult, Timings
 
@@ -73,6 +74,7 @@ _MODULES = {
     "search.explanation": ("CellEffects", "Explanation", "WordEffect"),
     "search.query_model": ("ComposedQuery",),
     "storage.collection": ("CollectionInfo",),
+    "storage.collection_options": ("CollectionOptions",),
     "storage.stores.connection": ("connect", "connect_async"),
     "retriever": ("AsyncRetriever", "Retriever"),
     "types": ("Candidate", "GalleryImage", "PictureLimits", "Query", "SearchResult", "Timings"),
@@ -109,6 +111,7 @@ __all__ = [
     "IndexReport",
     "FailedImage",
     "CollectionInfo",
+    "CollectionOptions",
     "Bundle",
     "default_bundle_path",
     "load_bundle",

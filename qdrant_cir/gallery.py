@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from qdrant_cir.errors import CollectionError, InputError
 from qdrant_cir.indexer import Indexer
+from qdrant_cir.indexing.pruning import MOST_PRUNED, prunable
 from qdrant_cir.indexing.report import IndexProgress, IndexReport
-from qdrant_cir.indexing.sources import ImageRecord, RejectedRow, read_images
+from qdrant_cir.indexing.sources import WHOLE, ImageRecord, RejectedRow, read_images
 from qdrant_cir.model.bundle import Bundle, load_bundle
 from qdrant_cir.model.compute import Compute, ExecutionProvider
 from qdrant_cir.model.image_encoder import ImageEncoder
@@ -36,6 +37,7 @@ from qdrant_cir.search.given_hits import GivenHits
 from qdrant_cir.search.query_model import ComposedQuery, QueryModel
 from qdrant_cir.storage.attachment import Attachment, attach_collection, detach_collection
 from qdrant_cir.storage.collection import Collection, CollectionInfo
+from qdrant_cir.storage.collection_options import CollectionOptions
 from qdrant_cir.storage.packaged import given_bundle, with_bundle
 from qdrant_cir.storage.stores import (
     RETRY_SECONDS,
@@ -63,6 +65,8 @@ if TYPE_CHECKING:
     from qdrant_client import models
 
 __all__ = ["AsyncGallery", "Gallery", "attach", "attach_async"]
+
+_DELETED_AT_ONCE = 500
 
 _G = TypeVar("_G", bound="Gallery")
 _A = TypeVar("_A", bound="AsyncGallery")
@@ -111,6 +115,7 @@ class Gallery:
         *,
         store: StoreLike,
         bundle: str | PathLike[str] | None = None,
+        options: CollectionOptions = CollectionOptions(),  # noqa: B008 - frozen
         provider: ExecutionProvider = "auto",
         threads: int | None = None,
         precision: Precision = "float32",
@@ -126,6 +131,7 @@ class Gallery:
                 store. A client or store that is given stays open.
             bundle: a model folder, or a packaged model's name; None for the packaged model that made the collection,
                 and for a new one the default.
+            options: of the collections on a server, if they are new.
             provider: where the model runs; ``auto`` takes CUDA where it works.
             threads: for one graph; None for as many as this process may use.
             precision: what the re-ranker computes in.
@@ -143,7 +149,7 @@ class Gallery:
         return _opened(
             open_store(store, api_key=api_key, grpc_port=grpc_port, retry_seconds=retry_seconds),
             lambda opened: with_bundle(
-                given, lambda made: cls(Collection.create(opened, collection, made), made, compute=compute)
+                given, lambda made: cls(Collection.create(opened, collection, made, options), made, compute=compute)
             ),
             closes=is_place(store),
         )
@@ -219,6 +225,7 @@ class Gallery:
         progress: Callable[[IndexProgress], None] | None = None,
         verify: bool = False,
         limits: PictureLimits = DEFAULT_LIMITS,
+        part: tuple[int, int] = WHOLE,
     ) -> IndexReport:
         """Bring the gallery up to date; the same call goes on where an earlier one was stopped.
 
@@ -230,6 +237,8 @@ class Gallery:
             verify: of an attached collection, read every picture again and compare its content; otherwise only those
                 whose value in the payload changed.
             limits: of one picture; a picture beyond them is reported and not indexed.
+            part: of the source, as (1, 3) for the first third: several processes, each with a part of its own, share
+                the work on one collection of a server.
 
         Raises:
             InputError: a source for an attached collection, or none for a gallery of our own.
@@ -242,12 +251,44 @@ class Gallery:
                     "a source."
                 )
             indexer = Indexer(self.collection, self._encoder, self.bundle, limits=limits)
-            return indexer.index_attached(self._opener, progress=progress, verify=verify)
+            return indexer.index_attached(self._opener, progress=progress, verify=verify, part=part)
         if source is None:
             raise InputError("Give what to index: records, a folder of pictures, or a manifest.")
         records = read_images(source) if isinstance(source, str | PathLike) else source
         indexer = Indexer(self.collection, self._encoder, self.bundle, limits=limits)
-        return indexer.index(records, total=total, progress=progress)
+        return indexer.index(records, total=total, progress=progress, part=part)
+
+    def prune(
+        self, source: IndexSource, *, prefix: str = "", most: float = MOST_PRUNED, dry_run: bool = False
+    ) -> list[str]:
+        """Delete the images that are not in the source any more.
+
+        Pictures of the source that cannot be read count as there.
+
+        Args:
+            source: as of :meth:`index`: all of it, not what is new.
+            prefix: delete only images whose ids begin with it; what the source's own ids begin with, if it has one.
+            most: the share of these images that may be deleted, 0 to 1. A folder that is not mounted looks empty.
+            dry_run: delete nothing.
+
+        Returns:
+            The ids, sorted.
+
+        Raises:
+            InputError: more would be deleted, a row of the source names no picture so that its image is not known, or
+                the collection is attached.
+        """
+        if self.collection.attachment is not None:
+            raise InputError(
+                f"{self.collection.name!r} is attached, and its points are not qdrant-cir's to delete. `index` drops "
+                "the tokens of points that are gone; `detach` leaves the collection as it was."
+            )
+        records = read_images(source, prefix=prefix) if isinstance(source, str | PathLike) else source
+        gone = prunable(self.collection.image_ids(), records, prefix=prefix, most=most)
+        if not dry_run:
+            for start in range(0, len(gone), _DELETED_AT_ONCE):
+                self.collection.delete(gone[start : start + _DELETED_AT_ONCE])
+        return gone
 
     def compose(
         self,
@@ -372,6 +413,16 @@ class Gallery:
         """Describe the gallery."""
         return self.collection.info()
 
+    def index_recall(self, depth: int = 100) -> float | None:
+        """Return how many of the exactly nearest images a search finds at a depth, as a share.
+
+        Searches with twenty stored vectors, exactly and through the index.
+
+        Raises:
+            InputError: ``depth`` is below 1, or the server's strict mode forbids exact searches.
+        """
+        return self.collection.index_recall(depth)
+
     def count(self, filter: models.Filter | None = None) -> int:
         """Count images, exactly unless a server's strict mode forbids it (:attr:`CollectionInfo.is_approximate`).
 
@@ -452,6 +503,7 @@ class AsyncGallery:
         *,
         store: AsyncStoreLike,
         bundle: str | PathLike[str] | None = None,
+        options: CollectionOptions = CollectionOptions(),  # noqa: B008 - frozen
         provider: ExecutionProvider = "auto",
         threads: int | None = None,
         precision: Precision = "float32",
@@ -464,6 +516,7 @@ class AsyncGallery:
             Gallery.create,
             collection,
             bundle=bundle,
+            options=options,
             provider=provider,
             threads=threads,
             precision=precision,
@@ -513,10 +566,19 @@ class AsyncGallery:
         progress: Callable[[IndexProgress], None] | None = None,
         verify: bool = False,
         limits: PictureLimits = DEFAULT_LIMITS,
+        part: tuple[int, int] = WHOLE,
     ) -> IndexReport:
         """Bring the gallery up to date in a thread, which calls ``progress``; the rest as :meth:`Gallery.index`."""
-        run = partial(self._gallery.index, source, total=total, progress=progress, verify=verify, limits=limits)
+        run = partial(
+            self._gallery.index, source, total=total, progress=progress, verify=verify, limits=limits, part=part
+        )
         return await asyncio.to_thread(run)
+
+    async def prune(
+        self, source: IndexSource, *, prefix: str = "", most: float = MOST_PRUNED, dry_run: bool = False
+    ) -> list[str]:
+        """Delete the images that are not in the source any more; as :meth:`Gallery.prune`."""
+        return await asyncio.to_thread(self._gallery.prune, source, prefix=prefix, most=most, dry_run=dry_run)
 
     async def compose(
         self,
@@ -633,6 +695,10 @@ class AsyncGallery:
     async def info(self) -> CollectionInfo:
         """Describe the gallery."""
         return await asyncio.to_thread(self._gallery.info)
+
+    async def index_recall(self, depth: int = 100) -> float | None:
+        """Return how many of the exactly nearest images a search finds; as :meth:`Gallery.index_recall`."""
+        return await asyncio.to_thread(self._gallery.index_recall, depth)
 
     async def count(self, filter: models.Filter | None = None) -> int:
         """Count images exactly; as :meth:`Gallery.count`."""

@@ -33,12 +33,13 @@ from qdrant_cir.indexing.preparation import (
     hash_image,
 )
 from qdrant_cir.indexing.report import FailedImage, IndexProgress, IndexReport, Outcome, Tally
-from qdrant_cir.indexing.sources import ImageFolder, ImageRecord, RejectedRow
+from qdrant_cir.indexing.sources import WHOLE, ImageFolder, ImageRecord, RejectedRow, check_part, in_part
 from qdrant_cir.model.bundle import Bundle
 from qdrant_cir.model.compute import Compute, ExecutionProvider
 from qdrant_cir.model.cores import available_threads
 from qdrant_cir.model.image_encoder import ImageEncoder
 from qdrant_cir.storage.collection import Collection, Label, Unwritten
+from qdrant_cir.storage.collection_options import CollectionOptions
 from qdrant_cir.storage.packaged import given_bundle, with_bundle
 from qdrant_cir.storage.points import IndexedImage, KnownImage
 from qdrant_cir.storage.stores import RETRY_SECONDS, Store, StoreLike, is_folder, open_store
@@ -106,6 +107,7 @@ class Indexer:
         threads: int | None = None,
         precision: Precision = "float32",
         limits: PictureLimits = DEFAULT_LIMITS,
+        options: CollectionOptions = CollectionOptions(),  # noqa: B008 - frozen
         api_key: str | None = None,
         grpc_port: int | None = None,
         retry_seconds: float = RETRY_SECONDS,
@@ -124,6 +126,7 @@ class Indexer:
                 bundle holds them (``python -m onnx_export add-precision --graph image_encoder``). Images are marked
                 with it, and encoded again where the exact encoder indexes them later.
             limits: of one picture; a picture beyond them is reported and not indexed.
+            options: of the collections on a server, if they are new.
             api_key: of the server at an address; ``QDRANT_API_KEY`` where it is None.
             grpc_port: where that server speaks gRPC; ``QDRANT_GRPC_PORT`` where it is None.
             retry_seconds: how long one call of a server is tried again; 0 for no second attempt.
@@ -142,7 +145,7 @@ class Indexer:
             indexer = with_bundle(
                 given,
                 lambda made: cls(
-                    Collection.create(opened, collection_name, made),
+                    Collection.create(opened, collection_name, made, options),
                     ImageEncoder.open(made, compute),
                     made,
                     limits=limits,
@@ -162,6 +165,7 @@ class Indexer:
         *,
         total: int | None = None,
         progress: Callable[[IndexProgress], None] | None = None,
+        part: tuple[int, int] = WHOLE,
     ) -> IndexReport:
         """Bring the collection up to date with the records; images without a record are left alone.
 
@@ -174,6 +178,8 @@ class Indexer:
             records: read in this thread, as they are needed.
             total: how many there are, for the estimate; by default their length where they have one.
             progress: called in this thread after every batch. Its exceptions end the run.
+            part: of the records, as (1, 3) for the first third: several processes, each with a part of its own, share
+                the work on one collection.
 
         Raises:
             IndexingError: the store failed; the message says how many images are done.
@@ -183,7 +189,11 @@ class Indexer:
         if total is None and isinstance(records, Sized):
             total = len(records)
         skipped = records.skipped if isinstance(records, ImageFolder) else None
-        return self._run(records, Tally(total, progress, skipped=skipped))
+        check_part(part)
+        if part != WHOLE:
+            records = (record for record in records if in_part(_name_of(record), part))
+            total = None if total is None else -(-total // part[1])
+        return self._run(records, Tally(total, progress, skipped=skipped), part)
 
     def index_attached(
         self,
@@ -191,6 +201,7 @@ class Indexer:
         *,
         progress: Callable[[IndexProgress], None] | None = None,
         verify: bool = False,
+        part: tuple[int, int] = WHOLE,
     ) -> IndexReport:
         """Fill the vector of an attached collection, and the tokens beside it.
 
@@ -201,18 +212,23 @@ class Indexer:
             open_picture: opens a picture by its value in the payload, in several threads.
             progress: called in this thread after every batch.
             verify: read all other pictures too, and encode those whose content changed.
+            part: of the points, as of :meth:`index`.
         """
+        check_part(part)
         self._collection.check_attached()
         # how many pictures the points have is not known before they are read
         has_several = self._collection.layout.is_many
-        tally = Tally(None if has_several else self._collection.store.count(self._collection.name, None), progress)
-        records = attached_records(self._collection, self._bundle, open_picture, count=tally.add, verify=verify)
-        return self._run(records, tally)
+        total = None if has_several else -(-self._collection.store.count(self._collection.name, None) // part[1])
+        tally = Tally(total, progress)
+        records = attached_records(
+            self._collection, self._bundle, open_picture, count=tally.add, verify=verify, part=part
+        )
+        return self._run(records, tally, part)
 
-    def _run(self, records: Iterable[ImageRecord | RejectedRow], tally: Tally) -> IndexReport:
+    def _run(self, records: Iterable[ImageRecord | RejectedRow], tally: Tally, part: tuple[int, int]) -> IndexReport:
         pipeline = _Pipeline(self._collection, self._encoder, self._bundle, self._decode_threads, self._limits)
         try:
-            pipeline.run(records, tally, batch_size=self._batch_size)
+            pipeline.run(records, tally, batch_size=self._batch_size, sweeps=part == WHOLE)
         except StoreError as error:
             raise IndexingError(
                 f"The store failed after {tally.indexed} images were indexed by this run "
@@ -311,8 +327,10 @@ class _Pipeline:
         self._store = ThreadPoolExecutor(1, thread_name_prefix="cir-store")
         self._writes: deque[Future[Outcome]] = deque()
         self._views = _Views()
+        # sources of the images that are to be replaced, by id; of the store's thread alone
+        self._standing: dict[str, str | None] = {}
 
-    def run(self, records: Iterable[ImageRecord | RejectedRow], tally: Tally, *, batch_size: int) -> None:
+    def run(self, records: Iterable[ImageRecord | RejectedRow], tally: Tally, *, batch_size: int, sweeps: bool) -> None:
         """Index the records; after an exception, what was encoded is written and every thread has ended."""
         waiting: list[PreparedImage] = []
         try:
@@ -330,9 +348,10 @@ class _Pipeline:
             if rest:
                 failed = _failures(self._collection.write(rest))
                 tally.add(Outcome(indexed=len(rest) - len(failed), failed=tuple(failed)))
-            is_ours = self._collection.attachment is None
-            expected = None if is_ours else tally.indexed + tally.unchanged
-            tally.add(Outcome(swept=self._collection.sweep(expected=expected)))
+            if sweeps:
+                is_ours = self._collection.attachment is None
+                expected = None if is_ours else tally.indexed + tally.unchanged
+                tally.add(Outcome(swept=self._collection.sweep(expected=expected)))
             if tally.indexed:
                 self._collection.optimize()
         except BaseException as error:
@@ -387,6 +406,8 @@ class _Pipeline:
             record, stored = image.record, known.get(image.record.image_id)
             if stored is None or not self._is_current(stored, image.sha256):
                 changed.append(image)
+                if stored is not None and stored.sha256 != image.sha256:
+                    self._standing[record.image_id] = stored.source
             elif not _is_labelled(stored, record):
                 moved.append(image)
         labels = {image.record.image_id: Label(image.record.source, image.record.payload) for image in moved}
@@ -453,7 +474,18 @@ class _Pipeline:
             )
         ready = self._views.whole(ready, [image.record for image in images])
         unwritten = _failures(self._collection.write(ready))
-        return Outcome(indexed=len(ready) - len(unwritten), failed=(*failed, *unwritten))
+        left_out = {each.image_id for each in unwritten}
+        written = [image for image in ready if image.image_id not in left_out]
+        before = {
+            image.image_id: self._standing[image.image_id] for image in written if image.image_id in self._standing
+        }
+        places = {image.image_id: image.source for image in written}
+        return Outcome(
+            indexed=len(written),
+            failed=(*failed, *unwritten),
+            replaced=len(before),
+            elsewhere=sum(place not in (None, places[image_id]) for image_id, place in before.items()),
+        )
 
     def _point_id(self, record: ImageRecord) -> PointId:
         return self._collection.layout.point_id(record.image_id) if record.point_id is None else record.point_id
@@ -527,5 +559,7 @@ def _attempt(step: Callable[[_In], _Out], item: _In) -> _Out | FailedImage:
 
 def _name_of(record: object) -> str:
     """Return a name for a record that may have no usable id."""
+    if isinstance(record, RejectedRow):
+        return record.place
     given = getattr(record, "image_id", None)
     return str(given) if isinstance(given, str | int) else f"{type(record).__name__} {given!r:.80}"

@@ -70,6 +70,7 @@ class RestFront:
         most: results that a call may ask for, None for any number.
         most_written: points that a call may write, None for any number.
         schema: kinds of the payload indexes that were made, by collection and field; filters may name these too.
+        peers: ids of the servers of its cluster, its own first.
         acknowledges: how many of the next writes are said to be taken but not applied.
     """
 
@@ -87,6 +88,7 @@ class RestFront:
     version: str | None = None
     largest: int = 2**25
     acknowledges: int = 0
+    peers: tuple[int, ...] = (1,)
     most: int | None = None
     most_written: int | None = None
     schema: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -268,6 +270,12 @@ def _apply(front: RestFront, request: Request) -> object:
             kinds = front.schema.get(name, {})
             described["payload_schema"] = {key: {"data_type": kind, "points": 0} for key, kind in kinds.items()}
             return described
+        case "GET", "cluster":
+            if not memory.collection_exists(name):
+                raise KeyError(f"Collection {name} not found")
+            remote = [{"shard_id": n, "peer_id": peer, "state": "Active"} for n, peer in enumerate(front.peers[1:], 1)]
+            shards = {"shard_count": 1, "local_shards": [], "remote_shards": remote, "shard_transfers": []}
+            return {"peer_id": front.peers[0], **shards}
         case "GET", "exists":
             return {"exists": memory.collection_exists(name)}
         case "PUT", "":

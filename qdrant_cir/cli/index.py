@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,11 +22,12 @@ from qdrant_cir.cli.options import (
     provider_named,
     with_options,
 )
-from qdrant_cir.errors import IndexingError, InputError, shortened
+from qdrant_cir.errors import IndexingError, InputError, printable, shortened
 
 if TYPE_CHECKING:
     from qdrant_cir.model.bundle import Bundle
     from qdrant_cir.storage.collection import Collection
+    from qdrant_cir.storage.collection_options import CollectionOptions
     from qdrant_cir.storage.stores.protocol import Store
 
 __all__ = ["index", "index_field"]
@@ -63,6 +64,51 @@ def index(
             show_default=False,
         ),
     ] = None,
+    shards: Annotated[
+        int | None,
+        typer.Option("--shards", min=1, help="Shards of a new collection on a server.", show_default=False),
+    ] = None,
+    replicas: Annotated[
+        int | None,
+        typer.Option("--replicas", min=1, help="Copies of every shard of a new collection.", show_default=False),
+    ] = None,
+    options_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--options",
+            help="JSON file with options of a new collection on a server, named as in Qdrant's API, such as "
+            "quantization_config.",
+            show_default=False,
+        ),
+    ] = None,
+    prefix: Annotated[
+        str,
+        typer.Option(
+            "--prefix",
+            help="Stands before every image id, to keep folders apart in which files have the same names.",
+            show_default=False,
+        ),
+    ] = "",
+    part: Annotated[
+        str | None,
+        typer.Option(
+            "--part",
+            help="Index a part alone, as in 1/3, counted from 1: several processes with a part each share the work on "
+            "one collection of a server.",
+            show_default=False,
+        ),
+    ] = None,
+    prune: Annotated[
+        bool,
+        typer.Option("--prune", help="Then delete the images that are not in SOURCE any more, with --prefix its own."),
+    ] = False,
+    prune_limit: Annotated[
+        float,
+        typer.Option("--prune-limit", help="The largest share of the images that --prune may delete."),
+    ] = 0.2,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --prune: index and delete nothing, and list what would be deleted.")
+    ] = False,
     bundle: BundleOption = None,
     provider: ProviderOption = "auto",
     precision: EncoderPrecisionOption = "float32",
@@ -82,43 +128,58 @@ def index(
     are listed, with --json all.
     """
     from qdrant_cir.gallery import Gallery
-    from qdrant_cir.indexing.sources import read_images
+    from qdrant_cir.indexing.sources import WHOLE, read_images
     from qdrant_cir.model.compute import Compute
     from qdrant_cir.model.image_encoder import ImageEncoder
+    from qdrant_cir.storage.collection_options import CollectionOptions
     from qdrant_cir.storage.packaged import with_bundle
     from qdrant_cir.types import PictureLimits
 
     limits = PictureLimits(pixels=max_megapixels * 1_000_000, side=max_side)
     place = store.place
     fields = [_field_index(text) for text in filterable or []]
+    options = CollectionOptions() if options_file is None else CollectionOptions.read(options_file)
+    if shards is not None:
+        options = replace(options, shard_number=shards)
+    if replicas is not None:
+        options = replace(options, replication_factor=replicas)
+    wanted = WHOLE if part is None else _part(part)
+    _check_prune(prune=prune, dry_run=dry_run, has_source=source is not None, is_whole=part is None)
     # what cannot be read or computed is refused before a collection is made
-    records = None if source is None else read_images(source)
+    records = None if source is None else read_images(source, prefix=prefix)
     given = None if bundle is None else open_bundle(bundle)
     compute = Compute(provider_named(provider), precision=precision_named(precision))
-    with place.opened(creates=source is not None) as opened:
+    with place.opened(creates=source is not None and not dry_run) as opened:
 
         def joined(made: Bundle) -> Gallery:
             encoder = ImageEncoder.open(made, compute)
-            stored = _collection_for(opened, collection, vector, made, has_source=source is not None)
+            makes = source is not None and not dry_run
+            stored = _collection_for(opened, collection, vector, made, options, has_source=makes)
             return Gallery(stored, made, compute=compute, encoder=encoder)
 
         gallery = with_bundle(given, joined)
         stored, model = gallery.collection, gallery.bundle
         if stored.attachment is None or records is None:
             (printing.print_note if as_json else printing.print_text)(printing.bundle_text(model))
+        if dry_run and records is not None:
+            _print_gone(collection, gallery.prune(records, prefix=prefix, most=prune_limit, dry_run=True), as_json)
+            return
         with printing.show_progress(f"indexing into {collection}") as progress:
             for field in fields:
                 gallery.create_payload_index(field.field, field.kind)
-            report = gallery.index(records, progress=progress, limits=limits)
+            report = gallery.index(records, progress=progress, limits=limits, part=wanted)
+            pruned = gallery.prune(records, prefix=prefix, most=prune_limit) if prune and records is not None else []
             images = gallery.count()
             is_approximate = not stored.counts_exactly
     if as_json:
         document = printing.index_report_json(collection, report, images=images, is_approximate=is_approximate)
-        printing.print_json({**document, "bundle": printing.bundle_json(model)})
+        printing.print_json({**document, "pruned": [*pruned], "bundle": printing.bundle_json(model)})
     else:
         printing.print_text(
             printing.index_report_text(collection, report, images=images, is_approximate=is_approximate)
         )
+        if prune:
+            printing.print_text(f"Deleted {len(pruned)} images that are not in {source} any more.")
     if report.failed and not report.indexed + report.updated + report.unchanged:
         raise IndexingError(
             f"Not one of {len(report.failed)} images could be indexed; the first, "
@@ -154,6 +215,41 @@ def index_field(
         printing.print_text(f"{collection}: {each.field} is indexed as {each.kind}.")
 
 
+def _part(text: str) -> tuple[int, int]:
+    """Read a part such as 1/3. Raises InputError."""
+    from qdrant_cir.indexing.sources import check_part
+
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal()):
+        raise InputError(f"{text!r} is not a part. Expected one such as 1/3, counted from 1.")
+    check_part((int(number), int(count)))
+    return int(number), int(count)
+
+
+def _check_prune(*, prune: bool, dry_run: bool, has_source: bool, is_whole: bool) -> None:
+    """Refuse options that do not go together. Raises InputError."""
+    if dry_run and not prune:
+        raise InputError("--dry-run was given without --prune, which it is for. Give both, or neither.")
+    if prune and not has_source:
+        raise InputError(
+            "--prune needs a source to compare with. The points of an attached collection are not qdrant-cir's to "
+            "delete; `detach` leaves the collection as it was."
+        )
+    if prune and not is_whole:
+        raise InputError(
+            "--prune and --part do not go together. Prune in a run of its own, when all parts are indexed."
+        )
+
+
+def _print_gone(collection: str, gone: list[str], as_json: bool) -> None:  # noqa: FBT001 - of one caller
+    if as_json:
+        printing.print_json({"collection": collection, "prunable": [*gone]})
+        return
+    printing.print_text(f"{len(gone)} images of {collection} are not in the source any more; nothing was changed.")
+    for image_id in gone:
+        printing.print_text(f"  {printable(image_id)}")
+
+
 def _field_index(text: str) -> _FieldIndex:
     """Read FIELD:KIND. Raises InputError."""
     from qdrant_cir.storage.stores.checks import check_index
@@ -165,7 +261,9 @@ def _field_index(text: str) -> _FieldIndex:
     return _FieldIndex(field, kind)
 
 
-def _collection_for(store: Store, name: str, vector: str | None, bundle: Bundle, *, has_source: bool) -> Collection:
+def _collection_for(
+    store: Store, name: str, vector: str | None, bundle: Bundle, options: CollectionOptions, *, has_source: bool
+) -> Collection:
     """Open what a source, or the collection's own points, are indexed into; make a gallery of our own for a source.
 
     Raises:
@@ -176,5 +274,5 @@ def _collection_for(store: Store, name: str, vector: str | None, bundle: Bundle,
     from qdrant_cir.storage.collection import Collection
 
     if has_source and vector is None and not attached_vectors(store, store.resolve(name)):
-        return Collection.create(store, name, bundle)
+        return Collection.create(store, name, bundle, options)
     return Collection.find(store, name, vector=vector, bundle=bundle)

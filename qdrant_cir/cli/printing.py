@@ -261,6 +261,8 @@ def index_report_json(collection: str, report: IndexReport, *, images: int, is_a
         "images": images,
         "is_approximate": is_approximate,
         "indexed": report.indexed,
+        "replaced": report.replaced,
+        "replaced_from_elsewhere": report.elsewhere,
         "updated": report.updated,
         "unchanged": report.unchanged,
         "failed": [{"image_id": failed.image_id, "reason": failed.reason} for failed in report.failed],
@@ -274,12 +276,18 @@ def index_report_json(collection: str, report: IndexReport, *, images: int, is_a
 
 def index_report_text(collection: str, report: IndexReport, *, images: int, is_approximate: bool = False) -> str:
     """Write an indexing report as sentences, with every image that failed and why."""
+    replaced = f" ({report.replaced} replaced)" if report.replaced else ""
     held = count_text(images, is_approximate=is_approximate)
     lines = [
-        f"{collection} holds {held} images. Indexed {report.indexed}, updated {report.updated}, "
+        f"{collection} holds {held} images. Indexed {report.indexed}{replaced}, updated {report.updated}, "
         f"unchanged {report.unchanged}, failed {len(report.failed)} in {report.seconds:.1f} s "
         f"({report.images_per_second:.1f} images/s)."
     ]
+    if report.elsewhere:
+        lines.append(
+            f"{report.elsewhere} of the replaced pictures came from another place. If it has the same names but other "
+            "pictures, index each with a --prefix of its own to keep both."
+        )
     if report.without_picture:
         lines.append(f"Points that name no picture: {report.without_picture}.")
     if report.swept:

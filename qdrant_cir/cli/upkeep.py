@@ -29,14 +29,31 @@ def info(
         typer.Option("--collection", "-c", help="One collection; all by default.", show_default=False),
     ] = None,
     vector: VectorOption = None,
+    index_depth: Annotated[
+        int | None,
+        typer.Option(
+            "--index-recall",
+            metavar="DEPTH",
+            min=1,
+            help="Also search exactly, and say how many of the nearest DEPTH images the index finds; needs -c.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: JsonOption = False,
     store: StoreOptions,
 ) -> None:
     """Show the collections of a store: how many images they hold, which bundle made them, and what is attached."""
     place = store.place
+    if index_depth is not None and collection is None:
+        raise InputError("--index-recall looks at one collection. Name it with --collection.")
     notes: list[str] = []
+    recall: float | None = None
     with place.opened(creates=False) as opened:
         rows = _describe(opened, collection, vector, notes)
+        if index_depth is not None and collection is not None:
+            from qdrant_cir.storage.collection import Collection
+
+            recall = Collection.find(opened, collection, vector=vector).index_recall(index_depth)
     bundles = {(row.bundle_name, row.fingerprint): _packaged(row.fingerprint) for row in rows}
     for note in notes:
         printing.print_note(note)
@@ -55,6 +72,7 @@ def info(
                     for (name, fingerprint), bundle in bundles.items()
                 ],
                 "notes": [*notes],
+                "index_recall": recall,
             }
         )
         return
@@ -73,6 +91,8 @@ def info(
         [_cells(row, has_attached=has_attached) for row in rows],
         title=place.label,
     )
+    if recall is not None:
+        printing.print_text(f"The index finds {recall:.1%} of the exactly nearest {index_depth} images.")
 
 
 @with_options({"store": StoreOptions})

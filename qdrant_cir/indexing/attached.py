@@ -7,7 +7,7 @@ from functools import partial
 
 from qdrant_cir.errors import ImageError
 from qdrant_cir.indexing.report import Outcome
-from qdrant_cir.indexing.sources import ImageRecord
+from qdrant_cir.indexing.sources import WHOLE, ImageRecord, in_part
 from qdrant_cir.model.bundle import Bundle
 from qdrant_cir.storage.collection import Collection
 from qdrant_cir.storage.points import KnownImage
@@ -23,6 +23,7 @@ def attached_records(
     *,
     count: Callable[[Outcome], None],
     verify: bool = False,
+    part: tuple[int, int] = WHOLE,
 ) -> Iterator[ImageRecord]:
     """Yield the pictures of points whose vector or tokens are missing, or of another picture than the point names now.
 
@@ -32,6 +33,7 @@ def attached_records(
         open_picture: opens what the payload names.
         count: called with points that need nothing, and points without a picture.
         verify: yield all other pictures too, so that their content is read and compared.
+        part: the points to look at, as (1, 3) for the first third.
     """
     layout = collection.layout
     fields = [path.field for path in (layout.picture, layout.version) if path is not None]
@@ -39,7 +41,8 @@ def attached_records(
     # those with a vector first: what this run writes to the others is not met again
     for has_vector in (True, False):
         for page in collection.pages(has_vector=has_vector, fields=list(dict.fromkeys(fields))):
-            images = [image for record in page if (image := layout.known(record)) is not None]
+            known = [image for record in page if (image := layout.known(record)) is not None]
+            images = [image for image in known if in_part(image.image_id, part)]
             named = [image for image in images if image.views]
             digests = collection.up_to_date(named, bundle) if has_vector else {}
             todo = [image for image in named if verify or image.point_id not in digests]

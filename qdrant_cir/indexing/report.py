@@ -58,9 +58,11 @@ class IndexProgress:
 class IndexReport:
     """Results of a run; counts as in :class:`IndexProgress`.
 
-    ``without_picture`` counts points of an attached collection that name no picture, ``swept`` records of tokens whose
-    point was gone, ``skipped`` the files of a folder whose names are not those of pictures, by suffix. ``seconds`` is
-    wall time; ``images_per_second`` counts encoded and written images over it.
+    ``replaced`` counts those of the indexed images that took the place of another picture of the same id, ``elsewhere``
+    those of them whose former picture came from another place. ``without_picture`` counts points of an attached
+    collection that name no picture, ``swept`` records of tokens whose point was gone, ``skipped`` the files of a folder
+    whose names are not those of pictures, by suffix. ``seconds`` is wall time; ``images_per_second`` counts encoded and
+    written images over it.
     """
 
     indexed: int
@@ -71,6 +73,8 @@ class IndexReport:
     images_per_second: float
     without_picture: int = 0
     swept: int = 0
+    replaced: int = 0
+    elsewhere: int = 0
     skipped: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -84,6 +88,8 @@ class Outcome:
     failed: tuple[FailedImage, ...] = ()
     without_picture: int = 0
     swept: int = 0
+    replaced: int = 0
+    elsewhere: int = 0
 
 
 class Tally:
@@ -99,6 +105,7 @@ class Tally:
         """Start the clock of a run of ``total`` images, from a folder in which other files were ``skipped``."""
         self._skipped = skipped or {}
         self.indexed = self.updated = self.unchanged = self.without_picture = self.swept = 0
+        self.replaced = self.elsewhere = 0
         self.failed: list[FailedImage] = []
         self.total = total
         self._progress = progress
@@ -118,6 +125,8 @@ class Tally:
         self.failed += outcome.failed
         self.without_picture += outcome.without_picture
         self.swept += outcome.swept
+        self.replaced += outcome.replaced
+        self.elsewhere += outcome.elsewhere
         before = len(self.failed) - len(outcome.failed)
         for place, failed in enumerate(outcome.failed, start=before):
             if place < MOST_SHOWN:
@@ -162,5 +171,7 @@ class Tally:
             images_per_second=self.indexed / max(seconds, 1e-9),
             without_picture=self.without_picture,
             swept=self.swept,
+            replaced=self.replaced,
+            elsewhere=self.elsewhere,
             skipped=self._skipped,
         )

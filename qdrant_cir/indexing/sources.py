@@ -8,6 +8,7 @@ other column becomes payload. A manifest is checked as a whole before anything i
 from __future__ import annotations
 
 import os
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,10 +24,13 @@ from qdrant_cir.types import ImageSource, JsonObject, JsonValue, PointId
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "WHOLE",
     "ImageFolder",
     "ImageManifest",
     "ImageRecord",
     "RejectedRow",
+    "check_part",
+    "in_part",
     "read_folder",
     "read_images",
     "read_manifest",
@@ -39,6 +43,9 @@ IMAGE_SUFFIXES = frozenset(
 )
 """File names that :func:`read_folder` takes for pictures, compared without regard to case. HEIC takes a decoder of its
 own; where it is not installed, the failure of each picture says so."""
+
+WHOLE = (1, 1)
+"""The part that is everything."""
 
 _FILE_COLUMNS = ("file", "image")
 _ID_COLUMN = "image_id"
@@ -107,9 +114,22 @@ class ImageFolder(Sequence[ImageRecord]):
         return self.records[place]
 
 
-def read_images(path: str | os.PathLike[str]) -> ImageFolder | ImageManifest:
+def read_images(path: str | os.PathLike[str], *, prefix: str = "") -> ImageFolder | ImageManifest:
     """Read a folder with :func:`read_folder`, a file with :func:`read_manifest`; both have a length."""
-    return read_folder(path) if Path(path).is_dir() else read_manifest(path)
+    return read_folder(path, prefix=prefix) if Path(path).is_dir() else read_manifest(path, prefix=prefix)
+
+
+def in_part(name: str, part: tuple[int, int]) -> bool:
+    """Return whether an id belongs to a part, such as (1, 3) for the first of three: the same in every process."""
+    number, count = part
+    return zlib.crc32(name.encode(errors="surrogatepass")) % count == number - 1
+
+
+def check_part(part: tuple[int, int]) -> None:
+    """Refuse what is no part of a whole. Raises InputError."""
+    is_pair = isinstance(part, tuple) and len(part) == 2 and all(type(each) is int for each in part)
+    if not is_pair or not 1 <= part[0] <= part[1]:
+        raise InputError(f"{part!r} is not a part. Give its number, counted from 1, and how many there are: (1, 3).")
 
 
 def sample_images(path: str | os.PathLike[str], count: int) -> list[ImageRecord | RejectedRow]:
@@ -118,7 +138,7 @@ def sample_images(path: str | os.PathLike[str], count: int) -> list[ImageRecord 
     return found[:: max(1, len(found) // count)][:count]
 
 
-def read_folder(path: str | os.PathLike[str]) -> ImageFolder:
+def read_folder(path: str | os.PathLike[str], *, prefix: str = "") -> ImageFolder:
     """List the pictures in a folder and the folders below it, sorted by relative path.
 
     The relative path with ``/`` between its parts is the image id and the payload field ``file``. The
@@ -126,6 +146,10 @@ def read_folder(path: str | os.PathLike[str]) -> ImageFolder:
     are several, absent where there is none; Qdrant matches a keyword against each element, so
     ``folder = "dress"`` finds ``dress/1.jpg`` and ``summer/dress/2.jpg`` alike. Hidden files and folders are
     skipped; linked folders are not entered. Files with other suffixes than :data:`IMAGE_SUFFIXES` are counted.
+
+    Args:
+        path: of the folder.
+        prefix: stands before every image id, to tell folders apart that have the same names in them.
 
     Raises:
         InputError: the folder does not exist, cannot be read or holds no picture.
@@ -144,17 +168,17 @@ def read_folder(path: str | os.PathLike[str]) -> ImageFolder:
                 skipped[file.suffix.lower()] += 1
     if not found:
         raise InputError(f"no image in {root}; looked for files ending in {', '.join(sorted(IMAGE_SUFFIXES))}")
-    records = sorted((_folder_record(root, file) for file in found), key=lambda record: record.image_id)
+    records = sorted((_folder_record(root, file, prefix) for file in found), key=lambda record: record.image_id)
     return ImageFolder(tuple(records), dict(sorted(skipped.items())))
 
 
-def read_manifest(path: str | os.PathLike[str]) -> ImageManifest:
+def read_manifest(path: str | os.PathLike[str], *, prefix: str = "") -> ImageManifest:
     """Open a manifest and check it as a whole: format, columns, ids.
 
     CSV values are typed by column: integers, floats, ``true``/``false``, else strings; a number with a
     leading zero is a string, an empty cell is an absent field. JSONL keeps its JSON. Parquet keeps its types,
     with dates as ISO strings; nulls are absent fields. A Parquet ``image`` column may hold the encoded files
-    themselves.
+    themselves. ``prefix`` stands before every image id.
 
     Raises:
         InputError: the manifest is missing, of an unknown format, without rows, without a file column, or
@@ -172,7 +196,7 @@ def read_manifest(path: str | os.PathLike[str]) -> ImageManifest:
             f"{file.name} has no column 'file' or 'image' that names each picture; "
             f"its columns are: {', '.join(rows.columns) or 'none'}"
         )
-    return ImageManifest(file, rows=rows, file_column=column)
+    return ImageManifest(file, rows=rows, file_column=column, prefix=prefix)
 
 
 class ImageManifest:
@@ -181,8 +205,9 @@ class ImageManifest:
     Rows that name no picture come as :class:`RejectedRow` in their place.
     """
 
-    def __init__(self, path: Path, *, rows: RowFile, file_column: str) -> None:
+    def __init__(self, path: Path, *, rows: RowFile, file_column: str, prefix: str = "") -> None:
         self.path = path
+        self._prefix = prefix
         self._rows = rows
         self._file_column = file_column
         self._length = self._check()
@@ -236,6 +261,7 @@ class ImageManifest:
             image_id = str(image_id)
         if not isinstance(image_id, str) or not image_id:
             raise InputError(f"expected a string or an integer in {_ID_COLUMN!r}, got {given!r:.200}")
+        image_id = self._prefix + image_id
         _check_text(image_id)
         payload = {key: _json_value(value) for key, value in cells.items()}
         if isinstance(content, bytes):
@@ -249,13 +275,13 @@ def _refuse_folder(error: OSError) -> NoReturn:
     raise InputError(f"cannot read the folder {error.filename}: {error.strerror}") from error
 
 
-def _folder_record(root: Path, file: Path) -> ImageRecord:
+def _folder_record(root: Path, file: Path, prefix: str) -> ImageRecord:
     relative = file.relative_to(root)
     payload: JsonObject = {"file": relative.as_posix()}
     names: list[JsonValue] = [*relative.parent.parts]
     if names:
         payload["folder"] = names[0] if len(names) == 1 else names
-    return ImageRecord(image_id=relative.as_posix(), image=str(file), payload=payload, source=str(file))
+    return ImageRecord(image_id=prefix + relative.as_posix(), image=str(file), payload=payload, source=str(file))
 
 
 def _check_text(text: str) -> None:

@@ -12,13 +12,16 @@ say of which picture they are, so the vector is written first: what an interrupt
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from time import sleep
 from typing import TYPE_CHECKING, Self
 
-from qdrant_cir.errors import CollectionMismatchError, InputError, TooLargeError
+from qdrant_cir.errors import CirError, CollectionError, CollectionMismatchError, InputError, TooLargeError
 from qdrant_cir.model.bundle import Bundle
 from qdrant_cir.storage.attachment import Attachment, attached_vectors, open_attached
+from qdrant_cir.storage.collection_options import CollectionOptions
 from qdrant_cir.storage.points import (
     RESERVED,
     IndexedImage,
@@ -44,8 +47,8 @@ from qdrant_cir.storage.schema import (
     tokens_name,
 )
 from qdrant_cir.storage.steps import run
-from qdrant_cir.storage.stores.checks import checked_points
-from qdrant_cir.storage.stores.protocol import Record, Store
+from qdrant_cir.storage.stores.checks import check_name, checked_points
+from qdrant_cir.storage.stores.protocol import CollectionSpec, ReadOptions, Record, Store
 from qdrant_cir.types import Float32, JsonObject, JsonValue, PointId
 
 if TYPE_CHECKING:
@@ -133,17 +136,25 @@ class Collection:
         self.attachment = attachment
 
     @classmethod
-    def create(cls, store: Store, name: str, bundle: Bundle) -> Self:
+    def create(
+        cls,
+        store: Store,
+        name: str,
+        bundle: Bundle,
+        options: CollectionOptions = CollectionOptions(),  # noqa: B008
+    ) -> Self:
         """Make a gallery where there is none, and open it.
 
-        One that stands is opened as it is; halves that an interrupted call left alone are completed.
+        One that stands is opened as it is, whatever the options. Halves that an interrupted call left alone are
+        completed.
 
         Raises:
             InputError: the name cannot be used.
             CollectionMismatchError: one of that name was made with another bundle, or by somebody else.
         """
+        check_name(name, room=len(tokens_name("")))
         name = store.resolve(name)
-        gallery, tokens = gallery_specs(bundle)
+        gallery, tokens = gallery_specs(bundle, options)
         companion = tokens_name(name)
         standing = store.describe(companion)
         if store.describe(name) is not None:
@@ -158,10 +169,16 @@ class Collection:
                 )
             store.drop(companion)
             standing = None
-        if standing is None:
-            store.create(companion, tokens)
+        made = standing is None and _make(store, companion, tokens)
         if store.describe(name) is None:
-            store.create(name, gallery)
+            try:
+                _make(store, name, gallery)
+            except BaseException:
+                # half a gallery would be in the way of every other program
+                with suppress(CirError):
+                    if made and store.describe(name) is None:
+                        store.drop(companion)
+                raise
         return cls.open(store, name, bundle)
 
     @classmethod
@@ -379,6 +396,11 @@ class Collection:
         filter = models.Filter(must=having) if has_vector else models.Filter(must_not=having)
         yield from _pages(self.store, self.name, filter=filter, fields=fields)
 
+    def image_ids(self) -> Iterator[str]:
+        """Yield the ids of the images of a gallery of our own, a page at a time."""
+        for records in _pages(self.store, self.name, fields=(RESERVED,)):
+            yield from (image.image_id for record in records if (image := self.layout.known(record)) is not None)
+
     def sweep(self, *, expected: int | None = None, settle_seconds: float = 1.0) -> int:
         """Delete tokens whose picture is gone, and return how many there were.
 
@@ -483,6 +505,29 @@ class Collection:
             is_approximate=not self.counts_exactly,
         )
 
+    def index_recall(self, depth: int, *, sample: int = 20) -> float | None:
+        """Return how many of the exactly nearest images a search finds, as a share, at a depth; None without images.
+
+        Searches with a sample of the stored vectors, exactly and through the index.
+
+        Raises:
+            InputError: ``depth`` is below 1, or the server's strict mode forbids exact searches.
+        """
+        from qdrant_client.models import SearchParams
+
+        ids = [
+            record.point_id for record in self.store.scroll(self.name, filter=None, limit=sample, after=None, fields=())
+        ]
+        records = self.store.fetch(self.name, ids, with_vectors=True, fields=(), using=self.layout.vector)
+        shares: list[float] = []
+        for vector in (record.vector for record in records if record.vector is not None):
+            one = vector.reshape(-1, vector.shape[-1])[0]
+            search = partial(self.store.query, self.name, one, limit=depth, filter=None, using=self.layout.vector)
+            exact = {hit.point_id for hit in search(options=ReadOptions(params=SearchParams(exact=True)))}
+            found = {hit.point_id for hit in search()}
+            shares.append(len(exact & found) / max(len(exact), 1))
+        return sum(shares) / len(shares) if shares else None
+
     def optimize(self) -> None:
         """Build what queries need, where the store does not by itself; takes the embedded store seconds."""
         self.store.optimize(self.name)
@@ -523,6 +568,18 @@ class Collection:
         check_filter_form(filter)
         having = models.HasVectorCondition(has_vector=self.layout.vector)
         return models.Filter(must=[having] if filter is None else [having, filter])
+
+
+def _make(store: Store, name: str, spec: CollectionSpec) -> bool:
+    """Make a collection, and return whether it was this call that made it: another process may make it meanwhile."""
+    try:
+        store.create(name, spec)
+    except CollectionError:
+        found = store.describe(name)
+        if found is None or found.metadata != spec.metadata:
+            raise
+        return False
+    return True
 
 
 def _vectors_by_point(images: Sequence[IndexedImage], *, is_many: bool) -> dict[PointId, Float32]:

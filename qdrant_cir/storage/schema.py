@@ -13,6 +13,7 @@ from qdrant_cir.errors import (
     InputError,
 )
 from qdrant_cir.model.bundle import Bundle
+from qdrant_cir.storage.collection_options import CollectionOptions
 from qdrant_cir.storage.points import RESERVED
 from qdrant_cir.storage.stores.protocol import CollectionSpec, Record
 from qdrant_cir.types import JsonObject
@@ -67,7 +68,10 @@ def gallery_names(names: Iterable[str]) -> list[str]:
     return sorted(name for name in every if name + _TOKENS_SUFFIX in every)
 
 
-def gallery_specs(bundle: Bundle) -> tuple[CollectionSpec, CollectionSpec]:
+def gallery_specs(
+    bundle: Bundle,
+    options: CollectionOptions = CollectionOptions(),  # noqa: B008 - frozen
+) -> tuple[CollectionSpec, CollectionSpec]:
     """Return the specifications of the gallery and its companion, in this order."""
 
     def spec(role: str, vector_size: int | None) -> CollectionSpec:
@@ -77,7 +81,8 @@ def gallery_specs(bundle: Bundle) -> tuple[CollectionSpec, CollectionSpec]:
             "fingerprint": bundle.vectors_fingerprint,
             "bundle_name": bundle.manifest.name,
         }
-        return CollectionSpec(vector_size=vector_size, metadata={RESERVED: ours})
+        placement = options.of_companion if vector_size is None else options.given
+        return CollectionSpec(vector_size=vector_size, metadata={RESERVED: ours}, placement=placement)
 
     return spec("gallery", bundle.manifest.vector_size), spec("tokens", None)
 

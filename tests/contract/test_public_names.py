@@ -21,6 +21,7 @@ PUBLIC = {
     "CollectionInfo",
     "CollectionMismatchError",
     "CollectionNotFoundError",
+    "CollectionOptions",
     "ComposedQuery",
     "Effort",
     "EffortCalibration",

@@ -164,3 +164,24 @@ def test_a_gallery_makes_the_index_that_a_filter_needs_and_a_search_makes_none(t
         gallery.create_payload_index("color", "text")
         assert len(gallery.search(None, "blue", filter=RED_WORD)) == 1
         assert len(gallery.search(None, "blue", filter=RED)) == 1
+
+
+def test_the_loss_of_the_index_is_told_where_exact_searches_are_allowed(
+    run: Callable[..., Result], strict: RestFront, pictures: Path
+) -> None:
+    run("index", str(pictures), bundle=True)
+    told = run("info", "--index-recall", "3")
+    assert "The index finds 100.0% of the exactly nearest 3 images." in told.stdout
+    exact = [request.body["params"] for request in strict.asked("POST", "points/query")]
+    assert [params.get("exact") for params in exact[:2]] == [True, None]
+    assert json.loads(run("info", "--index-recall", "3", "--json").stdout)["index_recall"] == 1
+    strict.indexed, strict.before = set(), lambda request: _refuse_exact(request.body)
+    refused = run("info", "--index-recall", "3")
+    assert refused.exit_code == 3
+    assert "Exact search disabled" in refused.stderr
+
+
+def _refuse_exact(body: object) -> None:
+    params = body.get("params") if isinstance(body, dict) else None
+    if params and params.get("exact"):
+        raise ValueError("Forbidden: Exact search disabled! Help: Set exact=false.")

@@ -35,15 +35,21 @@ _STEP = r"(?:\[\d*\])*"
 _PATH = re.compile(rf"{_KEY}{_STEP}(?:\.{_KEY}{_STEP})*")
 
 
-def check_name(name: str) -> None:
-    """Refuse a collection name that a server or a file system cannot hold. Raises InputError."""
+def check_name(name: str, *, room: int = 0) -> None:
+    """Refuse a collection name that a server or a file system cannot hold. Raises InputError.
+
+    Args:
+        name: of a new collection.
+        room: bytes to leave, for a second collection whose name begins with this one.
+    """
     try:
         size = len(name.encode())
     except UnicodeEncodeError:
         size = 0
-    if not 0 < size <= _LONGEST_NAME or not _NAME.fullmatch(name):
+    longest = _LONGEST_NAME - room
+    if not 0 < size <= longest or not _NAME.fullmatch(name):
         raise InputError(
-            f"{name!r} cannot name a collection. A name has 1 to {_LONGEST_NAME} bytes, does not begin with a dot "
+            f"{name!r} cannot name a collection. A name has 1 to {longest} bytes, does not begin with a dot "
             'or a tilde, and holds no control characters and none of < > : " / \\ | ? *'
         )
 

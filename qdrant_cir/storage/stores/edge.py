@@ -22,7 +22,7 @@ from uuid import UUID
 import numpy as np
 import qdrant_edge as edge
 
-from qdrant_cir.errors import CollectionError, StoreError
+from qdrant_cir.errors import CollectionError, InputError, StoreError
 from qdrant_cir.storage.stores.checks import (
     check_given_name,
     check_index,
@@ -110,6 +110,11 @@ class EdgeStore:
     def create(self, name: str, spec: CollectionSpec) -> None:
         """Make an empty collection. Raises CollectionError where one of that name exists."""
         check_name(name)
+        if spec.placement:
+            raise InputError(
+                f"The embedded store takes no options of collections ({', '.join(spec.placement)}): they are for a "
+                "server."
+            )
         with self._using() as opened:
             folder = opened.directory / name
             if folder.exists():

@@ -35,6 +35,7 @@ __all__ = [
     "is_transient",
     "most_results",
     "retry_after",
+    "says_status",
     "translated",
 ]
 
@@ -232,8 +233,12 @@ def _says_closed(error: ValueError) -> bool:
 
 
 def _is_of_qdrant(error: UnexpectedResponse) -> bool:
-    if error.status_code not in (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY):
-        return True
+    wrong = (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY)
+    return error.status_code not in wrong or says_status(error)
+
+
+def says_status(error: UnexpectedResponse) -> bool:
+    """Return whether an answer has the form of Qdrant's, and is not a proxy's page."""
     try:
         return "status" in json.loads(error.content)
     except (ValueError, TypeError):

@@ -73,14 +73,14 @@ class CollectionSpec:
         vector_size: dimensions of the vector named ``image``, or None where there is none.
         metadata: kept with the collection and returned by :meth:`Store.describe`.
         vectors: every dense vector by its name, the unnamed one by ``""``; filled by :meth:`Store.describe`.
-        placement: how it lies in a cluster: ``shard_number``, ``replication_factor``, ``write_consistency_factor``, as
-            far as they are known; without meaning in the embedded store.
+        placement: how it lies on a server, by the names of ``create_collection``, and ``on_disk`` of its vectors.
+            :meth:`Store.describe` fills in shards, copies and the copies that confirm a write.
     """
 
     vector_size: int | None
     metadata: JsonObject
     vectors: Mapping[str, VectorSpec] = field(default_factory=dict, compare=False)
-    placement: Mapping[str, int] = field(default_factory=dict, compare=False)
+    placement: Mapping[str, object] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

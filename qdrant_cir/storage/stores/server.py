@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from http import HTTPStatus
 from typing import Any, Self, TypeVar, cast
 from uuid import UUID
 
@@ -15,7 +17,14 @@ from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from qdrant_client.context_headers import headers
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
-from qdrant_cir.errors import CollectionError, CollectionNotFoundError, InputError, StoreError, TooLargeError
+from qdrant_cir.errors import (
+    CollectionError,
+    CollectionNotFoundError,
+    InputError,
+    StoreError,
+    StoreUnavailableError,
+    TooLargeError,
+)
 from qdrant_cir.storage.stores.bridge import ClientBridge
 from qdrant_cir.storage.stores.checks import (
     check_given_name,
@@ -35,6 +44,7 @@ from qdrant_cir.storage.stores.errors import (
     has_answer,
     is_transient,
     most_results,
+    says_status,
     translated,
 )
 from qdrant_cir.storage.stores.filters import text_fields
@@ -57,6 +67,8 @@ from qdrant_cir.storage.stores.versions import check_versions, checks_itself, ra
 from qdrant_cir.types import Float32, JsonValue, PointId
 
 __all__ = ["ServerStore"]
+
+_logger = logging.getLogger(__name__)
 
 _OPERATIONS = 500
 """Payloads that one call changes."""
@@ -107,6 +119,7 @@ class ServerStore:
         self._versions_are_checked = checks_itself(client)
         self._text_fields: dict[str, set[str]] = {}
         self._roughly_counted: set[str] = set()
+        self._is_one_server = is_local(client) or not client.init_options.get("prefer_grpc")
 
     @classmethod
     def over_async(
@@ -164,10 +177,13 @@ class ServerStore:
             StoreError: the server is too old to keep metadata.
         """
         check_name(name)
+        placement: dict[str, Any] = dict(spec.placement)
+        on_disk = placement.pop("on_disk", None)
         vectors = {}
         if spec.vector_size is not None:
-            vectors[VECTOR_NAME] = models.VectorParams(size=spec.vector_size, distance=models.Distance.COSINE)
-        placement: dict[str, Any] = dict(spec.placement)
+            vectors[VECTOR_NAME] = models.VectorParams(
+                size=spec.vector_size, distance=models.Distance.COSINE, on_disk=on_disk
+            )
         attempts = 0
 
         def make() -> None:
@@ -189,6 +205,11 @@ class ServerStore:
                 f"{self._place} does not keep metadata with a collection, as servers do from version 1.16 on. Upgrade "
                 "it; the new collection was removed again."
             )
+        try:
+            self._check_one_server(name)
+        except StoreError:
+            self.drop(name)
+            raise
 
     def drop(self, name: str) -> None:
         """Remove a collection and all its points; nothing happens where there is none."""
@@ -524,7 +545,46 @@ class ServerStore:
                 if status != models.UpdateStatus.COMPLETED:
                     raise NotAppliedError(f"the write is {getattr(status, 'value', status)} but not applied yet")
 
+        self._check_one_server(name)
         self._call(name, applied)
+
+    def _check_one_server(self, name: str) -> None:
+        """Check, before anything is written, that REST and gRPC lead to one server: no peer of theirs is the same.
+
+        A REST side that is closed, or no server of Qdrant's, is not used, so there is nothing to show.
+
+        Raises:
+            StoreError: they are different servers.
+        """
+        if self._is_one_server:
+            return
+        try:
+            over_grpc = _peers(self._call(name, lambda: self._client.collection_cluster_info(name)))
+        except CollectionNotFoundError:
+            return
+        except StoreUnavailableError:
+            raise
+        except (StoreError, InputError):
+            # a key may allow to write and not to look at the cluster
+            _logger.debug("whether REST and gRPC are one server cannot be seen", exc_info=True)
+            self._is_one_server = True
+            return
+        try:
+            answer = self._client.http.distributed_api.collection_cluster_info(collection_name=name)
+        except UnexpectedResponse as error:
+            is_other = error.status_code == HTTPStatus.NOT_FOUND and says_status(error)
+            over_rest = set[int]() if is_other else over_grpc
+        except (ResponseHandlingException, ValueError):
+            over_rest = over_grpc
+        else:
+            over_rest = _peers(answer.result)
+        if over_rest.isdisjoint(over_grpc):
+            port = self._client.init_options.get("grpc_port")
+            raise StoreError(
+                f"{self._place} and its gRPC port {port} are two servers: nothing was written. Give the "
+                "port of the right one (--grpc-port, QDRANT_GRPC_PORT or grpc_port=)."
+            )
+        self._is_one_server = True
 
     def _check_filter(self, name: str, filter: models.Filter | None) -> None:
         """Refuse a filter that cannot be read, or that looks for words in a field without a text index."""
@@ -651,6 +711,11 @@ def _spec_of(info: models.CollectionInfo) -> CollectionSpec:
 def _point_struct(point: StoredPoint) -> models.PointStruct:
     vector = {} if point.vector is None else {VECTOR_NAME: point.vector.tolist()}
     return models.PointStruct(id=_client_id(point.point_id), vector=vector, payload=dict(point.payload))
+
+
+def _peers(info: models.CollectionClusterInfo | None) -> set[int]:
+    """Return the servers on which a collection lies, and the one that was asked."""
+    return set() if info is None else {info.peer_id, *(shard.peer_id for shard in info.remote_shards)}
 
 
 def _id_of_struct(point: models.PointStruct) -> PointId:
