@@ -1,7 +1,8 @@
-"""Milliseconds of one query, step by step, on Qdrant Edge.
+"""Milliseconds of one query, step by step, on Qdrant Edge and on a server.
 
     make demo && .venv/bin/python -m benchmarks.query --demo demo
     .venv/bin/python -m benchmarks.query --demo demo --store large --grow-to 100000     # indexes first; resumes
+    .venv/bin/python -m benchmarks.query --demo demo --url http://localhost:6333        # indexes there first
 
 Takes the catalogue and the store that the demonstration leaves, and asks its first queries one at a time,
 by picture and by gallery image, at each depth in turn. Prints the machine, the median per step, the 95th and 99th
@@ -21,17 +22,18 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
+from qdrant_client import QdrantClient
 
 from benchmarks.machine import LoadMeter, describe_machine
 from qdrant_cir.cli.answering import read_effort
 from qdrant_cir.cli.demo import COLLECTION
 from qdrant_cir.indexer import Indexer, IndexProgress
-from qdrant_cir.indexing.sources import ImageRecord
+from qdrant_cir.indexing.sources import ImageRecord, read_images
 from qdrant_cir.model.cores import available_threads
 from qdrant_cir.retriever import Retriever
 from qdrant_cir.search.effort import Effort
 from qdrant_cir.storage.collection import Collection
-from qdrant_cir.storage.stores import EdgeStore
+from qdrant_cir.storage.stores import EdgeStore, connect
 from qdrant_cir.types import GalleryImage, Query, Timings
 
 STEPS = ("encode", "compose", "retrieve", "fetch", "rerank", "total")
@@ -43,6 +45,10 @@ def main() -> None:
     parser.add_argument("--demo", type=Path, default=Path("demo"), help="folder of `qdrant-cir demo`")
     parser.add_argument("--store", type=Path, help="another store, filled as --grow-to says")
     parser.add_argument("--grow-to", type=int, metavar="PICTURES", help="how many the other store is to hold")
+    parser.add_argument(
+        "--url", help="a Qdrant server: over REST, over gRPC, and with a plain client, beside the folder"
+    )
+    parser.add_argument("--grpc-port", type=int, help="of that server, where it is not 6334")
     parser.add_argument("--queries", type=int, default=40)
     parser.add_argument("--bundle", type=Path, help="that the store was made with; the bundle `drawn` by default")
     parser.add_argument("--precision", choices=["float32", "float16", "int8"], default="float32", help="of stage two")
@@ -60,30 +66,46 @@ def main() -> None:
     rows = [json.loads(line) for line in lines[: arguments.queries]]
     print(describe_machine(available_threads(), packages=("onnxruntime", "qdrant-edge-py", "numpy")))
     print(
-        f"{'reference':9} {'K':>4}  " + "".join(f"{step:>10}" for step in STEPS) + f"{'p95':>10}{'p99':>10}{'ratio':>8}"
+        f"{'store':9} {'reference':9} {'K':>4}  "
+        + "".join(f"{step:>10}" for step in STEPS)
+        + f"{'p95':>10}{'p99':>10}{'ratio':>8}"
     )
     load = LoadMeter()
-    with Retriever.open(
-        COLLECTION,
-        store=store,
-        bundle=arguments.bundle,
-        precision=arguments.precision,
-    ) as retriever:
-        for by_id in (False, True):
-            base = 0.0
-            for depth in arguments.depths:
-                timings = [measure(retriever, row, catalog, depth, effort, by_id=by_id) for row in rows]
-                medians = {step: 1000 * statistics.median(asdict(timing)[step] for timing in timings) for step in STEPS}
-                base = base or medians["total"]
-                high = np.percentile([1000 * timing.total for timing in timings], [95, 99])
-                print(
-                    f"{'in store' if by_id else 'picture':9} {depth:>4}  "
-                    + "".join(f"{medians[step]:>8.1f}ms" for step in STEPS)
-                    + "".join(f"{value:>8.1f}ms" for value in high)
-                    + f"{medians['total'] / base:>7.1f}x",
-                    flush=True,
-                )
+    ways: dict[str, Path | QdrantClient] = {"embedded": store}
+    if arguments.url:
+        ways |= clients(arguments.url, arguments.grpc_port)
+        with Indexer.open(COLLECTION, store=arguments.url, bundle=arguments.bundle or "drawn") as indexer:
+            indexer.index(read_images(catalog / "gallery.csv"))
+    for name, way in ways.items():
+        with Retriever.open(COLLECTION, store=way, bundle=arguments.bundle, precision=arguments.precision) as retriever:
+            for by_id in (False, True):
+                base = 0.0
+                for depth in arguments.depths:
+                    timings = [measure(retriever, row, catalog, depth, effort, by_id=by_id) for row in rows]
+                    medians = {
+                        step: 1000 * statistics.median(asdict(timing)[step] for timing in timings) for step in STEPS
+                    }
+                    base = base or medians["total"]
+                    high = np.percentile([1000 * timing.total for timing in timings], [95, 99])
+                    print(
+                        f"{name:9} {'in store' if by_id else 'picture':9} {depth:>4}  "
+                        + "".join(f"{medians[step]:>8.1f}ms" for step in STEPS)
+                        + "".join(f"{value:>8.1f}ms" for value in high)
+                        + f"{medians['total'] / base:>7.1f}x",
+                        flush=True,
+                    )
     print(f"other processes took {load.cores_taken():.1f} cores meanwhile")
+
+
+def clients(url: str, grpc_port: int | None) -> dict[str, QdrantClient]:
+    """Make the clients to compare: REST and gRPC as :func:`connect` sets them, and one of nothing but the address."""
+    preferred = connect(url, grpc_port=grpc_port)
+    rest = QdrantClient(**{**preferred.init_options, "prefer_grpc": False, "grpc_options": None})
+    found = {"REST": rest, "plain": QdrantClient(url=url, check_compatibility=False)}
+    if preferred.init_options["prefer_grpc"]:
+        return {"REST": rest, "gRPC": preferred, "plain": found["plain"]}
+    print("gRPC does not answer, so it is left out; --grpc-port names its port")
+    return found
 
 
 def grow(store: Path, images: Path, count: int, bundle: Path | None) -> None:
