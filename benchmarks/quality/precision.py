@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+
+import onnx
 
 from benchmarks.machine import LoadMeter, alternate, describe_machine, median_ratio
 from benchmarks.quality.answers import score_with
@@ -20,7 +22,8 @@ from benchmarks.quality.figures import (
     interval_json,
 )
 from benchmarks.quality.sections import Section
-from onnx_export.bundle.precisions import CONVERSIONS
+from onnx_export.bundle.calibration import Inputs, calibration_pictures, graph_inputs
+from onnx_export.bundle.precisions import CONVERSIONS, Conversion
 from qdrant_cir.model.bundle import TokenCodec
 from qdrant_cir.model.reranker import Reranker
 from qdrant_cir.tokens.codec import quantize
@@ -122,11 +125,12 @@ def _forms(bench: Bench) -> list[Form]:
     """The re-ranker in every other precision, and in its own on the other codecs of stored tokens."""
     bundle, threads, graphs = bench.bundle, bench.settings.threads, bench.kept / "graphs"
     codec, stored = bundle.manifest.token_codec, bench.gallery.candidates
+    inputs = graph_inputs(bundle, "reranker", calibration_pictures(None))
     forms = [
         Form(
             precision,
             f"{precision} arithmetic",
-            open_changed(bundle, convert, graphs / f"{precision}.onnx", threads=threads),
+            open_changed(bundle, partial(_converted, convert, inputs), graphs / f"{precision}.onnx", threads=threads),
             stored,
         )
         for precision, convert in CONVERSIONS.items()
@@ -142,6 +146,10 @@ def _forms(bench: Bench) -> list[Form]:
             )
             forms.append(Form(f"tokens_{other}", f"{other} tokens", reranker, _in_codec(bench.gallery.tokens, other)))
     return forms
+
+
+def _converted(convert: Conversion, inputs: Sequence[Inputs], model: onnx.ModelProto) -> onnx.ModelProto:
+    return convert(model, inputs)
 
 
 def _in_codec(tokens: Float32, codec: TokenCodec) -> Callable[[Int64], StoredTokens]:

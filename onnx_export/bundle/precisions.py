@@ -4,37 +4,35 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import onnx
-from tokenizers import Tokenizer
 
-from onnx_export.bundle.integer_arithmetic import with_integer_products
+from onnx_export.bundle.calibration import Inputs, calibration_pictures, graph_inputs, value_ranges
+from onnx_export.bundle.integer_arithmetic import scaled_activations, with_integer_products
 from onnx_export.errors import ExportError
-from qdrant_cir.drawn.dataset import draw_item, sample_drawn
 from qdrant_cir.model.bundle import Bundle, GraphName, GraphVariant, load_bundle, sha256_of, write_manifest
 from qdrant_cir.model.compute import Compute
-from qdrant_cir.model.preprocess import preprocess
-from qdrant_cir.model.reranker import Reranker
 from qdrant_cir.model.sessions import open_session
-from qdrant_cir.tokens.codec import quantize
-from qdrant_cir.types import Composition, Float32, Precision, StoredTokens
+from qdrant_cir.types import Precision
 
-CHECKED_CANDIDATES, CHECKED_LENGTH, CHECKED_PICTURES = 32, 12, 12
+_CHECKED = 4
+"""Every so many-th input is kept to compare the outputs on, and does not calibrate."""
 
 
 @dataclass(frozen=True, slots=True)
 class AddedPrecision:
     """A variant that was added, and how far its outputs are from the exact graph's.
 
-    Compared are a re-ranker's scores of random tokens, or an image encoder's tokens of a few drawn products.
+    Compared are a re-ranker's scores or an image encoder's tokens, on pictures that did not calibrate.
 
     Attributes:
         file: the graph inside the bundle.
-        deviation: root mean square of the differences, as a share of the exact outputs' standard deviation.
+        deviation: root mean square of the differences, as a share of the exact outputs' standard deviation within a
+            query or picture.
         largest: the largest difference, as the same share.
     """
 
@@ -43,16 +41,21 @@ class AddedPrecision:
     largest: float
 
 
-def add_precision(folder: Path, precision: Precision, graph: GraphName = "reranker") -> AddedPrecision:
+def add_precision(
+    folder: Path, precision: Precision, graph: GraphName = "reranker", *, pictures: Path | None = None
+) -> AddedPrecision:
     """Add a graph in another precision to a bundle. Stored tokens and the fingerprint do not change.
 
     Args:
         folder: the bundle; a variant of the same precision is replaced.
         precision: ``int8`` or ``float16``.
         graph: ``reranker``, or an image encoder: ``image_encoder``, or ``candidate_encoder`` where there is one.
+        pictures: a folder or manifest of pictures like the gallery's, to calibrate int8 on and to compare on; None for
+            drawn products.
 
     Raises:
         BundleError: the bundle cannot be read.
+        InputError: there are no pictures.
         ExportError: the graph cannot be converted, or its outputs are not finite.
     """
     convert = CONVERSIONS.get(precision)
@@ -66,9 +69,11 @@ def add_precision(folder: Path, precision: Precision, graph: GraphName = "rerank
     file = f"onnx/{graph}_{precision}.onnx"
     with tempfile.TemporaryDirectory(dir=folder, prefix=".add-precision-") as scratch:
         made = Path(scratch) / Path(file).name
-        converted = convert(onnx.load(str(exact_graph)))
+        inputs = graph_inputs(bundle, graph, calibration_pictures(pictures))
+        calibrating = [each for place, each in enumerate(inputs) if place % _CHECKED]
+        converted = convert(onnx.load(str(exact_graph)), calibrating)
         onnx.save_model(converted, str(made), save_as_external_data=True, location=f"{made.name}.data")
-        added = _compared(bundle, graph, made, file)
+        added = _compared(bundle, graph, made, file, inputs[::_CHECKED])
         _name_variant(bundle, graph, precision, None)  # the manifest must not name files while they are replaced
         for path in Path(scratch).iterdir():
             path.chmod(exact_graph.stat().st_mode)  # onnx makes weights readable by their owner alone
@@ -87,7 +92,12 @@ def _name_variant(bundle: Bundle, graph: GraphName, precision: Precision, varian
     write_manifest(bundle.folder, replace(bundle.manifest, graphs=graphs))
 
 
-def _with_half_floats(model: onnx.ModelProto) -> onnx.ModelProto:
+def with_calibrated_integers(model: onnx.ModelProto, inputs: Sequence[Inputs]) -> onnx.ModelProto:
+    """Return the graph with integer products, for CPUs, scaled by the values that it computes on some inputs."""
+    return with_integer_products(model, value_ranges(model, scaled_activations(model), inputs))
+
+
+def _with_half_floats(model: onnx.ModelProto, inputs: Sequence[Inputs]) -> onnx.ModelProto:
     """Return the graph with weights and arithmetic in float16, for GPUs; inputs and outputs keep their types."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
@@ -95,48 +105,24 @@ def _with_half_floats(model: onnx.ModelProto) -> onnx.ModelProto:
     return converted
 
 
-CONVERSIONS: dict[Precision, Callable[[onnx.ModelProto], onnx.ModelProto]] = {
-    "int8": with_integer_products,
+Conversion = Callable[[onnx.ModelProto, Sequence[Inputs]], onnx.ModelProto]
+"""From a float32 graph, weights loaded, and inputs like those that it will see."""
+
+CONVERSIONS: dict[Precision, Conversion] = {
+    "int8": with_calibrated_integers,
     "float16": _with_half_floats,
 }
 
 
-def _compared(bundle: Bundle, graph: GraphName, made: Path, file: str) -> AddedPrecision:
+def _compared(bundle: Bundle, graph: GraphName, made: Path, file: str, inputs: Sequence[Inputs]) -> AddedPrecision:
     exact, fast = (open_session(path, Compute("cpu")) for path in (bundle.graph_path(graph), made))
-    if graph == "reranker":
-        query, stored = random_triplets(bundle)
-        found = [Reranker(session).score(query, stored) for session in (exact, fast)]
-    else:
-        pixels = {"pixel_values": _drawn_pixels(bundle)}
-        found = [session.run(pixels)["tokens"] for session in (exact, fast)]
-    if not np.isfinite(found[1]).all():
+    output = "scores" if graph == "reranker" else "tokens"
+    wanted, found = ([session.run(each)[output] for each in inputs] for session in (exact, fast))
+    if not all(np.isfinite(each).all() for each in found):
         raise ExportError(
             f"{file} was not added to {bundle.folder}: its outputs are not finite: the model's activations do not fit "
             f"this precision. Use the exact {graph}."
         )
-    differences = np.abs(found[1] - found[0]) / found[0].std()
+    spread = np.sqrt(np.mean([each.var() for each in wanted]))
+    differences = np.abs(np.concatenate(found) - np.concatenate(wanted)) / spread
     return AddedPrecision(file, float(np.sqrt(np.mean(differences**2))), float(differences.max()))
-
-
-def _drawn_pixels(bundle: Bundle) -> Float32:
-    """Return some drawn products, preprocessed: float32 [B, 3, S, S]."""
-    catalog = sample_drawn(0, products=4 * CHECKED_PICTURES, queries=1)
-    pictures = [draw_item(catalog, number).image for number in range(CHECKED_PICTURES)]
-    return np.stack([preprocess(picture, bundle.manifest.preprocessing) for picture in pictures])
-
-
-def random_triplets(bundle: Bundle) -> tuple[Composition, StoredTokens]:
-    """Return a query and candidates of random numbers, to compare two forms of a re-ranker with."""
-    rng, sizes = np.random.default_rng(0), bundle.manifest.sizes
-    words = Tokenizer.from_file(str(bundle.tokenizer_path)).get_vocab_size()
-    shape = (CHECKED_CANDIDATES, sizes.stored_rows, sizes.stored_dims)
-    query = Composition(
-        vector=np.zeros(sizes.vector_size, dtype=np.float32),
-        input_ids=rng.integers(1, min(100, words), CHECKED_LENGTH),
-        fusion_states=rng.standard_normal((CHECKED_LENGTH, sizes.fusion_dims), dtype=np.float32),
-    )
-    stored = quantize(rng.standard_normal(shape, dtype=np.float32), sizes.token_codec)
-    if sizes.compression is None:
-        return query, stored
-    weights = np.full(shape[:2], sizes.token_rows / sizes.stored_rows, dtype=np.float32)
-    return query, replace(stored, weights=weights)

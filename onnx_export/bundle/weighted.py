@@ -14,15 +14,17 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
+from tokenizers import Tokenizer
 
-from onnx_export.bundle.precisions import random_triplets
 from onnx_export.errors import ExportError
 from qdrant_cir.model.bundle import Bundle, GraphVariant, load_bundle, sha256_of, write_manifest
 from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.reranker import Reranker
 from qdrant_cir.model.sessions import open_session
+from qdrant_cir.tokens.codec import quantize
 from qdrant_cir.types import Composition, Float32, StoredTokens
 
+_CHECKED_CANDIDATES, _CHECKED_LENGTH = 32, 12
 _INPUT, _LOGARITHMS, _AXIS = "candidate_weights", "candidate_log_weights", "candidate_weights_axis"
 _TOLERANCE = 1e-5
 """Of scores, as a share of their standard deviation: rounding, where the runtime fuses the two graphs otherwise."""
@@ -145,3 +147,16 @@ def _score_fewer(bundle: Bundle, query: Composition, stored: StoredTokens) -> Fl
         fewer.write(model.SerializeToString())
         fewer.flush()
         return Reranker(open_session(Path(fewer.name), Compute("cpu"))).score(query, stored)
+
+
+def random_triplets(bundle: Bundle) -> tuple[Composition, StoredTokens]:
+    """Return a query and candidates of random numbers, to compare two forms of a re-ranker with."""
+    rng, sizes = np.random.default_rng(0), bundle.manifest.sizes
+    words = Tokenizer.from_file(str(bundle.tokenizer_path)).get_vocab_size()
+    shape = (_CHECKED_CANDIDATES, sizes.token_rows, sizes.token_dims)
+    query = Composition(
+        vector=np.zeros(sizes.vector_size, dtype=np.float32),
+        input_ids=rng.integers(1, min(100, words), _CHECKED_LENGTH),
+        fusion_states=rng.standard_normal((_CHECKED_LENGTH, sizes.fusion_dims), dtype=np.float32),
+    )
+    return query, quantize(rng.standard_normal(shape, dtype=np.float32), sizes.token_codec)

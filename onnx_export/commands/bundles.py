@@ -69,15 +69,20 @@ def add_precision_command(
     graph: Annotated[
         Literal["reranker", "image_encoder", "candidate_encoder"], typer.Option(help="Graph to add.")
     ] = "reranker",
+    pictures: Annotated[
+        Path | None,
+        typer.Option(help="Pictures like the gallery's, to calibrate int8 on: a folder or manifest; drawn by default."),
+    ] = None,
 ) -> None:
     """Add a faster, slightly less exact re-ranker or image encoder to a bundle. The exact one stays the default."""
     from onnx_export.bundle.precisions import add_precision
 
-    added = add_precision(bundle, precision, graph)
-    what = "on random tokens scores" if graph == "reranker" else "on drawn products tokens"
+    added = add_precision(bundle, precision, graph, pictures=pictures)
+    what = "scores" if graph == "reranker" else "tokens"
+    on = "drawn products" if pictures is None else f"pictures of {pictures}"
     typer.echo(
-        f"wrote {bundle / added.file}; {what} differ by {added.deviation:.1%} of their standard deviation, at most "
-        f"{added.largest:.1%}. Use it with precision={precision!r}."
+        f"wrote {bundle / added.file}; on {on} {what} differ by {added.deviation:.1%} of their standard deviation, "
+        f"at most {added.largest:.1%}. Use it with precision={precision!r}."
     )
 
 

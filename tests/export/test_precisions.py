@@ -1,7 +1,10 @@
 """The re-ranker in other arithmetic: close to the exact one, named in the answer, and off unless asked for."""
 
+import itertools
 import json
 import shutil
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +16,10 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
+from onnx_export.__main__ import app as export_app
 from onnx_export.bundle import precisions
-from onnx_export.bundle.integer_arithmetic import with_integer_products
+from onnx_export.bundle.calibration import Inputs, value_ranges
+from onnx_export.bundle.integer_arithmetic import ValueRange, with_integer_products
 from onnx_export.bundle.precisions import add_precision
 from onnx_export.errors import ExportError
 from qdrant_cir import Query, Retriever
@@ -26,37 +31,51 @@ from qdrant_cir.errors import BundleError
 from qdrant_cir.indexer import Indexer
 from qdrant_cir.indexing.sources import ImageRecord, read_folder
 from qdrant_cir.model.bundle import Bundle, load_bundle, packaged_bundle_path
+from qdrant_cir.model.composer import Composer
 from qdrant_cir.model.compute import Compute
+from qdrant_cir.model.image_encoder import ImageEncoder
+from qdrant_cir.model.preprocess import preprocess
 from qdrant_cir.model.reranker import Reranker
+from qdrant_cir.search.scoring import SharedReranker
 from qdrant_cir.storage.collection import Collection
 from qdrant_cir.storage.stores import EdgeStore
 from qdrant_cir.tokens.codec import quantize
-from qdrant_cir.types import Composition, Float32, Precision, StoredTokens
+from qdrant_cir.types import Composition, EncodedImages, Float32, Precision, StoredTokens
 
 QUERY_ROWS, TOKEN_ROWS, DIMS = 3, 5, 4
+ENCODED = ("tokens", "vectors", "candidate_tokens")
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A copy of the bundled model with both precisions added."""
+    """A copy of the bundled model with every precision added."""
     folder = tmp_path_factory.mktemp("precisions") / "bundle"
     shutil.copytree(packaged_bundle_path("drawn"), folder)
     add_precision(folder, "int8")
+    add_precision(folder, "int8", "image_encoder")
     add_precision(folder, "float16")
     return load_bundle(folder)
 
 
-def triplets(bundle: Bundle) -> tuple[Composition, StoredTokens]:
-    """A random query and 64 random candidates."""
-    sizes, rng = bundle.manifest.sizes, np.random.default_rng(5)
-    tokens = rng.standard_normal((64, sizes.token_rows, sizes.token_dims), dtype=np.float32)
-    states = rng.standard_normal((9, sizes.fusion_dims), dtype=np.float32)
-    query = Composition(np.zeros(sizes.vector_size, np.float32), rng.integers(5, 300, 9), states)
-    return query, quantize(tokens, "int8")
+@cache
+def triplets() -> tuple[Composition, StoredTokens]:
+    """A drawn product with a text, and 24 other products; none of them calibrated the graphs."""
+    bundle, catalog = load_bundle("drawn"), sample_drawn(5, products=48, queries=1)
+    encoded = ImageEncoder.open(bundle, Compute("cpu")).encode(pixels())
+    (query,) = Composer.open(bundle, Compute("cpu")).compose(encoded.tokens[:1], [catalog.queries[0].modification_text])
+    return query, quantize(encoded.candidate_tokens[1:], "int8")
+
+
+@cache
+def pixels() -> Float32:
+    """25 drawn products as the image encoder reads them."""
+    spec, catalog = load_bundle("drawn").manifest.preprocessing, sample_drawn(5, products=48, queries=1)
+    pictures = [draw_item(catalog, number).image for number in range(25)]
+    return np.stack([preprocess(picture, spec) for picture in pictures])
 
 
 def scores(bundle: Bundle, precision: Precision) -> Float32:
-    return Reranker.open(bundle, Compute("cpu", precision=precision)).score(*triplets(bundle))
+    return Reranker.open(bundle, Compute("cpu", precision=precision)).score(*triplets())
 
 
 def spread_of_the_head(bundle: Bundle) -> float:
@@ -65,11 +84,60 @@ def spread_of_the_head(bundle: Bundle) -> float:
     total = next(node for node in model.graph.node if "scores" in node.output)
     assert total.op_type == "Add"
     model.graph.output.append(helper.make_tensor_value_info(total.input[0], TensorProto.FLOAT, None))
-    query, stored = triplets(bundle)
+    query, stored = triplets()
     given = {"input_ids": query.input_ids[None], "fusion_states": query.fusion_states[None]}
     given |= {"candidate_tokens": stored.values, "candidate_scales": stored.scales}
     session = onnxruntime.InferenceSession(model.SerializeToString())
     return float(session.run([total.input[0]], given)[0].std())
+
+
+def of_some(stored: StoredTokens, rows: Sequence[int]) -> StoredTokens:
+    return StoredTokens(stored.values[list(rows)], stored.scales[list(rows)])
+
+
+def moved_by_neighbours(bundle: Bundle, precision: Precision) -> float:
+    """The most that a candidate's score differs between runs alone, in other chunks, orders and numbers of threads."""
+    query, stored = triplets()
+    count, together = len(stored.values), scores(bundle, precision)
+    backwards = list(range(count))[::-1]
+    found = []
+    for threads in (1, 2, 3):
+        session = Reranker.open(bundle, Compute("cpu", threads, precision=precision))
+        found.append(session.score(query, of_some(stored, backwards))[::-1])
+        shared = SharedReranker(Reranker.open(bundle, Compute("cpu", 1, precision=precision)), threads=threads)
+        found.append(shared.score(query, stored))
+    for chunk in (1, 2, 3, 5, count):
+        found.append(Reranker.open(bundle, Compute("cpu", 1, precision=precision), chunk=chunk).score(query, stored))
+    # as re-ranking with a confidence does, ten at a time
+    reranker = Reranker.open(bundle, Compute("cpu", 1, precision=precision))
+    steps = [range(count)[start : start + 10] for start in range(0, count, 10)]
+    found.append(np.concatenate([reranker.score(query, of_some(stored, step)) for step in steps]))
+    assert all((np.argsort(-each) == np.argsort(-together)).all() for each in found)
+    return float(np.abs(np.stack(found) - together).max())
+
+
+@pytest.mark.parametrize(("precision", "most"), [("float32", 1e-6), ("int8", 0), ("float16", 1e-3)])
+def test_a_candidates_score_depends_on_neither_neighbours_nor_order_nor_threads(
+    bundle: Bundle, precision: Precision, most: float
+) -> None:
+    assert moved_by_neighbours(bundle, precision) <= most
+
+
+@pytest.mark.parametrize(("precision", "most"), [("float32", 1e-5), ("int8", 0)])
+def test_a_pictures_tokens_depend_on_neither_neighbours_nor_order_nor_threads(
+    bundle: Bundle, precision: Precision, most: float
+) -> None:
+    batch = pixels()[:6]
+    together = ImageEncoder.open(bundle, Compute("cpu", 1, precision=precision)).encode(batch)
+    for threads in (1, 2, 3):
+        encoder = ImageEncoder.open(bundle, Compute("cpu", threads, precision=precision))
+        alone = [encoder.encode(batch[row : row + 1]) for row in range(len(batch))]
+        others = [
+            EncodedImages(*(np.concatenate([getattr(one, name) for one in alone]) for name in ENCODED)),
+            EncodedImages(*(getattr(encoder.encode(batch[::-1].copy()), name)[::-1] for name in ENCODED)),
+        ]
+        for other, name in itertools.product(others, ENCODED):
+            np.testing.assert_allclose(getattr(other, name), getattr(together, name), rtol=0, atol=most)
 
 
 @pytest.mark.parametrize(("precision", "most"), [("int8", 0.25), ("float16", 0.02)])
@@ -98,7 +166,7 @@ def test_stored_tokens_go_into_the_integer_product_as_they_are(bundle: Bundle) -
     readers = {node.op_type for node in graph.node if "candidate_tokens" in node.input}
     # as floats they are read for stage one's cosine alone, which takes the first token
     floats = {node.output[0] for node in graph.node if node.op_type == "Cast" and "candidate_tokens" in node.input}
-    assert readers - {"Cast"} == {"MatMulInteger", "Transpose", "Shape"}
+    assert readers - {"Cast"} == {"MatMulIntegerToFloat", "Transpose", "Shape"}
     assert {node.op_type for node in graph.node if floats & set(node.input)} <= {"Gather", "Slice"}
     weights = {w.name for w in graph.initializer if w.data_type == TensorProto.FLOAT and len(w.dims) >= 2}
     assert not [node for node in graph.node if node.op_type == "MatMul" and node.input[1] in weights]
@@ -144,7 +212,8 @@ def test_integer_products_are_exact_where_everything_is_a_whole_number() -> None
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     given = {"candidate_tokens": tokens, "queries": queries, "states": states}
     exact = onnxruntime.InferenceSession(model.SerializeToString()).run(outputs, given)
-    fast = onnxruntime.InferenceSession(with_integer_products(model).SerializeToString()).run(outputs, given)
+    converted = with_integer_products(model, {"states": ValueRange(0, 255)})
+    fast = onnxruntime.InferenceSession(converted.SerializeToString()).run(outputs, given)
     np.testing.assert_allclose(fast[0], exact[0], rtol=1e-6)
     np.testing.assert_array_equal(fast[1], exact[1])
     # a softmax over whole numbers this far apart is 1 in one place and 0 elsewhere: the row of that token
@@ -160,7 +229,60 @@ def test_integer_products_want_tokens_stored_as_int8(bundle: Bundle) -> None:
     model = onnx.load(str(bundle.graph_path("reranker")))
     next(v for v in model.graph.input if v.name == "candidate_tokens").type.tensor_type.elem_type = TensorProto.FLOAT
     with pytest.raises(ExportError, match="--codec int8"):
-        with_integer_products(model)
+        with_integer_products(model, {})
+
+
+def test_numbers_beyond_the_calibrated_range_are_cut_off() -> None:
+    weight = numpy_helper.from_array(np.eye(2, dtype=np.float32), "weight")
+    shape = [1, 1, 2]
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["states", "weight"], ["out"])],
+        "one product",
+        [helper.make_tensor_value_info("states", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, shape)],
+        [weight],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    converted = with_integer_products(model, {"states": ValueRange(-51, 204)})
+    session = onnxruntime.InferenceSession(converted.SerializeToString())
+    (found,) = session.run(None, {"states": np.array([[[-60, 300]]], np.float32)})
+    np.testing.assert_allclose(found, [[[-51, 204]]], rtol=1e-6)
+
+
+def test_a_range_leaves_out_what_is_too_rare_for_its_coarser_steps() -> None:
+    shape = [1, 20_001]
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["states"], ["values"])],
+        "nothing",
+        [helper.make_tensor_value_info("states", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("values", TensorProto.FLOAT, shape)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    common = np.linspace(0, 1, 20_000, dtype=np.float32)
+    found = [
+        value_ranges(model, ["values"], [{"states": np.append(common, np.float32(rare))[None]}])["values"].high
+        for rare in (1.0, 1.3)
+    ]
+    # a step of 1.3 / 255 costs each of 20,000 numbers a little, cutting 1.3 down to 1.001 one number much: 0.09
+    assert found == pytest.approx([1.0, 1.3 * 0.97])
+
+
+def test_pictures_of_ones_own_calibrate(tmp_path: Path) -> None:
+    folder, pictures = tmp_path / "bundle", tmp_path / "pictures"
+    shutil.copytree(packaged_bundle_path("drawn"), folder)
+    pictures.mkdir()
+    catalog = sample_drawn(9, products=48, queries=1)
+    for number in range(9):
+        draw_item(catalog, number).image.save(pictures / f"{number}.png")
+    (pictures / "broken.png").write_bytes(b"no picture")
+    command = ["add-precision", str(folder), "--pictures", str(pictures)]
+    told = CliRunner().invoke(export_app, command)
+    assert told.exit_code == 0, told.output
+    assert f"on pictures of {pictures}" in told.stdout
+    (pictures / "0.png").unlink()
+    (pictures / "1.png").unlink()
+    with pytest.raises(ExportError, match="7 pictures could be read; give a folder with at least 8"):
+        add_precision(folder, "int8", pictures=pictures)
 
 
 def test_the_answer_says_what_the_scores_were_computed_in(bundle: Bundle, tmp_path: Path) -> None:
@@ -183,7 +305,7 @@ def test_the_answer_says_what_the_scores_were_computed_in(bundle: Bundle, tmp_pa
 
 
 def test_a_precision_that_gives_no_numbers_is_not_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def spoilt(model: onnx.ModelProto) -> onnx.ModelProto:
+    def spoilt(model: onnx.ModelProto, inputs: Sequence[Inputs]) -> onnx.ModelProto:
         head = next(w for w in model.graph.initializer if w.name == "cls_head.2.bias")
         head.CopyFrom(numpy_helper.from_array(np.full(2, np.nan, np.float32), head.name))
         return model

@@ -10,8 +10,7 @@ import pytest
 pytest.importorskip("torch", reason="needs torch: pip install 'qdrant-cir[export]'")
 import onnx
 
-from onnx_export.bundle.precisions import random_triplets
-from onnx_export.bundle.weighted import add_weighted, with_weights
+from onnx_export.bundle.weighted import add_weighted, random_triplets, with_weights
 from onnx_export.errors import ExportError
 from qdrant_cir.model.bundle import load_bundle, packaged_bundle_path
 from qdrant_cir.model.compute import Compute
