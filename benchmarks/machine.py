@@ -78,9 +78,17 @@ def _busy_seconds() -> float:
     return (user + nice + system) / os.sysconf("SC_CLK_TCK")
 
 
-def alternate(
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds of one run: on the clock, and of all threads of this process together."""
+
+    wall: float
+    processor: float
+
+
+def alternate_timings(
     variants: Mapping[str, Callable[[], object]], *, rounds: int, seconds_at_most: float = float("inf")
-) -> dict[str, list[float]]:
+) -> dict[str, list[Timing]]:
     """Time variants in turn, each round in the other direction. Run each once before, to warm it up.
 
     Args:
@@ -89,18 +97,26 @@ def alternate(
         seconds_at_most: no new round starts after this long; one round is always run.
 
     Returns:
-        Seconds per variant and round. Entries of one round belong together.
+        Times per variant and round. Entries of one round belong together.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    timings: dict[str, list[Timing]] = {name: [] for name in variants}
     began = time.perf_counter()
     for turn in range(rounds):
         for name in list(variants)[:: 1 if turn % 2 == 0 else -1]:
-            start = time.perf_counter()
+            start, processor = time.perf_counter(), time.process_time()
             variants[name]()
-            seconds[name].append(time.perf_counter() - start)
+            timings[name].append(Timing(time.perf_counter() - start, time.process_time() - processor))
         if time.perf_counter() - began > seconds_at_most:
             break
-    return seconds
+    return timings
+
+
+def alternate(
+    variants: Mapping[str, Callable[[], object]], *, rounds: int, seconds_at_most: float = float("inf")
+) -> dict[str, list[float]]:
+    """Time variants as :func:`alternate_timings` does, on the clock alone."""
+    timings = alternate_timings(variants, rounds=rounds, seconds_at_most=seconds_at_most)
+    return {name: [timing.wall for timing in of_name] for name, of_name in timings.items()}
 
 
 def median_ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
@@ -132,14 +148,16 @@ def _status_megabytes(field: str) -> float:
     return next(int(line.split()[1]) / 1000 for line in lines if line.startswith(f"{field}:"))
 
 
-def gemm_ceiling(threads: int, *, size: int = 2048, rounds: int = 12) -> float:
-    """Measure the fastest of some float32 products of [size, size] by torch, in GFLOP/s."""
+def gemm_ceiling(*, size: int = 2048, rounds: int = 12) -> float:
+    """Measure the fastest of some float32 products of [size, size] by torch on one thread, in GFLOP/s."""
     import torch
 
-    torch.set_num_threads(threads)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
     left, right = torch.rand(size, size), torch.rand(size, size)
-    fastest = min(alternate({"product": lambda: torch.mm(left, right)}, rounds=rounds)["product"])
-    return 2 * size**3 / fastest / 1e9
+    timings = alternate_timings({"product": lambda: torch.mm(left, right)}, rounds=rounds)["product"]
+    torch.set_num_threads(before)
+    return 2 * size**3 / min(timing.processor for timing in timings) / 1e9
 
 
 def write_json(path: Path, machine: Machine, rows: Sequence[Mapping[str, object]]) -> None:

@@ -79,7 +79,7 @@ def _triplets(bundle: Bundle, pictures: Sequence[ImageSource]) -> list[tuple[Com
     return found
 
 
-def _reranker_inputs(query: Composition, candidates: StoredTokens) -> Inputs:
+def reranker_inputs(query: Composition, candidates: StoredTokens) -> Inputs:
     """Return the re-ranker's inputs for one query and its candidates."""
     inputs: dict[str, NDArray[np.generic]] = {
         "input_ids": query.input_ids[None],
@@ -97,7 +97,7 @@ def graph_inputs(bundle: Bundle, graph: GraphName, pictures: Sequence[ImageSourc
         ExportError: too few of the pictures can be read.
     """
     if graph == "reranker":
-        return [_reranker_inputs(*triplet) for triplet in _triplets(bundle, pictures)]
+        return [reranker_inputs(*triplet) for triplet in _triplets(bundle, pictures)]
     return [{"pixel_values": pixels} for pixels in _pixels(bundle, pictures)]
 
 
