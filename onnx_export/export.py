@@ -23,6 +23,7 @@ from onnx_export.models import CirModel
 from onnx_export.models import ModelSizes as TorchSizes
 from onnx_export.models.vit import VisionTransformer
 from qdrant_cir.model.bundle import (
+    ORIGINAL_PREPROCESSING,
     PREPROCESSING_VERSION,
     REQUIRED_GRAPHS,
     Bundle,
@@ -80,6 +81,7 @@ def export_bundle(
     codec: TokenCodec,
     description: BundleDescription,
     candidate_encoder: VisionTransformer | None = None,
+    original_preprocessing: bool = False,
     check: Callable[[Bundle], None] | None = None,
 ) -> Path:
     """Write a bundle folder. It appears complete or not at all.
@@ -91,6 +93,7 @@ def export_bundle(
         codec: the form in which candidate tokens are stored and read by the re-ranker's graph.
         description: name, licence and origin for the manifest.
         candidate_encoder: stage two's image encoder, where it differs from the model's.
+        original_preprocessing: pictures become pixels as in the research code, to evaluate released weights.
         check: called with the finished bundle before ``out`` is replaced; if it raises, ``out`` stays as it was.
 
     Raises:
@@ -118,7 +121,10 @@ def export_bundle(
             "tokenizer.json", sha256_of(folder / "tokenizer.json"), model.sizes.max_positions, first_token
         )
         described = replace(description, provenance={**description.provenance, SIZES_KEY: asdict(model.sizes)})
-        write_manifest(folder, _manifest(sizes, preprocessing_of(model.sizes), entries, text, described))
+        pixels = preprocessing_of(model.sizes)
+        if original_preprocessing:
+            pixels = replace(pixels, version=ORIGINAL_PREPROCESSING)
+        write_manifest(folder, _manifest(sizes, pixels, entries, text, described))
         add_weighted(folder)
         if check is not None:
             check(load_bundle(folder))

@@ -145,7 +145,8 @@ def _compare_composer(
 ) -> tuple[list[Composition], tuple[float, float]]:
     composer = Composer.open(bundle, Compute("cpu"))
     tokenizer = TextTokenizer(bundle)
-    words = sorted(w for w in folder.tokenizer.get_vocab() if w.isalpha())
+    vocabulary = sorted(filter(str.strip, folder.tokenizer.get_vocab()))
+    words = [word for word in vocabulary if word.isalpha()] or vocabulary
     texts = [" ".join(rng.choice(words, length)) for length in TEXT_LENGTHS]
     worst = [0.0, 0.0]
     composed = composer.compose(encoded.tokens[: len(texts)], texts)

@@ -47,6 +47,7 @@ def convert_released(
     codec: TokenCodec = "int8",
     name: str | None = None,
     licence: str = "unknown",
+    original_preprocessing: bool = False,
     model_folder: Path | None = None,
     candidates: tuple[int, ...] = CANDIDATES,
 ) -> ConvertedBundle:
@@ -58,6 +59,7 @@ def convert_released(
         codec: the form in which candidate tokens are stored.
         name: of the bundle; by default the folder's.
         licence: of the weights.
+        original_preprocessing: as :func:`onnx_export.export.export_bundle`.
         model_folder: where to write the torch model, too, to train on or to verify again.
         candidates: values of K that the verification compares.
 
@@ -86,6 +88,7 @@ def convert_released(
         codec=codec,
         description=BundleDescription(name or out.name, licence, provenance),
         candidate_encoder=folder.candidate_encoder,
+        original_preprocessing=original_preprocessing,
         check=check,
     )
     if model_folder is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
 
 import typer
 
@@ -34,6 +34,10 @@ def convert_released_command(
     codec: CodecOption = "int8",
     name: NameOption = None,
     licence: LicenceOption = "unknown",
+    preprocessing: Annotated[
+        Literal["upright", "original"],
+        typer.Option(help="How pictures become pixels; `original` is the research code's, to evaluate its weights."),
+    ] = "upright",
     model_folder: Annotated[Path | None, typer.Option(help="Also write the torch model here, to train on.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write what became of every key here, as JSON.")] = None,
 ) -> None:
@@ -42,7 +46,13 @@ def convert_released_command(
 
     files = ReleasedFiles(stage_one, stage_two, tokenizer, _sizes_of(sizes))
     converted = convert_released(
-        files, out, codec=codec_named(codec), name=name, licence=licence, model_folder=model_folder
+        files,
+        out,
+        codec=codec_named(codec),
+        name=name,
+        licence=licence,
+        original_preprocessing=preprocessing == "original",
+        model_folder=model_folder,
     )
     _show_report(converted.report, report)
     if model_folder is not None:

@@ -25,6 +25,7 @@ from qdrant_cir.model.graph_locations import external_locations
 from qdrant_cir.model.manifest import (
     FORMAT_VERSION,
     MANIFEST_FILE,
+    ORIGINAL_PREPROCESSING,
     PREPROCESSING_VERSION,
     Compression,
     GraphEntry,
@@ -43,6 +44,7 @@ __all__ = [
     "GRAPH_CONTRACTS",
     "MANIFEST_FILE",
     "PACKAGED_BUNDLES",
+    "ORIGINAL_PREPROCESSING",
     "PREPROCESSING_VERSION",
     "REQUIRED_GRAPHS",
     "Bundle",

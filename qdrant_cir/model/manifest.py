@@ -22,6 +22,7 @@ from qdrant_cir.types import JsonObject, JsonValue, Precision
 __all__ = [
     "FORMAT_VERSION",
     "MANIFEST_FILE",
+    "ORIGINAL_PREPROCESSING",
     "PREPROCESSING_VERSION",
     "Compression",
     "GraphEntry",
@@ -36,6 +37,7 @@ MANIFEST_FILE = "cir_config.json"
 FORMAT_VERSION = 1
 PREPROCESSING_VERSION = 2
 """The version of newly exported bundles; see :class:`PreprocessingSpec`."""
+ORIGINAL_PREPROCESSING = 0
 _LAST_VERSION = 2**16 - 1
 
 _LARGEST_PICTURE = 4_096
@@ -65,7 +67,9 @@ class PreprocessingSpec:
         std: likewise.
         version: how a file's values become RGB. In version 1 they are taken as sRGB, and the whole picture is decoded.
             Version 2 converts embedded colour profiles to sRGB, scales floating-point and 12-bit values by the range
-            they declare, and decodes large pictures at a part of their size.
+            they declare, and decodes large pictures at a part of their size. Version 0 is the research code's, for
+            evaluation of released weights: no orientation, no profile, converted to RGB after all else
+            (docs/adr/0003-preprocessing-limits.md).
     """
 
     size: int
@@ -359,7 +363,7 @@ def _is_unicode(text: str) -> bool:
 
 
 def _preprocessing_version(pixels: JsonObject) -> int:
-    version = _size(pixels, "version", "preprocessing.", most=_LAST_VERSION) if "version" in pixels else 1
+    version = _size(pixels, "version", "preprocessing.", least=0, most=_LAST_VERSION) if "version" in pixels else 1
     if version > PREPROCESSING_VERSION:
         raise BundleError(
             f"This bundle has preprocessing version {version!r:.80}; this version of qdrant-cir knows versions up to "

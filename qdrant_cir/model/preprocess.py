@@ -15,7 +15,7 @@ import numpy as np
 
 from qdrant_cir.errors import ImageError, printable
 from qdrant_cir.model.decoding_gate import decoding
-from qdrant_cir.model.manifest import PREPROCESSING_VERSION, PreprocessingSpec
+from qdrant_cir.model.manifest import ORIGINAL_PREPROCESSING, PREPROCESSING_VERSION, PreprocessingSpec
 from qdrant_cir.model.picture_colors import as_rgb, as_rgb_version_1
 from qdrant_cir.model.picture_files import (
     ALLOWED_BYTES_PER_PIXEL,
@@ -94,7 +94,12 @@ def read_pixels(source: ImageSource, spec: PreprocessingSpec, *, limits: Picture
     Raises:
         ImageError: as :func:`load_image`.
     """
-    return preprocess(_read(settled(source), limits, version=spec.version, spec=spec), spec)
+    given = settled(source)
+    picture = _read(given, limits, version=spec.version, spec=spec)
+    if spec.version != ORIGINAL_PREPROCESSING:
+        return preprocess(picture, spec)
+    with _named(_label(given)):
+        return _preprocess_as_original(picture, spec, limits)
 
 
 def preprocess(image: Image, spec: PreprocessingSpec) -> Float32:
@@ -114,11 +119,26 @@ def preprocess(image: Image, spec: PreprocessingSpec) -> Float32:
     Raises:
         ImageError: the image is not RGB.
     """
-    from PIL import Image as PillowImage
-
     if image.mode != "RGB":
         raise ImageError(f"preprocess reads RGB images, but this one is {image.mode}. Use load_image first.")
-    padded = _padded(image, spec.pad_ratio)
+    return _normalised(_cut(_padded(image, spec.pad_ratio, longest=_LONGEST_PADDED), spec), spec)
+
+
+def _preprocess_as_original(image: Image, spec: PreprocessingSpec, limits: PictureLimits) -> Float32:
+    """Pad, resize and cut a picture of any mode as it stands, and convert it to RGB last, as the research code does.
+
+    So a palette is resized without new colours and padded with its first one, CMYK is padded with white, colours of
+    transparent pixels come through, and neither orientation nor colour profile is looked at.
+    """
+    longer = max(image.size)
+    check_pixels((longer, max(min(image.size), int(longer / spec.pad_ratio))), limits)
+    return _normalised(_cut(_padded(image, spec.pad_ratio, longest=None), spec).convert("RGB"), spec)
+
+
+def _cut(padded: Image, spec: PreprocessingSpec) -> Image:
+    """Resize the shorter side and cut out the centre: ``spec.size`` pixels each way, in the picture's own mode."""
+    from PIL import Image as PillowImage
+
     width, height = padded.size
     shorter, longer = min(width, height), max(width, height)
     # The longer side is cut to whole pixels, not rounded, as torchvision's Resize does it.
@@ -127,7 +147,11 @@ def preprocess(image: Image, spec: PreprocessingSpec) -> Float32:
     resized = padded if size == padded.size else padded.resize(size, PillowImage.Resampling.BICUBIC)
     left = round((size[0] - spec.size) / 2.0)
     top = round((size[1] - spec.size) / 2.0)
-    cut = resized.crop((left, top, left + spec.size, top + spec.size))
+    return resized.crop((left, top, left + spec.size, top + spec.size))
+
+
+def _normalised(cut: Image, spec: PreprocessingSpec) -> Float32:
+    """Turn a square of mode RGB into float32 [3, H, W]."""
     channels = np.asarray(cut, dtype=np.float32).transpose(2, 0, 1) / np.float32(255)
     mean = np.asarray(spec.mean, dtype=np.float32)[:, None, None]
     std = np.asarray(spec.std, dtype=np.float32)[:, None, None]
@@ -274,19 +298,27 @@ def _file(path: Path) -> Iterator[BinaryIO]:
 
 
 def _read(given: _Settled, limits: PictureLimits, *, version: int, spec: PreprocessingSpec | None) -> Image:
-    """Read a picture as RGB, reduced towards ``spec`` where it is given and the version does so."""
+    """Read a picture as RGB, reduced towards ``spec`` where it is given and the version does so.
+
+    As the original preprocessing reads it, it is as the decoder leaves it.
+    """
     if isinstance(given, bytes):
-        file = io.BytesIO(given)
-        return _decoded(file, f"the image given as {len(given)} bytes", limits, version=version, spec=spec)
+        return _decoded(io.BytesIO(given), _label(given), limits, version=version, spec=spec)
     if isinstance(given, Path):
         with _file(given) as opened:
-            return _decoded(opened, printable(str(given)), limits, version=version, spec=spec)
-    with _named("the Pillow image"):
+            return _decoded(opened, _label(given), limits, version=version, spec=spec)
+    with _named(_label(given)):
         check_size(given.size, limits)
         check_pixels(given.size, limits)
         with decoding(_converting_bytes(given), capacity=_capacity(limits)):
             given.load()
             return _upright_rgb(given, version=version, factor=_factor(given.size, version, spec), is_ours=False)
+
+
+def _label(given: _Settled) -> str:
+    if isinstance(given, Path):
+        return printable(str(given))
+    return f"the image given as {len(given)} bytes" if isinstance(given, bytes) else "the Pillow image"
 
 
 def _decoded(
@@ -303,7 +335,7 @@ def _decoded(
 
 def _factor(size: tuple[int, int], version: int, spec: PreprocessingSpec | None) -> int:
     """Return by how much a picture may be reduced before it is resized; 1 for not at all."""
-    if version == 1 or spec is None:
+    if version < 2 or spec is None:
         return 1
     # what becomes spec.size pixels: the shorter side once it is padded
     padded = max(min(size), max(size) / spec.pad_ratio)
@@ -321,6 +353,8 @@ def _converting_bytes(image: Image) -> int:
 
 def _upright_rgb(image: Image, *, version: int, factor: int, is_ours: bool) -> Image:
     """Convert a decoded picture to RGB and turn it upright; what is not ours is not changed."""
+    if version == ORIGINAL_PREPROCESSING:
+        return image
     picture = as_rgb_version_1(image) if version == 1 else as_rgb(image, factor=factor)
     turn = _turn(image, version)
     if turn is not None:
@@ -356,22 +390,25 @@ def _turn(image: Image, version: int) -> Transpose | None:
     return turns[orientation - 2] if isinstance(orientation, int) and 2 <= orientation <= 8 else None
 
 
-def _padded(image: Image, pad_ratio: float) -> Image:
+def _padded(image: Image, pad_ratio: float, *, longest: int | None) -> Image:
+    """Pad with zeros, which are black in RGB; what is longer than ``longest`` pixels is shrunk before."""
     from PIL import Image as PillowImage
 
     width, height = image.size
     longer = max(width, height)
     if longer / min(width, height) < pad_ratio:
         return image
-    if longer > _LONGEST_PADDED:
+    if longest is not None and longer > longest:
         # The padded square of a thin 60,000 px strip would take 9 GB. Shrunk first, it stays a strip.
-        scale = _LONGEST_PADDED / longer
+        scale = longest / longer
         width, height = max(1, round(width * scale)), max(1, round(height * scale))
         image = image.resize((width, height), PillowImage.Resampling.BICUBIC)
         longer = max(width, height)
     horizontal = max(int((longer / pad_ratio - width) / 2), 0)
     vertical = max(int((longer / pad_ratio - height) / 2), 0)
-    canvas = PillowImage.new("RGB", (width + 2 * horizontal, height + 2 * vertical), (0, 0, 0))
+    canvas = PillowImage.new(image.mode, (width + 2 * horizontal, height + 2 * vertical), 0)
+    if image.palette is not None:
+        canvas.putpalette(image.getpalette() or [])
     canvas.paste(image, (horizontal, vertical))
     return canvas
 

@@ -1,6 +1,7 @@
 """The paper's files to a bundle in one command: the originals' numbers come out, or nothing is written."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from qdrant_cir.model.compute import Compute  # noqa: E402
 from qdrant_cir.model.image_encoder import ImageEncoder  # noqa: E402
 from qdrant_cir.model.reranker import Reranker  # noqa: E402
 from qdrant_cir.model.sessions import open_graph  # noqa: E402
+from qdrant_cir.model.text_tokenizer import TextTokenizer  # noqa: E402
 from qdrant_cir.types import Composition, StoredTokens  # noqa: E402
 
 TOLERANCE = 1e-4
@@ -70,6 +72,32 @@ def written(golden: Path, tokenizer: Path, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture(scope="module")
 def bundle(written: tuple[Path, str]) -> Bundle:
     return load_bundle(written[0] / "bundle")
+
+
+@pytest.fixture(scope="module")
+def unusual(golden: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle for evaluation, of a tokenizer of which every word has a digit."""
+    folder = tmp_path_factory.mktemp("unusual")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[ENC]", "make1", "it2", "red3"]
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    tokenizer.save(str(folder / "tokenizer.json"))
+    result = convert(
+        *("--stage-one", golden / "stage1.pt", "--stage-two", golden / "stage2.pt", "--tokenizer", folder),
+        *("--sizes", golden / "config.json", "--out", folder / "bundle", "--preprocessing", "original"),
+    )
+    assert result.exit_code == 0, result.output
+    return load_bundle(folder / "bundle")
+
+
+def test_original_preprocessing_is_in_the_manifest_and_makes_another_bundle(unusual: Bundle, bundle: Bundle) -> None:
+    assert unusual.manifest.preprocessing == replace(bundle.manifest.preprocessing, version=0)
+    assert unusual.fingerprint != bundle.fingerprint
+
+
+def test_a_tokenizer_without_a_purely_alphabetic_word_is_verified_with_the_words_it_has(unusual: Bundle) -> None:
+    assert TextTokenizer(unusual).tokenize(["make1 it2 red3"]).input_ids.tolist() == [[4, 5, 6, 7, 3]]
 
 
 def test_the_bundles_encoder_gives_the_originals_tokens_and_embeddings(
