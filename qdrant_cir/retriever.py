@@ -146,6 +146,7 @@ class Retriever:
         effort: Effort = EXACT,
         group_by: str | None = None,
         group_size: int = DEFAULT_GROUP_SIZE,
+        min_match: float | None = None,
         params: models.SearchParams | None = None,
         consistency: models.ReadConsistency | None = None,
         timeout: int | None = None,
@@ -165,6 +166,8 @@ class Retriever:
             group_by: path of a payload field, such as ``product_id``: one result per value, the best of its members.
                 ``limit`` and ``rerank_depth`` count groups then, and all members of the first groups are re-ranked.
             group_size: the most members of a group.
+            min_match: least probability that the first place is what was asked for; below it the result's ``is_match``
+                is False and a note says so. None for the threshold of the gallery's calibration, 0 for none.
             params: Qdrant's search parameters, instead of the library's own (``hnsw_ef`` of at least 512).
             consistency: read consistency of a cluster.
             timeout: seconds, for every call of the server.
@@ -175,8 +178,9 @@ class Retriever:
             skipped.
 
         Raises:
-            InputError: ``limit``, ``rerank_depth`` or ``effort`` out of range, a confidence without a
-                calibration, an empty query, an unknown gallery image, or a filter on a field that no image has.
+            InputError: ``limit``, ``rerank_depth``, ``effort`` or ``min_match`` out of range, a confidence or a
+                ``min_match`` without a calibration, an empty query, an unknown gallery image, or a filter on a field
+                that no image has.
                 Checked when nothing was found, and always for ``must_not``, where an unknown field would match
                 everything.
             ImageError: the reference cannot be read.
@@ -186,7 +190,9 @@ class Retriever:
             ProviderError: a computation failed.
         """
         read = ReadOptions(params, consistency, timeout, shard_key_selector)
-        options = SearchOptions(limit, rerank_depth, filter, exclude_reference, effort, group_by, group_size, read)
+        options = SearchOptions(
+            limit, rerank_depth, filter, exclude_reference, effort, group_by, group_size, read, min_match
+        )
         (path,) = _paths([query], options, self.collection.reads, self._model, self._clock)
         return run(path.steps, self.collection.store)
 
@@ -305,6 +311,7 @@ class Retriever:
         effort: Effort = EXACT,
         group_by: str | None = None,
         group_size: int = DEFAULT_GROUP_SIZE,
+        min_match: float | None = None,
         params: models.SearchParams | None = None,
         consistency: models.ReadConsistency | None = None,
         timeout: int | None = None,
@@ -316,7 +323,9 @@ class Retriever:
         bit. Arguments and errors are those of :meth:`search`. One bad query refuses all of them.
         """
         read = ReadOptions(params, consistency, timeout, shard_key_selector)
-        options = SearchOptions(limit, rerank_depth, filter, exclude_reference, effort, group_by, group_size, read)
+        options = SearchOptions(
+            limit, rerank_depth, filter, exclude_reference, effort, group_by, group_size, read, min_match
+        )
         paths = _paths(queries, options, self.collection.reads, self._model, self._clock)
         with ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="qdrant-cir") as threads:
             return run_side_by_side(paths, self.collection.store, threads, in_flight=IN_FLIGHT + 1)
@@ -423,6 +432,7 @@ class AsyncRetriever:
         effort: Effort = EXACT,
         group_by: str | None = None,
         group_size: int = DEFAULT_GROUP_SIZE,
+        min_match: float | None = None,
         params: models.SearchParams | None = None,
         consistency: models.ReadConsistency | None = None,
         timeout: int | None = None,
@@ -430,7 +440,9 @@ class AsyncRetriever:
     ) -> SearchResult:
         """Answer one query; arguments and errors as :meth:`Retriever.search`."""
         read = ReadOptions(params, consistency, timeout, shard_key_selector)
-        options = SearchOptions(limit, rerank_depth, filter, exclude_reference, effort, group_by, group_size, read)
+        options = SearchOptions(
+            limit, rerank_depth, filter, exclude_reference, effort, group_by, group_size, read, min_match
+        )
         (path,) = _paths([query], options, self._reads, self._model, self._clock)
         return await self._run(path)
 
@@ -495,6 +507,7 @@ class AsyncRetriever:
         effort: Effort = EXACT,
         group_by: str | None = None,
         group_size: int = DEFAULT_GROUP_SIZE,
+        min_match: float | None = None,
         params: models.SearchParams | None = None,
         consistency: models.ReadConsistency | None = None,
         timeout: int | None = None,
@@ -502,7 +515,9 @@ class AsyncRetriever:
     ) -> list[SearchResult]:
         """Answer many queries; arguments and errors as :meth:`Retriever.search_many`."""
         read = ReadOptions(params, consistency, timeout, shard_key_selector)
-        options = SearchOptions(limit, rerank_depth, filter, exclude_reference, effort, group_by, group_size, read)
+        options = SearchOptions(
+            limit, rerank_depth, filter, exclude_reference, effort, group_by, group_size, read, min_match
+        )
         paths = _paths(queries, options, self._reads, self._model, self._clock)
         tasks = [asyncio.create_task(self._run(path)) for path in paths]
         try:

@@ -216,6 +216,9 @@ class SearchResult(Sequence[Candidate]):
         notes: plain sentences about what was skipped, truncated or stale, and why. Empty when nothing was.
         scored: candidates that stage two scored, whether they are returned or not.
         precision: what their scores were computed in.
+        match_probability: the probability that the first place is what was asked for, of a gallery that was calibrated
+            (``qdrant-cir calibrate-match``); None where it is not known.
+        is_match: False where that is below the least that was asked for: there is no good match. None likewise.
     """
 
     candidates: tuple[Candidate, ...]
@@ -224,6 +227,8 @@ class SearchResult(Sequence[Candidate]):
     notes: tuple[str, ...]
     scored: int = 0
     precision: Precision = "float32"
+    match_probability: float | None = None
+    is_match: bool | None = None
 
     @overload
     def __getitem__(self, place: int) -> Candidate: ...

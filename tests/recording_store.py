@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from qdrant_client.models import Filter
@@ -18,7 +18,7 @@ from qdrant_cir.storage.stores.protocol import (
     Record,
     StoredPoint,
 )
-from qdrant_cir.types import Float32, JsonValue, PointId
+from qdrant_cir.types import Float32, JsonObject, JsonValue, PointId
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,11 @@ class RecordingStore:
     def create(self, name: str, spec: CollectionSpec) -> None:
         self.calls.append(Call("create", name))
         self._specs[name], self.points[name] = spec, {}
+
+    def update_metadata(self, name: str, values: JsonObject) -> None:
+        self.calls.append(Call("update_metadata", name))
+        spec = self._specs[name]
+        self._specs[name] = replace(spec, metadata={**spec.metadata, **values})
 
     def drop(self, name: str) -> None:
         self.calls.append(Call("drop", name))

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from qdrant_cir.indexing.opening import PictureOpener
 
-__all__ = ["SearchRequest", "answer", "explained", "read_effort", "save_picture"]
+__all__ = ["SearchRequest", "answer", "explained", "opened_gallery", "opener_of", "read_effort", "save_picture"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,7 @@ class SearchRequest:
     group_by: str | None = None
     group_size: int | None = None
     exact: bool = False
+    min_match: float | None = None
 
 
 def read_effort(confidence: float | None, calibration: Path | None, time_budget: float | None) -> Effort:
@@ -76,7 +77,7 @@ def answer(
     query, limit = request.query, request.limit
     # the sheet shows stage one's best too, wherever re-ranking has put them
     depth = limit if save is None else max(limit, request.rerank_depth)
-    with _opened(place, collection, vector, bundle, compute) as gallery:
+    with opened_gallery(place, collection, vector, bundle, compute) as gallery:
         result = gallery.search(
             query.reference,
             query.modification_text,
@@ -91,6 +92,7 @@ def answer(
             effort=request.effort,
             group_by=request.group_by,
             group_size=DEFAULT_GROUP_SIZE if request.group_size is None else request.group_size,
+            min_match=request.min_match,
             params=_exact_params() if request.exact else None,
         )
         if save is not None:
@@ -116,7 +118,7 @@ def explained(
         CirError: as :meth:`Gallery.open` and :meth:`Gallery.explain`; InputError where the file cannot be written.
     """
     query = request.query
-    with _opened(place, collection, vector, bundle, compute) as gallery:
+    with opened_gallery(place, collection, vector, bundle, compute) as gallery:
         why = gallery.explain(
             query.reference,
             query.modification_text,
@@ -133,16 +135,17 @@ def explained(
         )
         if save is not None:
             source = why.candidate.view or why.candidate.source
-            opener = _opener_of(gallery)
+            opener = opener_of(gallery)
             picture = source if source is None or opener is None else opener(source)
             save_picture(draw_explanation(why, picture), save)
     return why
 
 
 @contextmanager
-def _opened(
+def opened_gallery(
     place: StorePlace, collection: str, vector: str | None, bundle: Path | None, compute: Compute
 ) -> Iterator[Gallery]:
+    """Open a gallery for the duration of a command. Raises CirError as :meth:`Gallery.open`."""
     given = None if bundle is None else open_bundle(bundle)
     with place.opened(creates=False) as store:
         yield with_bundle(
@@ -184,13 +187,13 @@ def _picture_of(query: Query, gallery: Gallery) -> ImageSource | None:
     if not isinstance(reference, GalleryImage):
         return reference
     source = gallery.collection.stored([reference.image_id])[reference.image_id].image.source
-    opener = _opener_of(gallery)
+    opener = opener_of(gallery)
     return source if source is None or opener is None else opener(source)
 
 
 def _with_files(result: SearchResult, gallery: Gallery) -> SearchResult:
     """Replace the sources of an attached gallery's candidates by the files below its root, for drawing."""
-    opener = _opener_of(gallery)
+    opener = opener_of(gallery)
     if opener is None:
         return result
 
@@ -207,7 +210,8 @@ def _with_files(result: SearchResult, gallery: Gallery) -> SearchResult:
     return replace(result, candidates=candidates)
 
 
-def _opener_of(gallery: Gallery) -> PictureOpener | None:
+def opener_of(gallery: Gallery) -> PictureOpener | None:
+    """Return what opens the pictures of an attached gallery; None where they are files."""
     attachment = gallery.collection.attachment
     if attachment is None:
         return None

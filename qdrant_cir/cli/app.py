@@ -11,6 +11,7 @@ import typer
 from qdrant_cir.cli import printing
 from qdrant_cir.cli.attach import attach, detach
 from qdrant_cir.cli.calibrate import calibrate
+from qdrant_cir.cli.calibrate_match import calibrate_match
 from qdrant_cir.cli.catalog import catalog_app
 from qdrant_cir.cli.evaluate import evaluation_app
 from qdrant_cir.cli.exit_codes import describe_exit_codes
@@ -71,6 +72,7 @@ app.command()(info)
 app.command()(delete)
 app.command()(detach)
 app.command()(calibrate)
+app.command("calibrate-match")(calibrate_match)
 app.command("fit-codec")(fit_codec)
 
 

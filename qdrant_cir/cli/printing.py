@@ -173,6 +173,8 @@ def search_result_json(query: Query, result: SearchResult, *, references: Sequen
         "rerank_mode": result.rerank_mode,
         "scored": result.scored,
         "precision": result.precision,
+        "match_probability": result.match_probability,
+        "is_match": result.is_match,
         "timings": timings,
         "notes": list(result.notes),
     }
@@ -211,6 +213,8 @@ def print_result(result: SearchResult, *, grouped: bool = False) -> None:
     else:
         print_text("Nothing was found.")
     steps = {name: seconds for name, seconds in asdict(result.timings).items() if seconds > 0}
+    if result.match_probability is not None:
+        print_note(f"a match with a probability of {result.match_probability:.0%}")
     print_note(f"re-ranking: {result.rerank_mode}, {result.scored} candidates scored in {result.precision}")
     print_note(", ".join(f"{name} {seconds * 1000:.1f} ms" for name, seconds in steps.items()))
 

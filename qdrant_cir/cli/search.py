@@ -83,6 +83,15 @@ BudgetOption: TypeAlias = Annotated[
     float | None,
     typer.Option("--time-budget", help="Stop re-ranking after this many seconds.", show_default=False),
 ]
+MinMatchOption: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        "--min-match",
+        help="Report no good match where the first place is right with less than this probability, 0 for never; needs "
+        "`calibrate-match`, which also finds the default.",
+        show_default=False,
+    ),
+]
 FilterOption: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
@@ -137,6 +146,7 @@ def search(
     confidence: ConfidenceOption = None,
     calibration: CalibrationOption = None,
     time_budget: BudgetOption = None,
+    min_match: MinMatchOption = None,
     filters: FilterOption = None,
     exclude_reference: ExcludeOption = False,
     save: SaveOption = None,
@@ -160,7 +170,7 @@ def search(
     # an expression that cannot be read is refused before anything is opened
     parse_filters(filters or [])
     request = SearchRequest(
-        query, limit, rerank_depth, filters or [], exclude_reference, effort, group_by, group_size, exact
+        query, limit, rerank_depth, filters or [], exclude_reference, effort, group_by, group_size, exact, min_match
     )
     result = answer(
         request,

@@ -16,6 +16,7 @@ from qdrant_cir.errors import CirError, InputError, StoreUnavailableError
 from qdrant_cir.search.effort import EXACT, Effort, StopRule
 from qdrant_cir.search.explanation import Explanation, WordEffect
 from qdrant_cir.search.given_hits import GivenHit, GivenHits, given_hits, missing_payloads
+from qdrant_cir.search.match import METADATA_KEY, MatchCalibration
 from qdrant_cir.search.query_model import (
     ComposedQuery,
     EncodedReference,
@@ -64,6 +65,7 @@ class SearchOptions:
     group_by: str | None = None
     group_size: int = 10
     read: ReadOptions = PLAIN
+    min_match: float | None = None
 
     def checked(self, queries: Sequence[Query]) -> list[Query]:
         """Check the options and the queries before anything is computed; return the queries with plain texts.
@@ -84,6 +86,9 @@ class SearchOptions:
             raise InputError(f"group_size is {self.group_size}; it must be at least 1, the members of a group.")
         _check_effort(self.effort)
         _check_read(self.read)
+        least = 0.0 if self.min_match is None else self.min_match
+        if isinstance(least, bool) or not isinstance(least, int | float) or not 0 <= least <= 1:
+            raise InputError(f"min_match is {self.min_match!r:.40}; it must be a probability, from 0 to 1.")
         return [checked_query(query) for query in queries]
 
 
@@ -176,6 +181,7 @@ def search_steps(
     watch.start()
     laps = _Laps(watch)
     options = replace(options, read=_patient(options.read, stop.time_budget))
+    match = _match_of(reads, model, query, options)
     encoded = yield from _encode(reads, model, query, laps, options.read)
     found = yield from _search(reads, model, query, encoded, options, stop, laps)
     return _answer(
@@ -188,6 +194,8 @@ def search_steps(
         limit=options.limit,
         reranks=options.rerank_depth > 0,
         notes=_notes_on_foreign(found.foreign),
+        match=match,
+        min_match=options.min_match,
     )
 
 
@@ -499,22 +507,49 @@ def _answer(
     limit: int,
     reranks: bool,
     notes: Sequence[str],
+    match: MatchCalibration | None = None,
+    min_match: float | None = None,
 ) -> SearchResult:
     named = {hit.point_id: hit.image_id for place in places for hit in place}
+    ranked = rank_candidates(places, scored.scores, scored.views)
+    probability = None if match is None else match.probability(ranked)
+    least = min_match if min_match is not None or match is None else match.min_match
+    is_match = None if probability is None or least is None else probability >= least
     return SearchResult(
-        candidates=rank_candidates(places, scored.scores, scored.views)[:limit],
+        candidates=ranked[:limit],
         timings=laps.timings(),
         # a search with re-ranking that found nothing has scored everything there is
         rerank_mode="exact" if reranks and composed.terms and not places else scored.mode,
         notes=(
             *composed.notes,
+            *_notes_on_match(probability, least, is_match=is_match),
             *_notes_on(scored, asked=len(wanted), named=named),
             *_notes_on_encoding([hit for place in places for hit in place]),
             *notes,
         ),
         scored=len(scored.scores),
         precision=model.precision,
+        match_probability=probability,
+        is_match=is_match,
     )
+
+
+def _match_of(reads: GalleryReads, model: QueryModel, query: Query, options: SearchOptions) -> MatchCalibration | None:
+    """Return what tells a match of this gallery; None where it was not calibrated, or not for such a query.
+
+    Raises:
+        InputError: a least probability was asked for, and the gallery has no calibration for this bundle.
+    """
+    found = MatchCalibration.of_object(reads.metadata.get(METADATA_KEY))
+    if found is None or found.fingerprint != model.bundle.fingerprint:
+        if options.min_match:
+            raise InputError(
+                f"The gallery {reads.name!r} has no calibration of matches for this bundle, so min_match cannot be "
+                "judged. Run `qdrant-cir calibrate-match`, or leave min_match out."
+            )
+        return None
+    # scores less those of a text that must not fit are other numbers than the calibration's
+    return None if query.must_not.strip() else found
 
 
 def _word_effect(word: WithoutWord, candidate: Candidate, others: Sequence[Candidate]) -> WordEffect:
@@ -611,6 +646,15 @@ def _source_of(picture: ImageSource) -> str | None:
 
 def _name_of(picture: ImageSource) -> str:
     return _source_of(picture) or f"a picture given as {type(picture).__name__}"
+
+
+def _notes_on_match(probability: float | None, least: float | None, *, is_match: bool | None) -> list[str]:
+    if is_match is not False or probability is None or least is None:
+        return []
+    return [
+        f"No good match: the first place is what was asked for with a probability of {probability:.0%}, below "
+        f"{least:.0%}."
+    ]
 
 
 def _notes_on_foreign(count: int) -> list[str]:

@@ -192,7 +192,7 @@ def open_attached(collection: str, vector: str, bundle: Bundle | None = None) ->
         _check_bundle(standing, described, bundle)
     ours = _ours(companion, described)
     spec = GallerySpec(str(ours.get("fingerprint")), str(ours.get("bundle_name")), found.vectors[vector].size)
-    return GalleryReads(standing.layout, spec), standing
+    return GalleryReads(standing.layout, spec, described.metadata), standing
 
 
 def attached_vectors(store: Store, collection: str) -> list[str]:

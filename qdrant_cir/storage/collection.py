@@ -160,7 +160,7 @@ class Collection:
         if store.describe(name) is not None:
             # a gallery of another bundle is refused before anything is made beside it
             check_pair(name, store.describe(name) or gallery, standing or tokens, bundle)
-        elif standing is not None and standing.metadata != tokens.metadata:
+        elif standing is not None and standing.metadata.get(RESERVED) != tokens.metadata[RESERVED]:
             if store.scroll(companion, filter=None, limit=1, after=None, fields=()):
                 raise CollectionMismatchError(
                     f"There is a collection {companion!r} of another origin, beside which {name!r} cannot be "
@@ -218,6 +218,11 @@ class Collection:
                 f"{name!r} has {len(attached)} attached vectors: {', '.join(attached)}. Name one: vector=, --vector."
             )
         return cls.open_attached(store, name, attached[0] if attached else "cir", bundle)
+
+    def update_metadata(self, values: JsonObject) -> None:
+        """Set top-level keys of what the companion keeps; the user's collection is not touched."""
+        self.store.update_metadata(self.layout.companion, values)
+        self.reads.metadata = {**self.reads.metadata, **values}
 
     @property
     def name(self) -> str:

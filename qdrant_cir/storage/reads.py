@@ -32,7 +32,7 @@ from qdrant_cir.storage.schema import (
 from qdrant_cir.storage.steps import Read, Steps
 from qdrant_cir.storage.stores.protocol import PLAIN, CollectionSpec, Hit, HitGroup, ReadOptions, Record, Store
 from qdrant_cir.storage.stores.retrying import retrying_within
-from qdrant_cir.types import Float32, PointId
+from qdrant_cir.types import Float32, JsonObject, PointId
 
 if TYPE_CHECKING:
     from qdrant_client.models import Filter
@@ -58,10 +58,14 @@ class Nearest:
 class GalleryReads:
     """The read path of one gallery. Its methods are paths; a driver of :mod:`qdrant_cir.storage.steps` runs them."""
 
-    def __init__(self, layout: Layout, spec: GallerySpec) -> None:
-        """Describe a gallery that was looked at: :func:`open_reads`, or :mod:`qdrant_cir.storage.attachment`."""
+    def __init__(self, layout: Layout, spec: GallerySpec, metadata: JsonObject | None = None) -> None:
+        """Describe a gallery that was looked at: :func:`open_reads`, or :mod:`qdrant_cir.storage.attachment`.
+
+        ``metadata`` is what the companion keeps.
+        """
         self.layout = layout
         self.spec = spec
+        self.metadata = metadata or {}
         self._seen_fields: set[str] = set()
 
     @property
@@ -295,4 +299,5 @@ def open_reads(name: str, bundle: Bundle | None = None) -> Steps[GalleryReads]:
         raise not_found(name, names)
     companion = tokens_name(resolved)
     tokens: CollectionSpec | None = yield Read(lambda store: store.describe(companion))
-    return GalleryReads(Layout(resolved, companion), check_pair(resolved, gallery, tokens, bundle))
+    checked = check_pair(resolved, gallery, tokens, bundle)
+    return GalleryReads(Layout(resolved, companion), checked, None if tokens is None else tokens.metadata)

@@ -18,6 +18,7 @@ COMMANDS = [
     ["search"],
     ["explain"],
     ["calibrate"],
+    ["calibrate-match"],
     ["fit-codec"],
     ["info"],
     ["delete"],

@@ -33,7 +33,7 @@ from qdrant_cir.storage.stores.checks import (
     needs_index,
 )
 from qdrant_cir.storage.stores.edge_folder import EdgeFolder, join_folder, leave_folder
-from qdrant_cir.storage.stores.edge_shards import create_folder, drop_folder, read_vectors, translated
+from qdrant_cir.storage.stores.edge_shards import create_folder, drop_folder, read_vectors, translated, update_metadata
 from qdrant_cir.storage.stores.grouping import grouped
 from qdrant_cir.storage.stores.places import folder_of
 from qdrant_cir.storage.stores.protocol import (
@@ -50,7 +50,7 @@ from qdrant_cir.storage.stores.protocol import (
     behind,
     hnsw_ef,
 )
-from qdrant_cir.types import Float32, JsonValue, PointId
+from qdrant_cir.types import Float32, JsonObject, JsonValue, PointId
 
 if TYPE_CHECKING:
     from qdrant_client.models import Filter
@@ -122,6 +122,12 @@ class EdgeStore:
                     f"There is already a collection {name!r} in {self._directory}. Drop it first, or use another name."
                 )
             create_folder(folder, spec)
+
+    def update_metadata(self, name: str, values: JsonObject) -> None:
+        """Set top-level keys of a collection's metadata; the others stay."""
+        with self._using() as opened:
+            opened.collection(name)
+            update_metadata(opened.directory / name, values)
 
     def drop(self, name: str) -> None:
         """Remove a collection and all its points; nothing happens where there is none."""

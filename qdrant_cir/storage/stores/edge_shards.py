@@ -13,6 +13,7 @@ import qdrant_edge as edge
 
 from qdrant_cir.errors import StoreError
 from qdrant_cir.storage.stores.protocol import VECTOR_NAME, CollectionSpec, VectorSpec
+from qdrant_cir.types import JsonObject
 
 __all__ = [
     "is_shard",
@@ -85,15 +86,27 @@ def create_folder(folder: Path, spec: CollectionSpec) -> None:
         shard = edge.EdgeShard.create(str(aside / _SHARD_FOLDER), _config(spec.vector_size))
         shard.flush()
         shard.close()
-        text = json.dumps(
-            {"format_version": FORMAT_VERSION, "vector_size": spec.vector_size, "metadata": spec.metadata}
-        )
-        with (aside / _SPEC_FILE).open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        _write_spec(aside / _SPEC_FILE, spec)
         aside.rename(folder)
         _sync_directory(folder.parent)
+
+
+def update_metadata(folder: Path, values: JsonObject) -> None:
+    """Set top-level keys of a collection's metadata; a crash leaves the old ones or the new ones. Raises StoreError."""
+    spec = read_spec(folder)
+    aside = folder / f"{_SPEC_FILE}.partial"
+    with translated(f"write {folder / _SPEC_FILE}"):
+        _write_spec(aside, CollectionSpec(spec.vector_size, {**spec.metadata, **values}))
+        aside.replace(folder / _SPEC_FILE)
+        _sync_directory(folder)
+
+
+def _write_spec(path: Path, spec: CollectionSpec) -> None:
+    text = json.dumps({"format_version": FORMAT_VERSION, "vector_size": spec.vector_size, "metadata": spec.metadata})
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def drop_folder(folder: Path) -> None:

@@ -161,6 +161,10 @@ class Store(Protocol):
         """Make an empty collection. Raises CollectionError where one of that name exists."""
         ...
 
+    def update_metadata(self, name: str, values: JsonObject) -> None:
+        """Set top-level keys of a collection's metadata; the others stay."""
+        ...
+
     def drop(self, name: str) -> None:
         """Remove a collection and all its points; nothing happens where there is none."""
         ...

@@ -64,7 +64,7 @@ from qdrant_cir.storage.stores.protocol import (
 )
 from qdrant_cir.storage.stores.retrying import RETRY_SECONDS, Retries, check_retry_seconds
 from qdrant_cir.storage.stores.versions import check_versions, checks_itself, raise_if_too_old
-from qdrant_cir.types import Float32, JsonValue, PointId
+from qdrant_cir.types import Float32, JsonObject, JsonValue, PointId
 
 __all__ = ["ServerStore"]
 
@@ -210,6 +210,10 @@ class ServerStore:
         except StoreError:
             self.drop(name)
             raise
+
+    def update_metadata(self, name: str, values: JsonObject) -> None:
+        """Set top-level keys of a collection's metadata; the others stay."""
+        self._call(name, lambda: self._client.update_collection(name, metadata=values))
 
     def drop(self, name: str) -> None:
         """Remove a collection and all its points; nothing happens where there is none."""
