@@ -159,12 +159,12 @@ def _draw_cells(sheet: Image, cells: CellEffects, seen: tuple[int, int, int, int
     left, top, right, bottom = seen
     width, height = right - left, bottom - top
     square = cells.square(width=width, height=height)
-    most = max(max(map(max, cells.drops)), 1e-9)
+    most = max(max(map(max, cells.text_drops)), 1e-9)
     veil = PillowImage.new("L", (width, height), 0)
     draw = ImageDraw.Draw(veil)
     across = (square.right - square.left) * width / cells.columns
     down = (square.bottom - square.top) * height / cells.rows
-    for row, drops in enumerate(cells.drops):
+    for row, drops in enumerate(cells.text_drops):
         for column, drop in enumerate(drops):
             corner = (square.left * width + column * across, square.top * height + row * down)
             box = (*corner, corner[0] + across, corner[1] + down)

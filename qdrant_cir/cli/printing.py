@@ -242,13 +242,13 @@ def print_explanation(why: Explanation) -> None:
     print_table(("word", "places gained, about", "# without it", "score falls by", ""), rows)
     if why.cells is not None:
         best = [
-            f"row {row + 1} column {column + 1} ({why.cells.drops[row][column]:.3f})"
+            f"row {row + 1} column {column + 1} ({why.cells.text_drops[row][column]:.3f})"
             for row, column in why.cells.best(_BEST_CELLS)
-            if why.cells.drops[row][column] > 0
+            if why.cells.text_drops[row][column] > 0
         ]
         print_text(
-            f"Cells of the picture ({why.cells.rows} x {why.cells.columns}) without which the score falls most: "
-            f"{', '.join(best)}."
+            f"Cells of the picture ({why.cells.rows} x {why.cells.columns}) that carried what the text added: "
+            f"{', '.join(best) or 'none'}."
         )
     print_note(f"scored in {why.precision}, {why.seconds * 1000:.0f} ms")
 

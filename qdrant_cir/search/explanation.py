@@ -35,10 +35,13 @@ class CellEffects:
     Attributes:
         drops: how much the score falls when the cell is taken away from the candidate, as rows from top to bottom of
             cells from left to right; negative where it rises.
+        text_drops: the part of that which goes back to the text: the fall less the fall without a word, on average
+            over the three words that add most to the score.
         pad_ratio: of the square above.
     """
 
     drops: tuple[tuple[float, ...], ...]
+    text_drops: tuple[tuple[float, ...], ...]
     pad_ratio: float
 
     @property
@@ -58,9 +61,9 @@ class CellEffects:
         return Region(0.5 - across, 0.5 - down, 0.5 + across, 0.5 + down)
 
     def best(self, count: int) -> list[tuple[int, int]]:
-        """Return the row and column of the cells that add most, best first."""
+        """Return the row and column of the cells to which the text owes most, best first."""
         places = [(row, column) for row in range(self.rows) for column in range(self.columns)]
-        return sorted(places, key=lambda place: -self.drops[place[0]][place[1]])[:count]
+        return sorted(places, key=lambda place: -self.text_drops[place[0]][place[1]])[:count]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +150,7 @@ class Explanation:
                 "rows": cells.rows,
                 "columns": cells.columns,
                 "drops": [list(row) for row in cells.drops],
+                "text_drops": [list(row) for row in cells.text_drops],
                 "pad_ratio": cells.pad_ratio,
             },
             "precision": self.precision,

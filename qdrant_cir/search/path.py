@@ -312,7 +312,9 @@ def explain_steps(
     entry = next(each for each in entries if each.data is not None and each.view == explained.view)
     words = yield from computed(partial(model.score_without_words, query, encoded, found.composed, entry))
     cells = yield from computed(
-        partial(model.explain_cells, found.composed, entry, source=entry.view or image.source, opener=open_picture)
+        partial(
+            model.explain_cells, found.composed, entry, words, source=entry.view or image.source, opener=open_picture
+        )
     )
     others = [each for each in ranked if each.rerank_score is not None and each is not explained]
     return Explanation(

@@ -49,6 +49,8 @@ __all__ = [
 _NAMED_WORDS = 10
 _NOTHING = 1e-5
 """A fall of the score that is rounding."""
+_WORDS_OF_CELLS = 3
+"""Words whose cells are looked for; each costs as much as the whole text. The first alone finds fewer."""
 MOST_WORDS = 64
 """Words of a text that are explained; further ones would cost a re-scoring each."""
 _LARGEST_WEIGHT = 1e6
@@ -91,11 +93,13 @@ class WithoutWord:
         span: the word.
         score: None where the model reads the same without it.
         is_known: whether the model knows it.
+        terms: the query without it; none where the model reads the same.
     """
 
     span: WordSpan
     score: float | None
     is_known: bool
+    terms: tuple[Term, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,18 +232,27 @@ class QueryModel:
             for reference in references
         ]
         against = composed.terms[len(references) :]
+        terms: dict[str, tuple[Term, ...]] = {}
         scores: dict[str, float] = {}
         for place, each in enumerate(texts):
-            terms = [Term(row[place], reference.weight) for row, reference in zip(rows, references, strict=True)]
-            scores[each] = self._scorer.score((*terms, *against), [candidate]).by_id[candidate.point_id]
+            own = [Term(row[place], reference.weight) for row, reference in zip(rows, references, strict=True)]
+            terms[each] = (*own, *against)
+            scores[each] = self._scorer.score(terms[each], [candidate]).by_id[candidate.point_id]
         return [
-            WithoutWord(span, scores.get(left[span]), bool(self._composer.readable(span.word).text)) for span in spans
+            WithoutWord(
+                span,
+                scores.get(left[span]),
+                bool(self._composer.readable(span.word).text),
+                terms.get(left[span], ()),
+            )
+            for span in spans
         ]
 
     def explain_cells(
         self,
         composed: ComposedQuery,
         candidate: HitTokens,
+        words: Sequence[WithoutWord],
         *,
         source: str | None,
         opener: Callable[[str], ImageSource] | None,
@@ -249,6 +262,7 @@ class QueryModel:
         Args:
             composed: the query, with at least one term.
             candidate: with tokens.
+            words: its scores without the words of the text.
             source: of its picture, which is encoded again where the bundle merges tokens.
             opener: opens it; None for files.
         """
@@ -283,11 +297,18 @@ class QueryModel:
                 )
         else:
             places = np.arange(spec.token_rows)
-        # cells that were merged into one row share what it adds
-        shares = (drops / np.bincount(places))[places]
-        grid = shares[1:].reshape(side, side)  # [N - 1], without the class token
-        cells = CellEffects(tuple(tuple(row) for row in grid.tolist()), spec.preprocessing.pad_ratio)
-        return ExplainedCells(cells)
+        # what the text adds: the fall less the fall without a word, of the words that count most
+        best = sorted((word for word in words if word.score is not None), key=lambda word: word.score or 0.0)
+        of_words = [self._scorer.drops_without_rows(word.terms, candidate) for word in best[:_WORDS_OF_CELLS]]
+        differences = [drops - without for without in of_words if without is not None]
+        text_drops = np.mean(differences, axis=0) if differences else np.zeros_like(drops)
+
+        def grid(falls: Float32) -> tuple[tuple[float, ...], ...]:
+            # cells that were merged into one row share what it adds; [N - 1] without the class token to the grid
+            shares = (falls / np.bincount(places))[places][1:].reshape(side, side)
+            return tuple(tuple(row) for row in shares.tolist())
+
+        return ExplainedCells(CellEffects(grid(drops), grid(text_drops), spec.preprocessing.pad_ratio))
 
     def _plain(self, text: str) -> str:
         """Return what the model reads of a text, with single spaces."""

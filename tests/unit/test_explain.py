@@ -105,6 +105,12 @@ def test_a_cell_adds_what_the_score_falls_by_without_it(explained: Explanation) 
     expected = [whole - QUERY @ np.delete(tokens, cell, axis=0).mean(axis=0) for cell in range(1, 5)]
     assert explained.cells is not None
     assert np.array(explained.cells.drops) == pytest.approx(np.reshape(expected, (2, 2)), abs=1e-5)
+    without_blue = [
+        WITHOUT_BLUE @ (tokens.mean(axis=0) - np.delete(tokens, cell, axis=0).mean(axis=0)) for cell in range(1, 5)
+    ]
+    # of the three words with the greatest falls, two change nothing
+    to_blue = (np.array(expected) - without_blue) / 3
+    assert np.array(explained.cells.text_drops) == pytest.approx(np.reshape(to_blue, (2, 2)), abs=1e-5)
     assert explained.cells.best(1) == [(0, 1)]
 
 
@@ -247,7 +253,8 @@ def test_the_graph_with_weights_is_no_part_of_the_fingerprint_and_is_checked(
 
 
 def test_the_cells_of_a_long_picture_lie_in_the_square_that_the_model_sees() -> None:
-    cells = CellEffects(((0.0, 0.0), (0.0, 0.0)), pad_ratio=1.25)
+    none = ((0.0, 0.0), (0.0, 0.0))
+    cells = CellEffects(none, none, pad_ratio=1.25)
     assert cells.square(width=100, height=100) == Region(0, 0, 1, 1)
     assert cells.square(width=110, height=100) == Region(0.5 - 100 / 220, 0, 0.5 + 100 / 220, 1)
     # padded to 250 x 200, of which the middle 200 x 200 is seen
