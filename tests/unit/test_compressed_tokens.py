@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from qdrant_cir.errors import BundleError, CollectionMismatchError, TokensError
 from qdrant_cir.indexer import Indexer
@@ -209,3 +210,27 @@ def test_a_changed_or_wrong_projection_is_refused(bundle: Bundle) -> None:
     path.write_bytes(b"PK")
     with pytest.raises(BundleError, match="is not a projection"):
         TokenForm(bundle)
+
+
+def test_merged_cells_share_what_their_row_adds_and_need_the_picture_that_was_indexed(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    (tmp_path / "halves").mkdir()
+    path = tmp_path / "halves" / "halves.png"
+    halves = Image.new("RGB", (16, 16), (255, 0, 0))
+    halves.paste((0, 255, 0), (8, 0, 16, 16))
+    halves.save(path)
+    red = tmp_path / "red.png"
+    Image.new("RGB", (16, 16), (255, 0, 0)).save(red)
+    with EdgeStore(tmp_path / "store") as store:
+        index(store, bundle, [path])
+        retriever = Retriever(Collection.open(store, "colours", bundle), QueryModel(bundle, Compute("cpu", 1)))
+        told = retriever.explain(Query(red, "make it green"), "halves")
+        Image.new("RGB", (16, 16), (0, 0, 255)).save(path)
+        changed = retriever.explain(Query(red, "make it green"), "halves")
+    # the four quadrants are two rows of two; each is a fifth of the mean
+    green = EXPECTED["green"] / 5
+    assert told.cells is not None
+    assert np.array(told.cells.drops) == pytest.approx(np.array([[-green, green], [-green, green]]), abs=1e-3)
+    assert (changed.cells, changed.words) == (None, told.words)
+    assert "no longer the picture" in changed.notes[-1]
