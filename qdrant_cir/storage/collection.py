@@ -116,6 +116,12 @@ class Unwritten:
 _VANISHED = "The point is gone: it was deleted while this run wrote. Index again if it came back."
 
 
+_TOO_LARGE = (
+    "Its {} larger than the server, or a proxy before it, takes in one request. Let it take larger ones, and index "
+    "again."
+)
+
+
 def list_collections(store: Store) -> list[str]:
     """List the galleries of a store, sorted, without collections of other origin. Raises StoreError."""
     return gallery_names(store.collection_names())
@@ -259,7 +265,11 @@ class Collection:
                 try:
                     self.store.upsert(self.name, [point for point in points if point.point_id not in left_out])
                 except TooLargeError as error:
-                    refused += [Unwritten(each, str(error)) for each in batch if each.point_id in error.point_ids]
+                    refused += [
+                        Unwritten(each, _TOO_LARGE.format("payload is"))
+                        for each in batch
+                        if each.point_id in error.point_ids
+                    ]
                 unwritten += refused
                 continue
             if not self.attachment.made_vector:
@@ -556,7 +566,8 @@ class Collection:
             self.store.upsert(self.layout.companion, points)
         except TooLargeError as error:
             by_id = {point.point_id: image for point, image in zip(points, images, strict=True)}
-            return [Unwritten(by_id[point_id], str(error)) for point_id in error.point_ids]
+            reason = _TOO_LARGE.format("tokens are")
+            return [Unwritten(by_id[point_id], reason) for point_id in error.point_ids]
         return []
 
     def _made(self, record_ids: Sequence[PointId]) -> dict[PointId, TokensRecord]:

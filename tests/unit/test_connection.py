@@ -119,6 +119,23 @@ def test_a_grpc_port_that_swallows_everything_costs_less_than_a_second(front: Re
         client.close()
 
 
+def test_a_grpc_port_that_takes_calls_and_never_answers_costs_about_a_second(front: RestFront) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        started = perf_counter()
+        client = connect(front.url, grpc_port=silent.getsockname()[1])
+        assert perf_counter() - started < 2.5
+        assert client.init_options["prefer_grpc"] is False
+        client.close()
+
+
+def test_a_client_made_of_host_and_port_works_and_is_named_so(front: RestFront) -> None:
+    client = QdrantClient(host="127.0.0.1", port=front.port, check_compatibility=False)
+    front.memory.create_collection("here", vectors_config={})
+    assert ServerStore(client).collection_names() == ["here"]
+    assert connection.place_of(client) == f"Qdrant at 127.0.0.1:{front.port}"
+    client.close()
+
+
 @pytest.mark.parametrize("port", [0, 65536, -1])
 def test_a_port_that_is_none_is_refused(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="grpc_port"):

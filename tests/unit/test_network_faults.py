@@ -74,7 +74,7 @@ def test_a_record_over_the_servers_limit_is_that_records_failure(gallery: Galler
     records = [record("small", RED), record("large", BLUE, "x" * 30_000), record("other", BLUE)]
     report = gallery.index(records)
     assert (report.indexed, [failed.image_id for failed in report.failed]) == (2, ["large"])
-    assert "allow larger requests" in report.failed[0].reason
+    assert "payload is larger than the server" in report.failed[0].reason
     # a payload that grew is a failure as well, and the old one stays
     again = gallery.index([record("small", RED, "x" * 30_000), record("other", BLUE, "new")])
     assert (again.updated, [failed.image_id for failed in again.failed]) == (1, ["small"])

@@ -22,7 +22,7 @@ REST_PORT = 6333
 GRPC_PORT = 6334
 _TIMEOUT = 60
 _PORT_TIMEOUT = 0.3
-_PROBE_TIMEOUT = 3
+_PROBE_TIMEOUT = 1
 _UNCOMPRESSED = {"grpc.compression_enabled_algorithms_bitset": 1}
 _WITHOUT_GRPC = frozenset(
     {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNIMPLEMENTED}
