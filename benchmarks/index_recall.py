@@ -69,7 +69,7 @@ def main() -> None:
     print("\nThe graph against exact search:")
     print(f"{'hnsw_ef':>24}" + "".join(f"{f'recall@{depth}':>13}" for depth in DEPTHS) + f"{'ms a query':>12}")
     with tempfile.TemporaryDirectory() as folder:
-        shard = made(Path(folder) / "none", vectors, None)
+        shard = made(Path(folder) / "graph", vectors, None)
         exact = {depth: asked(shard, queries, depth, edge.SearchParams(exact=True))[0] for depth in DEPTHS}
         for name, width in (("default 128", lambda _: _DEFAULT_EF), ("2 x limit", lambda n: 2 * n), ("ours", hnsw_ef)):
             rows = [asked(shard, queries, depth, edge.SearchParams(hnsw_ef=width(depth))) for depth in DEPTHS]

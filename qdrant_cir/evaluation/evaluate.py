@@ -155,7 +155,7 @@ def _gallery_of(
         if settings.collection is None:
             raise InputError(f"{benchmark.name} has no gallery of its own; name the collection to search.")
         collection = Collection.open(store, settings.collection, bundle)
-        return collection, open_gallery(part, truth, collection=collection)
+        return collection, _with_recall(open_gallery(part, truth, collection=collection), collection, settings)
     collection = Collection.create(store, f"{benchmark.name}_{benchmark.split}_{part.name}", bundle)
     gallery = index_gallery(
         part,
@@ -166,7 +166,17 @@ def _gallery_of(
         bundle=bundle,
         progress=settings.on_images,
     )
-    return collection, gallery
+    return collection, _with_recall(gallery, collection, settings)
+
+
+def _with_recall(gallery: PartGallery, collection: Collection, settings: EvaluationSettings) -> PartGallery:
+    """Add what the index loses at the depth in use, unless a server's strict mode forbids exact searches."""
+    if not settings.rerank_depth:
+        return gallery
+    try:
+        return replace(gallery, index_recall=collection.index_recall(settings.rerank_depth))
+    except InputError:
+        return gallery
 
 
 def _header(

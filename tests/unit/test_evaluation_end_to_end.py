@@ -37,6 +37,7 @@ from qdrant_cir.evaluation.datasets.custom import read_custom
 from qdrant_cir.evaluation.datasets.fashioniq import read_fashioniq
 from qdrant_cir.evaluation.evaluate import EvaluationSettings, evaluate
 from qdrant_cir.evaluation.report.contents import EvaluationReport, MetricRow
+from qdrant_cir.evaluation.report.markdown import write_markdown
 from qdrant_cir.model.bundle import load_bundle
 from qdrant_cir.storage.stores import ServerStore
 
@@ -138,6 +139,9 @@ def test_losses_name_the_stage_that_lost_the_query(
     assert toptee.ceiling is not None
     assert toptee.ceiling.value == 75.0
     assert both(toptee.rows, "R@10") == (50.0, 50.0)
+    # an exact store loses nothing to its index
+    assert [part.index_recall for part in report.parts] == [1.0, 1.0, 1.0]
+    assert "The index finds 100.0% of the exactly nearest 11 images." in write_markdown(report)
 
 
 def test_stage_one_alone_has_no_second_column(
@@ -147,6 +151,7 @@ def test_stage_one_alone_has_no_second_column(
     assert both(report.rows, "R@10") == (33.33, None)
     assert report.ceiling is None
     assert report.parts[0].losses == ()
+    assert report.parts[0].index_recall is None
     assert not list((tmp_path / "out").glob("*.png"))
 
 

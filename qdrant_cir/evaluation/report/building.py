@@ -177,6 +177,7 @@ def _part_report(benchmark: Benchmark, result: PartResult, bootstrap: _Bootstrap
             if result.ceiling is not None
         ),
         slices=slices,
+        index_recall=result.gallery.index_recall,
     )
 
 

@@ -96,6 +96,8 @@ class PartReport:
             not run.
         losses: what became of the scored queries, per cut-off of a recall; empty where stage two did not run.
         slices: by label, sorted.
+        index_recall: how many of the exactly nearest images the index finds at the re-rank depth, as a share; None
+            where that was not looked at.
     """
 
     name: str
@@ -109,6 +111,7 @@ class PartReport:
     ceiling: Interval | None
     losses: tuple[Losses, ...]
     slices: tuple[SliceReport, ...]
+    index_recall: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

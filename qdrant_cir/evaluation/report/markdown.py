@@ -46,6 +46,10 @@ def _description(report: EvaluationReport) -> str:
 def _part(part: PartReport, report: EvaluationReport, *, heading: str) -> list[str]:
     blocks = [f"## {heading}", _denominator(part), _rows_table(part.rows)]
     blocks += _ceiling(part.ceiling, report.run.rerank_depth)
+    if part.index_recall is not None:
+        blocks.append(
+            f"The index finds {part.index_recall:.1%} of the exactly nearest {report.run.rerank_depth} images."
+        )
     if part.losses:
         rows = [
             (f"{loss.k}", f"{loss.found}", f"{loss.candidate_misses}", f"{loss.ordering_losses}")

@@ -32,6 +32,8 @@ class PartGallery:
         present: image ids in the collection: all of them, or of a collection that existed before those that queries and
             answers name.
         sha256: digest of the ids and contents of these images.
+        index_recall: how many of the exactly nearest images the index finds at the depth in use, as a share; None where
+            that was not looked at.
     """
 
     size: int
@@ -39,6 +41,7 @@ class PartGallery:
     missing: tuple[FailedImage, ...]
     present: frozenset[str]
     sha256: str
+    index_recall: float | None = None
 
 
 def index_gallery(

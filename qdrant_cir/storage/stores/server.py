@@ -476,7 +476,8 @@ class ServerStore:
         has_several = spec is not None and spec.is_multi and is_local(self._client)
         query = [vector.tolist()] if has_several else vector.tolist()
         search = partial(ask, query=query, using=using, query_filter=filter, with_payload=True, **_given(options))
-        if options.params is not None:
+        # a local client always searches exactly, and would warn of parameters
+        if options.params is not None and not is_local(self._client):
             return self._call(name, partial(search, search_params=options.params))
         return self._call(name, partial(_widely, search, _view(self._client, limit)))
 
