@@ -103,7 +103,7 @@ CODES: dict[grpc.StatusCode, Row] = {
         (grpc.StatusCode.DATA_LOSS, StoreError, "status 500", False),
         (grpc.StatusCode.DEADLINE_EXCEEDED, StoreError, "cannot be reached", True),
         (grpc.StatusCode.FAILED_PRECONDITION, InputError, "rejected", False),
-        (grpc.StatusCode.INTERNAL, StoreError, "status 500", False),
+        (grpc.StatusCode.INTERNAL, StoreError, "status 500", True),
         (grpc.StatusCode.INVALID_ARGUMENT, InputError, "rejected", False),
         (grpc.StatusCode.NOT_FOUND, CollectionNotFoundError, "'gallery'", False),
         (grpc.StatusCode.OUT_OF_RANGE, StoreError, "status 500", False),
