@@ -46,6 +46,7 @@ from qdrant_cir.storage.stores import (
     is_place,
     open_store,
     open_store_async,
+    with_shard_key,
 )
 from qdrant_cir.storage.stores.protocol import Store
 from qdrant_cir.types import (
@@ -122,6 +123,7 @@ class Gallery:
         api_key: str | None = None,
         grpc_port: int | None = None,
         retry_seconds: float = RETRY_SECONDS,
+        shard_key: int | str | None = None,
     ) -> Self:
         """Make a gallery of our own where there is none, and open it.
 
@@ -138,6 +140,8 @@ class Gallery:
             api_key: of the server at an address; ``QDRANT_API_KEY`` where it is None.
             grpc_port: where that server speaks gRPC; ``QDRANT_GRPC_PORT`` where it is None.
             retry_seconds: how long one call of a server is tried again; 0 for no second attempt.
+            shard_key: of a collection that is sharded by keys (``CollectionOptions(sharding_method=...)``), where all
+                writes go; made where there is none. Searches name theirs with ``shard_key_selector``.
 
         Raises:
             BundleError: the bundle is missing or damaged.
@@ -149,7 +153,12 @@ class Gallery:
         return _opened(
             open_store(store, api_key=api_key, grpc_port=grpc_port, retry_seconds=retry_seconds),
             lambda opened: with_bundle(
-                given, lambda made: cls(Collection.create(opened, collection, made, options), made, compute=compute)
+                given,
+                lambda made: cls(
+                    Collection.create(with_shard_key(opened, shard_key), collection, made, options),
+                    made,
+                    compute=compute,
+                ),
             ),
             closes=is_place(store),
         )
@@ -169,6 +178,7 @@ class Gallery:
         api_key: str | None = None,
         grpc_port: int | None = None,
         retry_seconds: float = RETRY_SECONDS,
+        shard_key: int | str | None = None,
     ) -> Self:
         """Open a gallery that stands: one of our own, or what is attached to the user's collection.
 
@@ -185,6 +195,7 @@ class Gallery:
             api_key: as of :meth:`create`.
             grpc_port: as of :meth:`create`.
             retry_seconds: as of :meth:`create`.
+            shard_key: as of :meth:`create`, but it must stand.
 
         Raises:
             CollectionNotFoundError: there is no such collection, or nothing is attached to it.
@@ -198,7 +209,7 @@ class Gallery:
             lambda opened: with_bundle(
                 given,
                 lambda made: cls(
-                    Collection.find(opened, collection, vector=vector, bundle=made),
+                    Collection.find(with_shard_key(opened, shard_key), collection, vector=vector, bundle=made),
                     made,
                     compute=compute,
                     open_picture=open_picture,
@@ -512,6 +523,7 @@ class AsyncGallery:
         api_key: str | None = None,
         grpc_port: int | None = None,
         retry_seconds: float = RETRY_SECONDS,
+        shard_key: int | str | None = None,
     ) -> Opening[Self]:
         """Make a gallery of our own, with ``await`` or ``async with``; the rest as :meth:`Gallery.create`."""
         make = partial(
@@ -525,6 +537,7 @@ class AsyncGallery:
             api_key=api_key,
             grpc_port=grpc_port,
             retry_seconds=retry_seconds,
+            shard_key=shard_key,
         )
         return Opening(lambda: _opened_async(cls, store, make, retry_seconds=retry_seconds))
 
@@ -543,6 +556,7 @@ class AsyncGallery:
         api_key: str | None = None,
         grpc_port: int | None = None,
         retry_seconds: float = RETRY_SECONDS,
+        shard_key: int | str | None = None,
     ) -> Opening[Self]:
         """Open a gallery, with ``await`` or ``async with``; arguments and errors as :meth:`Gallery.open`."""
         make = partial(
@@ -557,6 +571,7 @@ class AsyncGallery:
             api_key=api_key,
             grpc_port=grpc_port,
             retry_seconds=retry_seconds,
+            shard_key=shard_key,
         )
         return Opening(lambda: _opened_async(cls, store, make, retry_seconds=retry_seconds))
 

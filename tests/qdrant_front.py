@@ -70,6 +70,7 @@ class RestFront:
         most: results that a call may ask for, None for any number.
         most_written: points that a call may write, None for any number.
         schema: kinds of the payload indexes that were made, by collection and field; filters may name these too.
+        shard_keys: that were made, by collection.
         peers: ids of the servers of its cluster, its own first.
         acknowledges: how many of the next writes are said to be taken but not applied.
     """
@@ -83,11 +84,12 @@ class RestFront:
     keeps_vectors: bool = False
     indexed: set[str] | None = None
     allows_exact: bool = True
-    placement: dict[str, int] = field(default_factory=dict)
+    placement: dict[str, int | str] = field(default_factory=dict)
     turn: Lock = field(default_factory=Lock)
     version: str | None = None
     largest: int = 2**25
     acknowledges: int = 0
+    shard_keys: dict[str, set[str]] = field(default_factory=dict)
     peers: tuple[int, ...] = (1,)
     most: int | None = None
     most_written: int | None = None
@@ -270,6 +272,11 @@ def _apply(front: RestFront, request: Request) -> object:
             kinds = front.schema.get(name, {})
             described["payload_schema"] = {key: {"data_type": kind, "points": 0} for key, kind in kinds.items()}
             return described
+        case "PUT", "shards":
+            if body["shard_key"] in front.shard_keys.setdefault(name, set()):
+                raise ValueError(f"Bad request: Shard key {body['shard_key']} already exists")
+            front.shard_keys[name].add(body["shard_key"])
+            return True
         case "GET", "cluster":
             if not memory.collection_exists(name):
                 raise KeyError(f"Collection {name} not found")

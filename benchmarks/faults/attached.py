@@ -26,7 +26,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         name="points_replaced_where_a_server_writes_a_vector",
         file="qdrant_cir/storage/stores/server.py",
-        old="partial(self._client.update_vectors, name, points, wait=True)",
+        old="partial(write, name, points, wait=True)",
         new="partial(self._client.upsert, name, [models.PointStruct(id=p.id, vector=p.vector) for p in points])",
         tests=_LAWS,
     ),

@@ -93,15 +93,15 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         name="upsert_does_not_wait",
         file="qdrant_cir/storage/stores/server.py",
-        old="self._client.upsert(name, part, wait=True)",
-        new="self._client.upsert(name, part, wait=False)",
+        old="lambda part: write(name, part, wait=True)",
+        new="lambda part: write(name, part, wait=False)",
         tests=_SERVER,
     ),
     Fault(
         name="delete_does_not_wait",
         file="qdrant_cir/storage/stores/server.py",
-        old="self._client.delete(name, selector, wait=True)",
-        new="self._client.delete(name, selector, wait=False)",
+        old="lambda: delete(name, selector, wait=True)",
+        new="lambda: delete(name, selector, wait=False)",
         tests=_SERVER,
     ),
     Fault(
@@ -114,15 +114,15 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         name="vectors_written_without_waiting",
         file="qdrant_cir/storage/stores/server.py",
-        old="partial(self._client.update_vectors, name, points, wait=True)",
-        new="partial(self._client.update_vectors, name, points, wait=False)",
+        old="partial(write, name, points, wait=True)",
+        new="partial(write, name, points, wait=False)",
         tests=_SERVER,
     ),
     Fault(
         name="vectors_cleared_without_waiting",
         file="qdrant_cir/storage/stores/server.py",
-        old="self._client.delete_vectors(name, [vector], selector, wait=True)",
-        new="self._client.delete_vectors(name, [vector], selector, wait=False)",
+        old="lambda: delete(name, [vector], selector, wait=True)",
+        new="lambda: delete(name, [vector], selector, wait=False)",
         tests=_SERVER,
     ),
     Fault(

@@ -185,6 +185,9 @@ class Collection:
                     if made and store.describe(name) is None:
                         store.drop(companion)
                 raise
+        if (make_key := getattr(store, "create_shard_key", None)) is not None:
+            for half in (companion, name):
+                make_key(half)
         return cls.open(store, name, bundle)
 
     @classmethod

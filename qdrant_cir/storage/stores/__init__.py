@@ -18,6 +18,7 @@ from qdrant_cir.storage.stores.opening import (
     is_place,
     open_store,
     open_store_async,
+    with_shard_key,
 )
 from qdrant_cir.storage.stores.protocol import (
     INDEX_KINDS,
@@ -63,6 +64,7 @@ __all__ = [
     "open_store",
     "open_store_async",
     "retrying_within",
+    "with_shard_key",
 ]
 
 

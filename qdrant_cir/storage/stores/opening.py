@@ -20,7 +20,7 @@ from qdrant_cir.storage.stores.retrying import RETRY_SECONDS
 if TYPE_CHECKING:
     from qdrant_client import AsyncQdrantClient, QdrantClient
 
-__all__ = ["AsyncStoreLike", "StoreLike", "is_folder", "is_place", "open_store", "open_store_async"]
+__all__ = ["AsyncStoreLike", "StoreLike", "is_folder", "is_place", "open_store", "open_store_async", "with_shard_key"]
 
 StoreLike: TypeAlias = "Store | QdrantClient | str | PathLike[str]"
 """An open store, a Qdrant client, a server's address, the folder of an embedded store, or ``":memory:"``."""
@@ -78,6 +78,23 @@ def open_store(
         return ServerStore(store, retry_seconds=retry_seconds)
     _check_store(store)
     return cast("Store", store)
+
+
+def with_shard_key(store: Store, key: int | str | None) -> Store:
+    """Return a store whose writes go to the shards of a key; the store itself for None.
+
+    Raises:
+        InputError: the key is no text and no number, or the store is not a server's.
+    """
+    if key is None:
+        return store
+    if isinstance(key, bool) or not isinstance(key, str | int) or key == "":
+        raise InputError(f"{key!r:.40} is not a shard key. Give a text or a whole number.")
+    keyed = getattr(store, "with_shard_key", None)
+    if keyed is None:
+        raise InputError("Shard keys are for collections on a server; the embedded store has no shards.")
+    found: Store = keyed(key)
+    return found
 
 
 async def open_store_async(

@@ -6,6 +6,8 @@ import logging
 import time
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from copy import copy
 from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
@@ -118,6 +120,8 @@ class ServerStore:
         self._known: dict[tuple[str, str], VectorSpec | None] = {}
         self._versions_are_checked = checks_itself(client)
         self._text_fields: dict[str, set[str]] = {}
+        self._shard_key: int | str | None = None
+        self._has_keys: dict[str, bool] = {}
         self._roughly_counted: set[str] = set()
         self._is_one_server = is_local(client) or not client.init_options.get("prefer_grpc")
 
@@ -154,6 +158,28 @@ class ServerStore:
         store = cls(connect(url, api_key, grpc_port=grpc_port), retry_seconds=retry_seconds)
         store._owns_client = True
         return store
+
+    def with_shard_key(self, key: int | str) -> Self:
+        """Return this store with writes that go to the shards of a key, in collections that are sharded by keys."""
+        keyed = copy(self)
+        keyed._shard_key = key
+        return keyed
+
+    def create_shard_key(self, name: str) -> None:
+        """Make the shards of the store's key in a collection that is sharded by keys; may be repeated."""
+        key = self._key_for(name)
+        if key is not None:
+            with suppress(CollectionError):  # it exists
+                self._call(name, lambda: self._client.create_shard_key(name, key))
+
+    def _key_for(self, name: str) -> int | str | None:
+        """Return the key that writes to a collection need: other collections refuse one."""
+        if self._shard_key is None:
+            return None
+        if name not in self._has_keys:
+            params = self._call(name, lambda: self._client.get_collection(name)).config.params
+            self._has_keys[name] = params.sharding_method == models.ShardingMethod.CUSTOM
+        return self._shard_key if self._has_keys[name] else None
 
     def collection_names(self) -> list[str]:
         """List all collections, sorted."""
@@ -243,7 +269,8 @@ class ServerStore:
         """
         points = checked_points(points, name=name, size=_size(self._vector(name, VECTOR_NAME)))
         structs = [_point_struct(point) for point in points]
-        self._write_all(name, structs, lambda part: self._client.upsert(name, part, wait=True), _id_of_struct)
+        write = partial(self._client.upsert, shard_key_selector=self._key_for(name))
+        self._write_all(name, structs, lambda part: write(name, part, wait=True), _id_of_struct)
 
     def resolve(self, name: str) -> str:
         """Return the name of the collection that an alias stands for; any other name as it is. Raises InputError."""
@@ -299,7 +326,8 @@ class ServerStore:
                 for point_id, value in left.items()
             ]
             try:
-                self._write(name, partial(self._client.update_vectors, name, points, wait=True))
+                write = partial(self._client.update_vectors, shard_key_selector=self._key_for(name))
+                self._write(name, partial(write, name, points, wait=True))
             except (CollectionNotFoundError, KeyError, StoreError, InputError):
                 standing = {record.point_id for record in self.fetch(name, list(left), with_vectors=False, fields=())}
                 missing = [point_id for point_id in left if point_id not in standing]
@@ -316,15 +344,17 @@ class ServerStore:
         ids = [record.point_id for record in self.fetch(name, point_ids, with_vectors=False, fields=())]
         if ids:
             selector = models.PointIdsList(points=[_client_id(point_id) for point_id in ids])
-            self._write(name, lambda: self._client.delete_vectors(name, [vector], selector, wait=True))
+            delete = partial(self._client.delete_vectors, shard_key_selector=self._key_for(name))
+            self._write(name, lambda: delete(name, [vector], selector, wait=True))
 
     def set_payloads(self, name: str, payloads: Mapping[PointId, Mapping[str, JsonValue]]) -> None:
         """Set top-level payload fields of points, by id; other fields stay."""
+        key = self._key_for(name) if payloads else None
         self._update(
             name,
             [
                 models.SetPayloadOperation(
-                    set_payload=models.SetPayload(payload=dict(payload), points=[_client_id(point_id)])
+                    set_payload=models.SetPayload(payload=dict(payload), points=[_client_id(point_id)], shard_key=key)
                 )
                 for point_id, payload in payloads.items()
             ],
@@ -332,11 +362,12 @@ class ServerStore:
 
     def delete_payloads(self, name: str, fields: Mapping[PointId, Sequence[str]]) -> None:
         """Remove top-level payload fields of points, by id; the others stay."""
+        key = self._key_for(name) if fields else None
         self._update(
             name,
             [
                 models.DeletePayloadOperation(
-                    delete_payload=models.DeletePayload(keys=list(keys), points=[_client_id(point_id)])
+                    delete_payload=models.DeletePayload(keys=list(keys), points=[_client_id(point_id)], shard_key=key)
                 )
                 for point_id, keys in fields.items()
             ],
@@ -431,7 +462,8 @@ class ServerStore:
             self._vector(name, VECTOR_NAME)
             return
         selector = models.PointIdsList(points=[_client_id(point_id) for point_id in point_ids])
-        self._write(name, lambda: self._client.delete(name, selector, wait=True))
+        delete = partial(self._client.delete, shard_key_selector=self._key_for(name))
+        self._write(name, lambda: delete(name, selector, wait=True))
 
     def count(self, name: str, filter: models.Filter | None) -> int:
         """Count points exactly, or as well as the server may where strict mode forbids exact counts."""
@@ -609,6 +641,7 @@ class ServerStore:
                 raise needs_index(name, field, "text", why="a filter on its words")
 
     def _forget(self, name: str) -> None:
+        self._has_keys.pop(name, None)
         self._text_fields.pop(name, None)
         self._known = {key: spec for key, spec in self._known.items() if key[0] != name}
 
