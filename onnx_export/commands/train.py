@@ -82,6 +82,13 @@ def train_custom(
     evaluate_every: Annotated[int | None, typer.Option(min=1, help="Steps between two validations.")] = None,
     patience: Annotated[int | None, typer.Option(min=1, help="Validations without a new best until it stops.")] = None,
     held_out: Annotated[float | None, typer.Option(min=0, max=0.9, help="Share of references to validate on.")] = None,
+    extend_vocabulary: Annotated[
+        bool | None, typer.Option("--extend-vocabulary", help="Learn words of the texts that the model does not know.")
+    ] = None,
+    train_encoder: Annotated[
+        bool | None, typer.Option("--train-encoder", help="Train the image encoder too, together with the composer.")
+    ] = None,
+    steps_encoder: Steps = None,
 ) -> None:
     """Fine-tune composer and re-ranker on your own triplets. Run the same command to continue after a stop."""
     from dataclasses import asdict
@@ -99,6 +106,9 @@ def train_custom(
         "evaluate_every": evaluate_every,
         "patience": patience,
         "held_out": held_out,
+        "extend_vocabulary": extend_vocabulary,
+        "train_encoder": train_encoder,
+        "steps_encoder": steps_encoder,
     }
     chosen = {name: value for name, value in given.items() if value is not None}
     settings = CustomRecipe(**{**asdict(read_recipe(recipe, CustomRecipe())), **chosen})

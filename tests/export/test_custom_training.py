@@ -14,6 +14,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs torch: pip install 'qdrant-cir[export]'")
 
 from tiny_sizes import SIZES  # noqa: E402
+from tokenizers import Tokenizer, models  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
 from onnx_export.__main__ import app  # noqa: E402
@@ -22,7 +23,9 @@ from onnx_export.errors import TrainingError  # noqa: E402
 from onnx_export.model_folder import ModelFolder, load_model_folder, save_model_folder  # noqa: E402
 from onnx_export.models import build_model  # noqa: E402
 from onnx_export.training.custom.data import is_held_out, read_custom_data  # noqa: E402
+from onnx_export.training.custom.encoder import EncoderStage  # noqa: E402
 from onnx_export.training.custom.training import CustomRecipe, CustomRun  # noqa: E402
+from onnx_export.training.custom.vocabulary import extend_vocabulary, unknown_words  # noqa: E402
 from onnx_export.training.drawn.tokenizer import build_tokenizer  # noqa: E402
 from onnx_export.training.stages import StageTwo  # noqa: E402
 from qdrant_cir.cli import app as search_app  # noqa: E402
@@ -181,6 +184,98 @@ def test_an_interrupted_run_ends_with_the_same_model(
     assert load_model_folder(resumed).provenance["validation_triplets"] == sum(
         is_held_out(triplet, held_out) for triplet in data.triplets
     )
+
+
+def test_a_trained_encoder_is_stopped_and_resumed_exactly_and_its_pictures_are_encoded_again(
+    catalogue: Path, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = read_custom_data("own", catalogue)
+    recipe = replace(TINY, train_encoder=True, steps_encoder=3, batch_encoder=2, steps_one=2, rate_encoder=1e-2)
+    whole = CustomRun(tmp_path / "whole", recipe, start=start, data=data).train("one")
+    assert changed(start, whole) == {"image_encoder", "composer"}
+    before, after = (np.load(tmp_path / "whole" / name / "vectors.npy") for name in ("start_features", "features"))
+    assert not np.allclose(before, after)
+    ordinary = EncoderStage.step
+
+    def interrupted(stage: EncoderStage, step: int) -> dict[str, torch.Tensor]:
+        if step == 2:
+            raise KeyboardInterrupt
+        return ordinary(stage, step)
+
+    stopped = CustomRun(tmp_path / "stopped", recipe, start=start, data=data)
+    with monkeypatch.context() as patch:
+        patch.setattr(EncoderStage, "step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            stopped.train("one")
+    resumed = CustomRun(tmp_path / "stopped", recipe, start=start, data=data).train("one")
+    assert changed(whole, resumed) == set()
+
+
+def test_batch_norms_keep_the_statistics_that_a_bundle_gave_them(catalogue: Path, tmp_path: Path) -> None:
+    recipe = replace(TINY, train_encoder=True, steps_encoder=1, batch_encoder=2, steps_one=0, held_out=0.0)
+    out = CustomRun(tmp_path / "run", recipe, start=Path("drawn"), data=read_custom_data("own", catalogue)).train("one")
+    before, after = load_start(Path("drawn")).model.state_dict(), load_model_folder(out).model.state_dict()
+    means = [name for name in before if name.endswith("running_mean")]
+    assert means
+    assert all(torch.equal(before[name], after[name]) for name in means)
+
+
+def test_a_model_with_a_second_encoder_keeps_its_first_frozen(catalogue: Path, start: Path, tmp_path: Path) -> None:
+    second = build_model(SIZES, seed=4).image_encoder.visual_encoder
+    save_model_folder(start, ModelFolder(build_model(SIZES, seed=3), build_tokenizer(), {}, second))
+    data = read_custom_data("own", catalogue)
+    with pytest.raises(TrainingError, match="second image encoder"):
+        CustomRun(tmp_path / "run", replace(TINY, train_encoder=True), start=start, data=data)
+
+
+def test_new_words_get_rows_that_are_trained_and_the_other_rows_stay_known(
+    catalogue: Path, start: Path, tmp_path: Path
+) -> None:
+    queries = catalogue / "queries.jsonl"
+    lines = [json.loads(line) for line in queries.read_text().splitlines()]
+    for line in lines:
+        line["modification_text"] += " taupe, chartreuse!"
+    lines[0]["modification_text"] += " oncewritten"
+    queries.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    recipe = replace(TINY, extend_vocabulary=True, held_out=0.0, rate_one=1e-2)
+    run = CustomRun(tmp_path / "run", recipe, start=start, data=read_custom_data("own", catalogue))
+    assert run.new_words == ("chartreuse", "taupe")
+    fresh = run.start.model.composer.text_encoder.embeddings.word_embeddings.weight.detach().clone()
+    out = load_model_folder(run.train())
+    known = load_model_folder(start)
+    assert out.tokenizer.token_to_id("red") == known.tokenizer.token_to_id("red")
+    taupe = out.tokenizer.token_to_id("taupe")
+    assert taupe is not None
+    for part in (out.model.composer, out.model.reranker):
+        rows = part.text_encoder.embeddings.word_embeddings.weight
+        assert len(rows) == out.model.sizes.vocabulary > taupe
+    assert not torch.equal(out.model.composer.text_encoder.embeddings.word_embeddings.weight[taupe], fresh[taupe])
+    assert out.provenance["new_words"] == ["chartreuse", "taupe"]
+
+
+def test_a_vocabulary_grows_beyond_its_spare_rows(start: Path) -> None:
+    words = tuple(f"word{number}" for number in range(600))
+    before = load_model_folder(start).model.composer.text_encoder.embeddings.word_embeddings.weight
+    larger = extend_vocabulary(load_model_folder(start), words, seed=1)
+    after = larger.model.composer.text_encoder.embeddings.word_embeddings.weight
+    first = larger.tokenizer.token_to_id("word0")
+    assert len(after) == larger.model.sizes.vocabulary == first + 600 > len(before)
+    assert torch.equal(after[:first], before[:first])
+
+
+def test_a_tokenizer_of_pieces_has_no_unknown_words() -> None:
+    pieces = Tokenizer(models.WordPiece({"[UNK]": 0, "a": 1}, unk_token="[UNK]"))
+    with pytest.raises(TrainingError, match="Leave out --extend-vocabulary"):
+        unknown_words(pieces, ["taupe"])
+
+
+def test_a_run_whose_best_is_its_start_says_so(
+    catalogue: Path, start: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = replace(TINY, rate_one=0.0)
+    with caplog.at_level(logging.WARNING):
+        CustomRun(tmp_path / "run", recipe, start=start, data=read_custom_data("own", catalogue)).train("one")
+    assert "stage-one: no step was better than its start" in caplog.text
 
 
 def test_a_missing_picture_is_named_and_its_triplets_are_left_out(

@@ -1,10 +1,14 @@
-"""Fine-tuning on the user's triplets: the composer, then the re-ranker, over the frozen image encoder."""
+"""Fine-tuning on the user's triplets: the composer, then the re-ranker, over the frozen image encoder.
+
+On request the image encoder is trained first, and words that the model does not know get rows.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,8 +20,10 @@ from onnx_export.errors import TrainingError
 from onnx_export.model_folder import ModelFolder, save_model_folder
 from onnx_export.models import CirModel
 from onnx_export.training.custom.data import CustomData, NamedTriplet, is_held_out, triplet_set
+from onnx_export.training.custom.encoder import EncoderStage, HeldOutAnew
 from onnx_export.training.custom.pictures import candidate_features, custom_features, find_unreadable, weights_key
 from onnx_export.training.custom.validation import HeldOut
+from onnx_export.training.custom.vocabulary import extend_vocabulary, unknown_words
 from onnx_export.training.loop import train
 from onnx_export.training.processes import describe_machine, processes
 from onnx_export.training.stages import StageOne, StageTwo
@@ -40,6 +46,10 @@ class CustomRecipe:
         seed: of batches.
         steps_one, batch_one, rate_one: of the composer: optimiser steps, queries per step, peak learning rate.
         steps_two, batch_two, rate_two: the same for the re-ranker.
+        extend_vocabulary: words of the texts that the model does not know get rows.
+        train_encoder: the image encoder is trained together with the composer, before the two stages.
+        steps_encoder, batch_encoder, rate_encoder: of that training.
+        alike: wrong pictures per query of that training which the starting model finds like the target.
         negatives: pictures that stage one ranks beside those of a batch.
         near, mined, others: wrong candidates per query of stage two: near misses, stage one's best, other queries'.
         held_out: share of references whose triplets validate; with 0 there is no validation and no early stopping.
@@ -58,6 +68,12 @@ class CustomRecipe:
     steps_two: int = 2_000
     batch_two: int = 16
     rate_two: float = 5e-5
+    extend_vocabulary: bool = False
+    train_encoder: bool = False
+    steps_encoder: int = 1_000
+    batch_encoder: int = 16
+    rate_encoder: float = 1e-4
+    alike: int = 3
     negatives: int = 8_192
     near: int = 3
     mined: int = 5
@@ -93,6 +109,18 @@ class CustomRun:
             self.data = _readable(data, folder)
             self.training, self.held_out = _split(self.data, recipe)
             self._claim()
+        self.new_words: tuple[str, ...] = ()
+        if recipe.train_encoder and self.start.candidate_encoder is not None:
+            raise TrainingError(
+                "This model reads candidates through a second image encoder, which would not fit a trained first one. "
+                "Leave out --train-encoder, or start from another model."
+            )
+        if recipe.extend_vocabulary:
+            self.new_words = unknown_words(
+                self.start.tokenizer, [text for triplet in self.training for text in triplet.texts]
+            )
+            self.start = extend_vocabulary(self.start, self.new_words, seed=recipe.seed)
+            logger.info("%d new words: %s", len(self.new_words), ", ".join(self.new_words))
         self.tokenizer = Tokenizer.from_str(self.start.tokenizer.to_str())
         self.tokenizer.enable_truncation(self.start.model.sizes.max_positions)
         _warn_of_unknown_words(self.tokenizer, self.training)
@@ -100,8 +128,10 @@ class CustomRun:
     def train(self, stages: Stages = "both") -> Path:
         """Fine-tune, or continue where it was stopped, and return the model folder."""
         model = self.start.model.to(processes().device)
-        data = self._triplets(model, self.training, reads_candidates=stages != "one")
         results: JsonObject = {}
+        if self.recipe.train_encoder:
+            results["encoder"] = self._encoder(model)
+        data = self._triplets(model, self.training, reads_candidates=stages != "one")
         if stages != "two":
             results["stage-one"] = self._stage_one(model, data)
         if stages != "one":
@@ -109,6 +139,7 @@ class CustomRun:
         provenance: JsonObject = {
             "training_data": f"{len(self.training)} custom triplets over {len(self.data.pictures)} pictures",
             "validation_triplets": len(self.held_out),
+            "new_words": list(self.new_words),
             "recipe": asdict(self.recipe),
             "stages": results,
             "machine": describe_machine(),
@@ -152,6 +183,25 @@ class CustomRun:
             candidates = candidate_features(model, encoder, self.data.pictures, folder)
         return TripletSet(found.triplets, features, found.scenes, candidates=candidates)
 
+    def _encoder(self, model: CirModel) -> JsonObject:
+        recipe = self.recipe
+        with processes().main_process_first():
+            features = custom_features(model, self.data.pictures, self.folder / "start_features")
+        stage = EncoderStage(
+            model,
+            triplet_set(self.data, features, self.training),
+            tuple(self.data.pictures.values()),
+            self.tokenizer,
+            seed=recipe.seed,
+            batch=recipe.batch_encoder,
+            alike=recipe.alike,
+        )
+        validation = None
+        if self.held_out:
+            held_out = HeldOutAnew(model, self.data, self.held_out, self.tokenizer, seed=recipe.seed)
+            validation = self._validation("reciprocal_rank", held_out.score)
+        return self._run("encoder", stage, recipe.steps_encoder, recipe.rate_encoder, validation)
+
     def _held_out(self, model: CirModel, data: TripletSet) -> HeldOut:
         held_out = triplet_set(self.data, data.features, self.held_out)
         judged = TripletSet(held_out.triplets, data.features, data.scenes, candidates=data.candidates)
@@ -162,11 +212,12 @@ class CustomRun:
         stage = StageOne(
             model, data, self.tokenizer, seed=recipe.seed, batch=recipe.batch_one, negatives=recipe.negatives
         )
-        validation = None
-        if self.held_out:
-            held_out = self._held_out(model, data)
-            validation = self._validation(held_out, is_reranked=False)
-        return self._run("stage-one", stage, recipe.steps_one, recipe.rate_one, validation)
+        if not self.held_out:
+            return self._run("stage-one", stage, recipe.steps_one, recipe.rate_one, None)
+        held_out = self._held_out(model, data)
+        validation = self._validation("reciprocal_rank", held_out.reciprocal_rank)
+        result = self._run("stage-one", stage, recipe.steps_one, recipe.rate_one, validation)
+        return result | _rounded(held_out.recalls(is_reranked=False))
 
     def _stage_two(self, model: CirModel, data: TripletSet) -> JsonObject:
         recipe = self.recipe
@@ -180,23 +231,24 @@ class CustomRun:
             mined=recipe.mined,
             others=recipe.others,
         )
-        validation = None
-        if self.held_out:
-            held_out = self._held_out(model, data)
-            held_out.retrieve()
-            validation = self._validation(held_out, is_reranked=True)
-        return self._run("stage-two", stage, recipe.steps_two, recipe.rate_two, validation)
+        if not self.held_out:
+            return self._run("stage-two", stage, recipe.steps_two, recipe.rate_two, None)
+        held_out = self._held_out(model, data)
+        held_out.retrieve()
+        validation = self._validation("reranked_reciprocal_rank", held_out.reranked_reciprocal_rank)
+        result = self._run("stage-two", stage, recipe.steps_two, recipe.rate_two, validation)
+        return result | _rounded(held_out.recalls(is_reranked=True))
 
-    def _validation(self, held_out: HeldOut, *, is_reranked: bool) -> Validation:
-        return Validation(
-            "reranked_recall_at_10" if is_reranked else "recall_at_10",
-            held_out.reranked_recall if is_reranked else held_out.recall,
-            every=self.recipe.evaluate_every,
-            patience=self.recipe.patience,
-        )
+    def _validation(self, name: str, score: Callable[[], float]) -> Validation:
+        return Validation(name, score, every=self.recipe.evaluate_every, patience=self.recipe.patience)
 
     def _run(
-        self, name: str, stage: StageOne | StageTwo, steps: int, rate: float, validation: Validation | None
+        self,
+        name: str,
+        stage: EncoderStage | StageOne | StageTwo,
+        steps: int,
+        rate: float,
+        validation: Validation | None,
     ) -> JsonObject:
         stage.modules.train()
         seconds = train(
@@ -212,7 +264,13 @@ class CustomRun:
         if validation is not None:
             result |= {validation.name: round(validation.best_score, 4), "best_step": validation.best_step}
             logger.info("%s: %s %.3f, at step %d", name, validation.name, validation.best_score, validation.best_step)
+            if validation.best_step == 0:
+                logger.warning("%s: no step was better than its start, whose weights are kept", name)
         return result
+
+
+def _rounded(shares: dict[str, float]) -> JsonObject:
+    return {name: round(value, 4) for name, value in shares.items()}
 
 
 def _readable(data: CustomData, folder: Path) -> CustomData:
