@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from onnx_export.commands.photos import train_photos
+from onnx_export.commands.photos import photos_sheet, train_photos
 
 train = typer.Typer(
     no_args_is_help=True, help="Train on drawn products, on photographs, or any model on your triplets."
@@ -19,6 +19,7 @@ Steps = Annotated[int | None, typer.Option(min=0, help="Optimiser steps; by defa
 Rate = Annotated[float | None, typer.Option(min=0, help="Peak learning rate; by default the recipe's.")]
 
 train.command("photos")(train_photos)
+train.command("photos-sheet")(photos_sheet)
 
 
 @train.command("pretrain")

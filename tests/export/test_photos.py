@@ -1,6 +1,7 @@
 """The model for photographs: its trunk, its bundle, and a training that is stopped and goes on."""
 
 import csv
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,9 @@ torch = pytest.importorskip("torch", reason="needs torch: pip install 'qdrant-ci
 
 import onnx  # noqa: E402
 from PIL import Image  # noqa: E402
+from typer.testing import CliRunner  # noqa: E402
 
+from onnx_export.__main__ import app  # noqa: E402
 from onnx_export.bundle.half_constants import halve_constants  # noqa: E402
 from onnx_export.bundle.weights import read_bundle_model  # noqa: E402
 from onnx_export.errors import CheckpointError, TrainingError  # noqa: E402
@@ -21,12 +24,13 @@ from onnx_export.models import PHOTO_SMALL, build_model  # noqa: E402
 from onnx_export.models.efficientnet_lite import FEATURE_CHANNELS, EfficientNetLite, PhotoStem  # noqa: E402
 from onnx_export.training.photos import validation  # noqa: E402
 from onnx_export.training.photos.run import PhotoRecipe, PhotoRun  # noqa: E402
+from onnx_export.training.photos.sheet import draw_edit_sheet  # noqa: E402
 from onnx_export.training.photos.stages import ranking_losses  # noqa: E402
 from onnx_export.training.photos.tokenizer import build_tokenizer  # noqa: E402
 from onnx_export.training.photos.trunk import load_trunk  # noqa: E402
 from onnx_export.verify import verify_bundle  # noqa: E402
 from qdrant_cir.model.bundle import load_bundle  # noqa: E402
-from qdrant_cir.photographs.labels import Photograph, read_photographs  # noqa: E402
+from qdrant_cir.photographs.labels import Photograph, read_photographs, split_of  # noqa: E402
 
 TINY = PhotoRecipe(
     steps_encoder=2,
@@ -190,6 +194,22 @@ def test_a_run_folder_belongs_to_one_recipe(photographs: tuple[Photograph, ...],
     PhotoRun(tmp_path, TINY, photographs=photographs, trunk=random_trunk())
     with pytest.raises(TrainingError, match="another recipe"):
         PhotoRun(tmp_path, replace(TINY, seed=9), photographs=photographs, trunk=random_trunk())
+
+
+def test_a_sheet_shows_examples_of_the_kinds_of_edit_and_counts_what_was_refused(
+    photographs: tuple[Photograph, ...], tmp_path: Path
+) -> None:
+    folder = photographs[0].path.parent
+    command = f"train photos-sheet --root {folder} --out {tmp_path / 'new' / 'sheet.png'} --examples 2"
+    result = CliRunner().invoke(app, command.split())
+    assert result.exit_code == 0, result.output
+    assert re.search(r"colour: \d+ of \d+ made", result.output)
+    training = [photograph for photograph in photographs if split_of(photograph.sender) == "training"]
+    sheet = draw_edit_sheet(training, examples=2, size=64, seed=1, most=9)
+    assert sheet.drawn["colour"] == 2
+    assert sheet.picture.size == Image.open(tmp_path / "new" / "sheet.png").size
+    again = draw_edit_sheet(training, examples=2, size=64, seed=1, most=9)
+    assert np.array_equal(np.asarray(again.picture), np.asarray(sheet.picture))
 
 
 def test_photographs_by_one_sender_alone_are_refused(photographs: tuple[Photograph, ...], tmp_path: Path) -> None:

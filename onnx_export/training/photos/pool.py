@@ -177,7 +177,7 @@ def _draw(job: tuple[int, Photograph]) -> _Drawn:
     return _drawer.draw(*job)
 
 
-def _survey(photograph: Photograph) -> tuple[str, NDArray[np.uint8] | None]:
+def survey(photograph: Photograph) -> tuple[str, NDArray[np.uint8] | None]:
     """Whether a photograph can be read, with the reason where not, and a square of what lies around its garment."""
     try:
         rgb, _, mask = read_garment(photograph)
@@ -218,7 +218,7 @@ def _draw_pool(
 ) -> None:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        surveyed = list(pool.map(_survey, photographs, chunksize=16))
+        surveyed = list(pool.map(survey, photographs, chunksize=16))
     for photograph, (reason, _) in zip(photographs, surveyed, strict=True):
         if reason:
             logger.warning("left out %s: %s", photograph.image_id, reason)
