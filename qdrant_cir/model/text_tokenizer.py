@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,6 +24,7 @@ _LOOKED_AT_PER_TOKEN = (64, 512)
 """Characters of a text that are looked at, for each id that the model reads: the first number, and where those give
 fewer ids than it reads, the second. Ten megabytes would take ten seconds as a whole."""
 
+_SIGNS = re.compile(r"[^\w\s!-~]+")
 _LONGEST_WORD = 1_000
 _UNKNOWN_WORD = "\U00010400\U00010401"
 """Two letters of the Deseret alphabet, in no vocabulary; some tokenizers drop what is no letter."""
@@ -120,17 +123,21 @@ class TextTokenizer:
     def readable(self, text: str) -> ReadableText:
         """Leave out the words that the tokenizer has no token for; of a very long text, those of its beginning.
 
+        Signs such as emoji that the tokenizer drops without a token are named, too.
+
         Raises:
             InputError: as :meth:`tokenize`.
         """
-        encoding = self._encoded(_cut(text, _LOOKED_AT_PER_TOKEN[0] * self._max_length))
-        spans = [
-            span
+        looked_at = _cut(text, _LOOKED_AT_PER_TOKEN[0] * self._max_length)
+        encoding = self._encoded(looked_at)
+        tokens = [
+            (i, span)
             # what was cut off counts too: it moves up where unknown words before it are left out
             for part in (encoding, *encoding.overflowing)
             for i, span in zip(part.ids, part.offsets, strict=True)
-            if i == self._unknown_id and span[1] > span[0]
+            if span[1] > span[0]
         ]
+        spans = sorted({span for i, span in tokens if i == self._unknown_id} | _dropped(looked_at, tokens))
         if not any(stop > start for start, stop in encoding.offsets):
             # signs that the tokenizer drops without a token, such as pictures
             return ReadableText("", tuple(dict.fromkeys(text.split())))
@@ -200,6 +207,18 @@ class TextTokenizer:
         except BaseException as error:
             _pass_on_interrupts(error)
             raise InputError(f"The text {text!r:.80} cannot be tokenised: {error}. Use other words.") from error
+
+
+def _dropped(text: str, tokens: Sequence[tuple[int, tuple[int, int]]]) -> set[tuple[int, int]]:
+    """Return the spans of pictures, such as emoji, that lie in no token; punctuation is dropped for good reason."""
+    covered = np.zeros(len(text), np.bool_)
+    for _, (start, stop) in tokens:
+        covered[start:stop] = True
+    return {
+        match.span()
+        for match in _SIGNS.finditer(text)
+        if any(unicodedata.category(sign) == "So" for sign in match[0]) and not covered[slice(*match.span())].any()
+    }
 
 
 def _cut(text: str, characters: int) -> str:

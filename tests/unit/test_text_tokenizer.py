@@ -286,6 +286,20 @@ def test_signs_that_the_tokenizer_drops_are_named_where_nothing_else_is_there() 
     assert tokenizer.readable("") == ReadableText("", ())
 
 
+@pytest.mark.parametrize(
+    ("text", "left", "unknown"),
+    [
+        ("in red \U0001f457\U0001f3fd please", "in red please", ("\U0001f457\U0001f3fd",)),
+        ("in \u2764\ufe0f chic red", "in red", ("\u2764\ufe0f", "chic")),
+        ("the \u201cred\u201d one \u2014 but lighter!", "the \u201cred\u201d one \u2014 but lighter!", ()),
+    ],
+)
+def test_a_picture_among_known_words_is_named_and_punctuation_is_not(
+    text: str, left: str, unknown: tuple[str, ...]
+) -> None:
+    assert TextTokenizer(load_bundle("photos")).readable(text) == ReadableText(left, unknown)
+
+
 def test_a_word_that_the_packaged_bundle_for_photographs_lacks_is_named() -> None:
     read = TextTokenizer(load_bundle("photos")).readable("in taupe, but chic")
     assert read == ReadableText("in taupe, but", ("chic",))
