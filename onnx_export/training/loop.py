@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from onnx_export.training.averaging import AveragedWeights
 from onnx_export.training.processes import processes, share_buffers
 from onnx_export.training.updates import BatchLosses, Schedule, Updates
 from onnx_export.training.validation import Validation
@@ -42,6 +43,8 @@ def train(
     With ``validation`` the weights are scored before the first step, at its interval and at the end. The stage ends
     when patience runs out, and ``modules`` then hold the best weights.
 
+    Where the schedule averages, the average is what is scored and kept.
+
     Returns:
         Wall time in seconds over all runs of this stage.
     """
@@ -50,13 +53,17 @@ def train(
     record.resume()
     try:
         while updates.done < schedule.steps and record.goes_on():
-            record.add(updates.take())
+            losses = updates.take()
+            record.average.add(updates.done)
+            record.add(losses)
         if updates.done == schedule.steps:
             record.goes_on(is_last=True)
     finally:
         record.close()
     if validation is not None:
         validation.restore_best(modules)
+    elif schedule.averaging:
+        modules.load_state_dict(record.average.values)
     share_buffers(modules)
     processes().wait_for_everyone()  # later stages read the checkpoint
     return record.seconds
@@ -70,6 +77,7 @@ class _Record:
         self.checkpoint, self.log = run_folder / f"{stage}.ckpt", run_folder / f"{stage}.log.jsonl"
         self._begin = self._saved_at = self._logged_at = time.monotonic()
         self._spent, self._start, self._logged = 0.0, 0, 0
+        self.average = AveragedWeights(updates.modules, updates.schedule.averaging)
 
     @property
     def seconds(self) -> float:
@@ -85,6 +93,7 @@ class _Record:
         self.updates.optimiser.load_state_dict(state["optimiser"])
         self.updates.done = self._start = self._logged = int(state["step"])
         self._spent = float(state["seconds"])
+        self.average.values = state.get("averaged", self.average.values)
         if self.validation is not None and "validation" in state:
             self.validation.load_state(state["validation"])
         logger.info("resuming %s at step %d", self.stage, self._start)
@@ -98,7 +107,8 @@ class _Record:
         if validation is None:
             return True
         if validation.is_due(done, is_last=is_last):
-            score = validation.judge(self.updates.modules, done)
+            with self.average.in_place():
+                score = validation.judge(self.updates.modules, done)
             self._write({"step": done, validation.name: round(score, 4)})
             logger.info("%s %d  %s %.3f  best %.3f", self.stage, done, validation.name, score, validation.best_score)
         return not validation.is_out_of_patience
@@ -136,6 +146,7 @@ class _Record:
             "step": self.updates.done,
             "seconds": self.seconds,
             "processes": processes().num_processes,
+            "averaged": self.average.values,
         }
         if self.validation is not None:
             state["validation"] = self.validation.state()

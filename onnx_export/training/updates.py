@@ -29,6 +29,7 @@ class Schedule:
         weight_decay: of AdamW, on matrices only.
         checkpoint_seconds: time between checkpoints.
         accumulation: batches per step in every process; the gradients of all batches of a step are averaged.
+        averaging: share of the newest weights in the average that is scored and kept; 0 keeps the weights themselves.
     """
 
     steps: int
@@ -37,6 +38,7 @@ class Schedule:
     weight_decay: float = 0.05
     checkpoint_seconds: float = 120.0
     accumulation: int = 1
+    averaging: float = 0.0
 
     def __post_init__(self) -> None:
         if self.accumulation < 1:

@@ -25,7 +25,7 @@ from onnx_export.models.efficientnet_lite import FEATURE_CHANNELS, EfficientNetL
 from onnx_export.training.photos import validation  # noqa: E402
 from onnx_export.training.photos.run import PhotoRecipe, PhotoRun  # noqa: E402
 from onnx_export.training.photos.sheet import draw_edit_sheet  # noqa: E402
-from onnx_export.training.photos.stages import ranking_losses  # noqa: E402
+from onnx_export.training.photos.stages import COLOUR_NUMBERS, DROPPED_CHANNELS, disturb, ranking_losses  # noqa: E402
 from onnx_export.training.photos.tokenizer import build_tokenizer  # noqa: E402
 from onnx_export.training.photos.trunk import load_trunk  # noqa: E402
 from onnx_export.verify import verify_bundle  # noqa: E402
@@ -154,6 +154,18 @@ def test_a_graph_without_float16_values_stays_as_it_is(tmp_path: Path) -> None:
     before = (tmp_path / "g.onnx").read_bytes()
     assert halve_constants(tmp_path / "g.onnx") == 0
     assert (tmp_path / "g.onnx").read_bytes() == before
+
+
+def test_disturbed_features_keep_their_means_and_differ_at_every_step() -> None:
+    stem = PhotoStem(8).eval()
+    features = torch.rand(400, FEATURE_CHANNELS, 4, generator=torch.Generator().manual_seed(1)) - 0.5
+    first, second = (disturb(stem, features, np.random.default_rng(seed)) for seed in (1, 2))
+    assert first.shape == features.shape
+    assert not torch.equal(first, second)
+    assert torch.equal(first, disturb(stem, features, np.random.default_rng(1)))
+    assert abs(float((first - features)[:, -COLOUR_NUMBERS:].mean())) < 0.01
+    lost = (first[:, :-COLOUR_NUMBERS] == 0).all(2).float().mean()
+    assert abs(float(lost) - DROPPED_CHANNELS) < 0.01
 
 
 def test_every_right_picture_is_ranked_against_the_wrong_ones_alone() -> None:

@@ -61,11 +61,12 @@ class PhotoRecipe:
         evaluate_every: steps between two validations.
         patience: validations in a row without a new best after which a stage ends.
         warmup: steps of linear warm-up.
+        averaging: share of the newest weights in the average that is validated and kept.
     """
 
     seed: int = 1
-    steps_encoder: int = 4000
-    rate_encoder: float = 7e-4
+    steps_encoder: int = 4500
+    rate_encoder: float = 8e-4
     steps_one: int = 0
     rate_one: float = 2e-4
     steps_two: int = 240
@@ -78,9 +79,10 @@ class PhotoRecipe:
     labelled: int = 36
     queries_two: int = 16
     candidates: int = 9
-    evaluate_every: int = 200
-    patience: int = 12
+    evaluate_every: int = 250
+    patience: int = 20
     warmup: int = 50
+    averaging: float = 0.002
 
 
 class PhotoRun:
@@ -231,7 +233,7 @@ class PhotoRun:
             name,
             run_folder=self.folder,
             modules=modules,
-            schedule=Schedule(steps, rate, recipe.warmup, checkpoint_seconds=120),
+            schedule=Schedule(steps, rate, recipe.warmup, averaging=recipe.averaging),
             batch_losses=step,
             validation=validation,
         )

@@ -22,15 +22,22 @@ from onnx_export.training.losses import similarities
 from onnx_export.training.photos.pool import KIND_NAMES, PhotoPool
 from onnx_export.training.photos.queries import NO_REFERENCE, QueryBatch, QueryDrawer
 from onnx_export.training.texts import encode_texts
-from qdrant_cir.photographs.colours import BASIC_COLOURS
+from qdrant_cir.photographs.colours import BASIC_COLOURS, COLOURS
 
 GARMENT_DIMS = 128
 """First dimensions of the vector, which keep the likeness of the trunk's pooled features: which garment it is."""
 HEADS = {"kind": len(KIND_NAMES), "basic": len(BASIC_COLOURS), "pattern": 6, "graphic": 4}
-ATTRIBUTE_WEIGHT, ASKED_WEIGHT, LIKENESS_WEIGHT, SAME_WEIGHT = 0.4, 0.4, 8.0, 0.3
+ATTRIBUTE_WEIGHT, ASKED_WEIGHT, LIKENESS_WEIGHT, SAME_WEIGHT, LAB_WEIGHT = 0.4, 0.4, 8.0, 0.3, 2.0
 START_SCALE = 1 / 0.07
-KEPT_CELLS = 0.75
+KEPT_CELLS = 0.65
 """Share of a picture's cells that a step of the first stage looks at, drawn anew each time."""
+
+NOISE, DROPPED_CHANNELS = 0.25, 0.12
+"""Standard deviation of the noise on a feature, in its own; share of the trunk's channels that a picture loses."""
+LIGHT, TINT, OFFSET = 0.05, 0.04, 0.03
+"""Standard deviations of the light and of each colour's gain, and of what is added, on the cells' mean colours."""
+COLOUR_NUMBERS = 12
+_LABS = np.stack([colour.lab for colour in COLOURS]).astype(np.float32) / 30
 
 
 def stem_of(model: CirModel) -> PhotoStem:
@@ -64,6 +71,25 @@ def encode_features(model: CirModel, features: Tensor, kept: Tensor | None = Non
 def pooled(features: Tensor) -> Tensor:
     """Pool the trunk's last block over its cells: [B, 320]; what raw likeness is measured on."""
     return features[:, :LAST_CHANNELS].mean(2)
+
+
+def disturb(stem: PhotoStem, features: Tensor, rng: np.random.Generator) -> Tensor:
+    """Change features [B, 444, cells] a little and anew at every step, so that no garment is learnt by heart.
+
+    The trunk's get noise and lose channels, the colours another light.
+    """
+    count, channels, cells = features.shape
+    looked = channels - COLOUR_NUMBERS
+    mean, scale = stem.feature_mean[:looked, :, 0], stem.feature_scale[:looked, :, 0]
+    made = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    seen = features[:, :looked] + NOISE * torch.randn(count, looked, cells, generator=made) / scale
+    seen = torch.where(torch.rand(count, looked, 1, generator=made) < DROPPED_CHANNELS, mean, seen)
+    tint = TINT * torch.randn(count, 3, 1, generator=made)
+    gain = 1 + tint + LIGHT * torch.randn(count, 1, 1, generator=made)
+    offset = OFFSET * torch.randn(count, 1, 1, generator=made)
+    colours = torch.unflatten(features[:, looked:], 1, (3, -1)) + 1  # [B, 3, 4, cells], 0 is black
+    colours = (colours * gain[..., None] + offset[..., None] - 1).clamp(-1, 1.01)
+    return torch.cat((seen, colours.flatten(1, 2)), dim=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +167,9 @@ class EncoderStage(_Losses):
     """Projection, transformer block, embedding and composer together.
 
     Beside the ranking there are: kind, colour, pattern and print read off the embedding of a picture, and those of the
-    target read off the embedding of a query; the likeness of the trunk's pooled features, kept by the first half of the
-    vector; and finding the same garment with the same look in another photograph.
+    target read off the embedding of a query, named colours also as numbers; the likeness of the trunk's pooled
+    features, kept by the first half of the vector; and finding the same garment with the same look in another
+    photograph.
     """
 
     def __init__(
@@ -161,6 +188,7 @@ class EncoderStage(_Losses):
         self.drawer = QueryDrawer(pool)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
+            self.lab_heads = nn.ModuleList(nn.Linear(model.sizes.vector_size, 3) for _ in range(2))
             self.heads, self.query_heads = (
                 nn.ModuleDict({name: nn.Linear(model.sizes.vector_size, count) for name, count in HEADS.items()})
                 for _ in range(2)
@@ -171,6 +199,7 @@ class EncoderStage(_Losses):
                 "composer": model.composer,
                 "heads": self.heads,
                 "query_heads": self.query_heads,
+                "lab_heads": self.lab_heads,
                 "temperature": nn.ParameterList([self.log_scale]),
             }
         )
@@ -183,7 +212,7 @@ class EncoderStage(_Losses):
         seen = torch.cat((features, self.blank[None]))
         order = rng.random((len(seen), seen.shape[2])).argsort(1)
         kept = torch.from_numpy(order[:, : round(KEPT_CELLS * seen.shape[2])])
-        tokens, embedding = encode_features(self.model, seen, kept)
+        tokens, embedding = encode_features(self.model, disturb(stem_of(self.model), seen, rng), kept)
         embedding = embedding[:-1].float()
         vectors = functional.normalize(embedding, dim=-1)
         # the last row of the tokens is that of no picture, which NO_REFERENCE reaches from behind
@@ -195,9 +224,26 @@ class EncoderStage(_Losses):
             **self.ranking(functional.normalize(query, dim=-1), vectors, batch),
             "attributes": ATTRIBUTE_WEIGHT * _attributes(self.heads, embedding, self._facts(batch.rows)),
             "asked": ASKED_WEIGHT * _attributes(self.query_heads, query, self._asked(batch)),
+            "lab": LAB_WEIGHT * self._labs(embedding, query, batch),
             "likeness": LIKENESS_WEIGHT * self._likeness(embedding, features),
             "same": SAME_WEIGHT * self._same(vectors, batch.rows),
         }
+
+    def _labs(self, embedding: Tensor, query: Tensor, batch: QueryBatch) -> Tensor:
+        """Read the named colour of recoloured pictures off their embeddings, and the one asked for off the queries."""
+        numbers = self.pool.facts["colour"][batch.rows]
+        is_known = (numbers >= 0) & (self.pool.facts["shade"][batch.rows] == 0)
+        labs = torch.from_numpy(_LABS[np.maximum(numbers, 0)])
+        target = batch.right.argmax(1)
+        asked = is_known[target] & batch.is_exact
+        losses = [
+            functional.smooth_l1_loss(head(vectors[wanted]), values[wanted])
+            for head, vectors, values, wanted in zip(
+                self.lab_heads, (embedding, query), (labs, labs[target]), (is_known, asked), strict=True
+            )
+            if wanted.any()
+        ]
+        return torch.stack(losses).sum() if losses else embedding.sum() * 0
 
     def _facts(self, rows: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
         """Return what is known of pictures, by head; -1 where it is not known."""
