@@ -13,7 +13,7 @@ from qdrant_cir.model.manifest import MANIFEST_FILE
 from qdrant_cir.search.effort import PROVENANCE_KEY, EffortCalibration
 from qdrant_cir.types import JsonObject
 
-KEPT = ("benchmark", "split", "stage_one", "stage_two", "ceiling", "run")
+KEPT = ("benchmark", "split", "stage_one", "stage_two", "ceiling", "run", "photographs", "groups")
 
 
 def record_measurement(bundle_folder: Path, file: Path) -> None:
@@ -21,8 +21,9 @@ def record_measurement(bundle_folder: Path, file: Path) -> None:
 
     Args:
         bundle_folder: the bundle that was measured.
-        file: ``report.json`` of ``qdrant-cir evaluate``, or the file of ``qdrant-cir calibrate``. A bundle with
-            a calibration needs no ``--calibration`` for ``search --confidence``.
+        file: ``report.json`` of ``qdrant-cir evaluate``, also of ``evaluate photos``, or the file of
+            ``qdrant-cir calibrate``. A bundle with a calibration needs no ``--calibration`` for
+            ``search --confidence``.
 
     Raises:
         BundleError: the bundle cannot be read.

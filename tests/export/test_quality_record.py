@@ -44,6 +44,23 @@ def test_a_recorded_calibration_is_what_a_confidence_needs(tiny_bundle: Path, tm
     assert effort.stop_rule(load_bundle(folder), limit=5, rerank_depth=40).lead == 1.5
 
 
+def test_a_report_on_photographs_is_recorded_with_its_groups(tiny_bundle: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+    groups = [{"group": "colour", "systems": {"stage one": {"value": 0.5, "low": 0.4, "high": 0.6}}}]
+    run = {"bundle": "tiny", "fingerprint": load_bundle(folder).fingerprint}
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps({"benchmark": "photos", "run": run, "photographs": 607, "groups": groups}))
+    record_measurement(folder, path)
+    assert load_bundle(folder).manifest.provenance["quality"]["groups"] == groups  # type: ignore[index, call-overload]
+
+
+def test_the_packaged_bundles_hold_what_was_measured_of_them() -> None:
+    for name in ("drawn", "photos"):
+        bundle = load_bundle(name)
+        quality = bundle.manifest.provenance["quality"]
+        assert quality["run"]["fingerprint"] == bundle.fingerprint  # type: ignore[index, call-overload]
+
+
 def test_the_bundled_model_holds_its_calibration() -> None:
     rule = Effort(confidence=0.95).stop_rule(load_bundle("drawn"), limit=10, rerank_depth=100)
     assert isfinite(rule.lead)

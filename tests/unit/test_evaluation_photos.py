@@ -18,6 +18,7 @@ from qdrant_cir.evaluation.datasets.photos import (
     photo_benchmark,
     read_eye_labels,
 )
+from qdrant_cir.model.bundle import load_bundle
 from qdrant_cir.photographs.labels import read_photographs, split_of
 
 COLOURS = {"red": (180, 30, 40), "blue": (30, 60, 160), "green": (40, 130, 60)}
@@ -96,6 +97,7 @@ def test_the_command_writes_a_table_a_report_and_a_sheet(folder: Path, tiny_bund
     result = CliRunner().invoke(app, [*command, "--out", str(tmp_path)])
     assert result.exit_code == 0, result.output
     report = json.loads((tmp_path / "report.json").read_text())
+    assert report["run"]["fingerprint"] == load_bundle(tiny_bundle).fingerprint
     assert report["without_mask"] == 1
     assert report["unreadable"] == 1
     assert {group["group"] for group in report["groups"]} >= {"colour", "class", "same garment, colour"}

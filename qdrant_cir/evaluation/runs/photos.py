@@ -54,7 +54,8 @@ class PhotoReport:
     """Results of all groups.
 
     Attributes:
-        bundle: name and fingerprint.
+        bundle: its name.
+        fingerprint: of the bundle.
         groups: in the order of the queries.
         pictures: photographs, and edited ones.
         without_mask: photographs that were left out for want of a mask.
@@ -63,6 +64,7 @@ class PhotoReport:
     """
 
     bundle: str
+    fingerprint: str
     groups: tuple[GroupResult, ...]
     pictures: tuple[int, int]
     without_mask: int
@@ -127,7 +129,8 @@ def answer_photo_queries(
             on_progress(len(benchmark.pictures) + number + 1, total)
     photographs = sum(not p.edit for p in benchmark.pictures)
     return PhotoReport(
-        f"{bundle.manifest.name} {bundle.fingerprint[:12]}",
+        bundle.manifest.name,
+        bundle.fingerprint,
         _groups(benchmark.queries, values),
         (photographs, len(benchmark.pictures) - photographs),
         benchmark.without_mask,
@@ -176,7 +179,7 @@ def _groups(queries: Sequence[PhotoQuery], values: NDArray[np.float64]) -> tuple
 def photo_markdown(report: PhotoReport) -> str:
     """Write the table: per cent with 95 % intervals, drawn over reference photographs."""
     lines = [
-        f"# Photographs: {report.bundle}",
+        f"# Photographs: {report.bundle} {report.fingerprint[:12]}",
         "",
         f"{report.pictures[0]} photographs by held-out senders and {report.pictures[1]} edited pictures of them; "
         f"{report.without_mask} photographs without a usable mask and {report.unreadable} unreadable files left out.",
@@ -206,7 +209,8 @@ def photo_report_json(report: PhotoReport) -> JsonObject:
         return {"value": interval.value, "low": interval.low, "high": interval.high}
 
     return {
-        "bundle": report.bundle,
+        "benchmark": "photos",
+        "run": {"bundle": report.bundle, "fingerprint": report.fingerprint},
         "photographs": report.pictures[0],
         "edited_pictures": report.pictures[1],
         "without_mask": report.without_mask,
