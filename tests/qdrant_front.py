@@ -287,7 +287,12 @@ def _apply(front: RestFront, request: Request) -> object:
             return {"exists": memory.collection_exists(name)}
         case "PUT", "":
             wanted = models.CreateCollection.model_validate(body)
-            return memory.create_collection(name, vectors_config=wanted.vectors or {}, metadata=wanted.metadata)
+            return memory.create_collection(
+                name,
+                vectors_config=wanted.vectors or {},
+                sparse_vectors_config=wanted.sparse_vectors,
+                metadata=wanted.metadata,
+            )
         case "DELETE", "":
             return memory.delete_collection(name)
         case "PUT", "points":
@@ -308,6 +313,7 @@ def _apply(front: RestFront, request: Request) -> object:
                 _query(memory, name, asked.query, asked.using),
                 using=asked.using,
                 limit=asked.limit or 10,
+                prefetch=asked.prefetch,
                 query_filter=asked.filter,
                 with_payload=asked.with_payload,
                 with_vectors=asked.with_vector or False,

@@ -1,7 +1,7 @@
 """The programs of the README, docs/quickstart.md and docs/galleries.md run as they stand, from top to bottom.
 
-On ``:memory:``; and on the server of QDRANT_URL, where there is one, with the blocks that a document marks with
-``<!-- needs a server -->``.
+On ``:memory:`` and over HTTP; and on the server of QDRANT_URL, where there is one, with the blocks that a document
+marks with ``<!-- needs a server -->``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from qdrant_client import QdrantClient, models
+from qdrant_front import rest_front
 from typer.testing import CliRunner
 
 from qdrant_cir.cli.app import app
@@ -90,6 +91,14 @@ def test_the_programs_on_galleries_run_in_memory(folder: Path) -> None:
     for program in programs("docs/galleries.md"):
         if not program.needs_server:
             program.run(names)
+
+
+def test_the_programs_on_galleries_run_over_http(folder: Path) -> None:
+    names: dict[str, object] = {}
+    with rest_front() as front:
+        for program in programs("docs/galleries.md"):
+            if not program.needs_server:
+                program.run(names, address=repr(front.url))
 
 
 def test_the_programs_on_galleries_run_on_a_server(folder: Path, server: str) -> None:
