@@ -22,7 +22,7 @@ from typing import Self, TypeVar
 
 import numpy as np
 
-from qdrant_cir.errors import IndexingError, InputError, StoreError, TokensError, TooLargeError
+from qdrant_cir.errors import CollectionError, IndexingError, InputError, StoreError, TokensError, TooLargeError
 from qdrant_cir.indexing.attached import attached_records
 from qdrant_cir.indexing.preparation import (
     HashedImage,
@@ -223,7 +223,12 @@ class Indexer:
         records = attached_records(
             self._collection, self._bundle, open_picture, count=tally.add, verify=verify, part=part
         )
-        return self._run(records, tally, part)
+        try:
+            return self._run(records, tally, part)
+        except (CollectionError, InputError):
+            # whoever detached it or removed the collection meanwhile is the cause
+            self._collection.check_attached()
+            raise
 
     def _run(self, records: Iterable[ImageRecord | RejectedRow], tally: Tally, part: tuple[int, int]) -> IndexReport:
         pipeline = _Pipeline(self._collection, self._encoder, self._bundle, self._decode_threads, self._limits)

@@ -185,6 +185,22 @@ def test_the_doors_of_own_galleries_name_attach_and_what_there_is(
         Gallery.open("shoes", store=owner.store, bundle=tiny_bundle)
 
 
+@pytest.mark.parametrize("gone", ["detached", "tokens"])
+def test_what_goes_while_index_runs_is_named(owner: Owner, tiny_bundle: Path, pictures: Path, gone: str) -> None:
+    if gone == "detached" and not isinstance(owner, ClientOwner):
+        pytest.skip("one process has an embedded store")
+    owner.create()
+    owner.put([item(n, f"c{n}.png") for n in range(4)])
+    other = join(owner, tiny_bundle, root=pictures)
+
+    def load(value: str) -> Path:
+        other.detach() if gone == "detached" else other.collection.store.drop(f"{owner.name}__cir")
+        return pictures / value
+
+    with pytest.raises(CollectionError, match="Nothing is attached to 'products' under the vector 'cir'"):
+        join(owner, tiny_bundle, open_picture=load).index()
+
+
 def test_limits_are_limits(gallery: Gallery) -> None:
     with pytest.raises(InputError, match="expected PictureLimits"):
         gallery.index(limits=5)  # type: ignore[arg-type]
