@@ -142,7 +142,7 @@ def test_a_collection_has_a_name(owner: Owner, tiny_bundle: Path) -> None:
         with pytest.raises(InputError, match="expected its name"):
             qdrant_cir.attach(owner.store, name, picture="media.main", bundle=tiny_bundle)
         for door in (Gallery.open, Gallery.create):
-            with pytest.raises(InputError, match="expected its name"):
+            with pytest.raises(InputError, match=r"expected its name|cannot name a collection"):
                 door(name, store=owner.store, bundle=tiny_bundle)
 
 

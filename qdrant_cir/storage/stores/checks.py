@@ -42,6 +42,8 @@ def check_name(name: str, *, room: int = 0) -> None:
         name: of a new collection.
         room: bytes to leave, for a second collection whose name begins with this one.
     """
+    if not isinstance(name, str):
+        check_given_name(name)
     try:
         size = len(name.encode())
     except UnicodeEncodeError:
