@@ -14,7 +14,8 @@ import pytest
 from qdrant_client import models
 from qdrant_containers import Server, qdrant_cluster, qdrant_server, token
 
-from qdrant_cir.errors import CirError, StoreError
+from qdrant_cir import CollectionOptions
+from qdrant_cir.errors import InputError, StoreError
 from qdrant_cir.storage.stores import CollectionSpec, ServerStore, StoredPoint, connect
 
 KEY = "the key of the server, of 32 bytes and more"
@@ -59,21 +60,42 @@ def test_in_strict_mode_a_filter_needs_an_index_and_nothing_else_does(opened: Op
         store = opened(server)
         fill(store, "shop")
         strict = models.StrictModeConfig(
-            enabled=True, unindexed_filtering_retrieve=False, unindexed_filtering_update=False
+            enabled=True,
+            unindexed_filtering_retrieve=False,
+            unindexed_filtering_update=False,
+            search_allow_exact=False,
+            max_query_limit=20,
+            upsert_max_batchsize=10,
         )
         client = connect(server.url, grpc_port=server.grpc_port)
         client.update_collection("shop", strict_mode_config=strict)
         client.close()
         assert nearest(store, "shop")[0] == IDS[0]
         assert len(store.fetch("shop", IDS, with_vectors=True)) == 30
-        assert len(store.scroll("shop", filter=None, limit=30, after=None)) == 30
-        assert store.count("shop", None) == 30
-        with pytest.raises(CirError, match="color"):
+        page = store.scroll("shop", filter=None, limit=30, after=None)
+        rest = store.scroll("shop", filter=None, limit=30, after=page[-1].point_id)
+        assert (len(page), len(rest)) == (20, 10)
+        assert store.count("shop", None) > 0
+        assert not store.counts_exactly("shop")
+        with pytest.raises(InputError, match="index-field 'color:keyword' -c shop"):
             nearest(store, "shop", RED)
+        with pytest.raises(InputError, match="at most 20 results"):
+            store.query("shop", VECTORS[0], limit=21, filter=None)
         store.create_payload_index("shop", "color", "keyword")
         assert len(nearest(store, "shop", RED)) == 5
+        points = zip(IDS, VECTORS, strict=True)
+        store.upsert("shop", [StoredPoint(point_id, vector, {"color": "red"}) for point_id, vector in points])
         store.delete("shop", IDS[:1])
-        assert store.count("shop", None) == 29
+        assert len(store.fetch("shop", IDS, with_vectors=False)) == 29
+
+
+def test_rest_of_one_server_and_grpc_of_another_write_to_neither(opened: Opened) -> None:
+    with qdrant_server("cluster") as server, qdrant_server("cluster") as other:
+        mixed = opened(Server(server.container, server.url, other.grpc_port))
+        with pytest.raises(StoreError, match="are two servers: nothing was written"):
+            fill(mixed, "shop")
+        for one in (server, other):
+            assert opened(one).collection_names() == []
 
 
 def test_keys_and_tokens_allow_what_they_are_made_for(opened: Opened) -> None:
@@ -116,6 +138,16 @@ def test_a_killed_server_that_comes_back_costs_a_pause_and_no_point(opened: Open
         server.kill()
         with pytest.raises(StoreError, match="cannot be reached"):
             opened(server, retry_seconds=0).count("shop", None)
+
+
+def test_options_of_collections_reach_the_cluster(opened: Opened) -> None:
+    options = CollectionOptions(shard_number=6, replication_factor=2, on_disk=True)
+    with qdrant_cluster("cluster") as (first, *_):
+        store = opened(first)
+        store.create("shop", CollectionSpec(vector_size=4, metadata={}, placement=options.given))
+        found = store.describe("shop")
+        assert found is not None
+        assert {"shard_number": 6, "replication_factor": 2}.items() <= found.placement.items()
 
 
 def test_with_one_of_three_servers_stopped_everything_goes_on(opened: Opened) -> None:
