@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from qdrant_cir.contact_sheet import SheetRow, draw_contact_sheet, draw_explanation
     from qdrant_cir.errors import (
         BundleError,
+        BusyError,
         CirError,
         CollectionError,
         CollectionMismatchError,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from qdrant_cir.storage.collection import CollectionInfo
     from qdrant_cir.storage.collection_options import CollectionOptions
     from qdrant_cir.storage.stores.connection import connect, connect_async
-    from qdrant_cir.types import Candidate, GalleryImage, PictureLimits, Query, SearchResult, Timings
+    from qdrant_cir.types import Candidate, GalleryImage, PictureLimits, Query, SearchProgress, SearchResult, Timings
 
 __version__ = "0.1.0"
 
@@ -51,6 +52,7 @@ _MODULES = {
     "search.effort": ("Effort", "EffortCalibration"),
     "errors": (
         "BundleError",
+        "BusyError",
         "CirError",
         "CollectionError",
         "CollectionMismatchError",
@@ -77,7 +79,7 @@ _MODULES = {
     "storage.collection_options": ("CollectionOptions",),
     "storage.stores.connection": ("connect", "connect_async"),
     "retriever": ("AsyncRetriever", "Retriever"),
-    "types": ("Candidate", "GalleryImage", "PictureLimits", "Query", "SearchResult", "Timings"),
+    "types": ("Candidate", "GalleryImage", "PictureLimits", "Query", "SearchProgress", "SearchResult", "Timings"),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -95,6 +97,7 @@ __all__ = [
     "GalleryImage",
     "ComposedQuery",
     "SearchResult",
+    "SearchProgress",
     "Candidate",
     "Timings",
     "Effort",
@@ -132,6 +135,7 @@ __all__ = [
     "StoreUnavailableError",
     "TokensError",
     "TooLargeError",
+    "BusyError",
     "IndexingError",
     "EvaluationError",
     "__version__",

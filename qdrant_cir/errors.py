@@ -16,6 +16,7 @@
     │   ├── StoreUnavailableError    it may work again in a while
     │   └── TooLargeError            one point is larger than a server, or a proxy before it, takes
     ├── TokensError                  stored candidate tokens are missing, damaged or stale
+    ├── BusyError                    as many queries wait as may; ask again later
     ├── IndexingError                an indexing run could not continue
     └── EvaluationError              an evaluation cannot give an honest number
 
@@ -27,6 +28,7 @@ from uuid import UUID
 
 __all__ = [
     "BundleError",
+    "BusyError",
     "CirError",
     "CollectionError",
     "CollectionMismatchError",
@@ -109,6 +111,10 @@ class TooLargeError(StoreError):
 
 class TokensError(CirError):
     """Stored candidate tokens are missing, damaged or stale."""
+
+
+class BusyError(CirError):
+    """As many queries wait as may; ask again later."""
 
 
 class IndexingError(CirError):

@@ -59,6 +59,7 @@ from qdrant_cir.types import (
     Precision,
     Query,
     Reference,
+    SearchProgress,
     SearchResult,
 )
 
@@ -369,6 +370,7 @@ class Gallery:
         consistency: models.ReadConsistency | None = None,
         timeout: int | None = None,
         shard_key_selector: models.ShardKeySelector | None = None,
+        progress: Callable[[SearchProgress], None] | None = None,
     ) -> SearchResult:
         """Compose, retrieve and re-rank in one call; arguments as :meth:`compose` and :meth:`Retriever.search`."""
         return self._retriever.search(
@@ -385,6 +387,7 @@ class Gallery:
             consistency=consistency,
             timeout=timeout,
             shard_key_selector=shard_key_selector,
+            progress=progress,
         )
 
     def explain(
@@ -656,6 +659,7 @@ class AsyncGallery:
         consistency: models.ReadConsistency | None = None,
         timeout: int | None = None,
         shard_key_selector: models.ShardKeySelector | None = None,
+        progress: Callable[[SearchProgress], None] | None = None,
     ) -> SearchResult:
         """Compose, retrieve and re-rank in one call; as :meth:`Gallery.search`."""
         retriever = await self._retriever()
@@ -673,6 +677,7 @@ class AsyncGallery:
             consistency=consistency,
             timeout=timeout,
             shard_key_selector=shard_key_selector,
+            progress=progress,
         )
 
     async def explain(

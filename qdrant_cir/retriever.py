@@ -18,6 +18,7 @@ from qdrant_cir.model.bundle import Bundle
 from qdrant_cir.model.compute import Compute, ExecutionProvider
 from qdrant_cir.search.effort import EXACT, Effort
 from qdrant_cir.search.explanation import Explanation
+from qdrant_cir.search.gate import Gate
 from qdrant_cir.search.given_hits import GivenHits
 from qdrant_cir.search.path import (
     RerankOptions,
@@ -41,7 +42,7 @@ from qdrant_cir.storage.stores import (
     open_store_async,
 )
 from qdrant_cir.storage.stores.protocol import ReadOptions, Store
-from qdrant_cir.types import Candidate, ImageSource, PointId, Precision, Query, SearchResult
+from qdrant_cir.types import Candidate, ImageSource, PointId, Precision, Query, SearchProgress, SearchResult
 
 if TYPE_CHECKING:
     from qdrant_client import models
@@ -151,6 +152,7 @@ class Retriever:
         consistency: models.ReadConsistency | None = None,
         timeout: int | None = None,
         shard_key_selector: models.ShardKeySelector | None = None,
+        progress: Callable[[SearchProgress], None] | None = None,
     ) -> SearchResult:
         """Answer one query.
 
@@ -172,6 +174,8 @@ class Retriever:
             consistency: read consistency of a cluster.
             timeout: seconds, for every call of the server.
             shard_key_selector: the shard keys to look at, in both collections.
+            progress: called in the thread that searches: after stage one, and after every eight candidates that are
+                scored, or every step of an ``effort``. What it raises ends the search.
 
         Returns:
             The candidates, best first, with both scores and ranks, seconds per step, and notes on what was
@@ -191,7 +195,7 @@ class Retriever:
         """
         read = ReadOptions(params, consistency, timeout, shard_key_selector)
         options = SearchOptions(
-            limit, rerank_depth, filter, exclude_reference, effort, group_by, group_size, read, min_match
+            limit, rerank_depth, filter, exclude_reference, effort, group_by, group_size, read, min_match, progress
         )
         (path,) = _paths([query], options, self.collection.reads, self._model, self._clock)
         return run(path.steps, self.collection.store)
@@ -374,7 +378,7 @@ class AsyncRetriever:
         self._model = model
         self._clock = clock
         self._loop = asyncio.get_running_loop()
-        self._gate = asyncio.Semaphore(IN_FLIGHT + 1)
+        self._gate = Gate(IN_FLIGHT + 1)
         self._pool: ThreadPoolExecutor | None = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="qdrant-cir")
         self._closes: Store | None = None
 
@@ -437,11 +441,12 @@ class AsyncRetriever:
         consistency: models.ReadConsistency | None = None,
         timeout: int | None = None,
         shard_key_selector: models.ShardKeySelector | None = None,
+        progress: Callable[[SearchProgress], None] | None = None,
     ) -> SearchResult:
         """Answer one query; arguments and errors as :meth:`Retriever.search`."""
         read = ReadOptions(params, consistency, timeout, shard_key_selector)
         options = SearchOptions(
-            limit, rerank_depth, filter, exclude_reference, effort, group_by, group_size, read, min_match
+            limit, rerank_depth, filter, exclude_reference, effort, group_by, group_size, read, min_match, progress
         )
         (path,) = _paths([query], options, self._reads, self._model, self._clock)
         return await self._run(path)

@@ -243,6 +243,19 @@ class SearchResult(Sequence[Candidate]):
         return len(self.candidates)
 
 
+@dataclass(frozen=True, slots=True)
+class SearchProgress:
+    """An answer while it is being made: after stage one, and after every step of the re-ranking.
+
+    Attributes:
+        candidates: all that stage one found: those scored so far by their score, then the others in stage one's order.
+        scored: candidates scored so far; 0 after stage one.
+    """
+
+    candidates: tuple[Candidate, ...]
+    scored: int
+
+
 class Encoder(Protocol):
     """Images to tokens and vectors."""
 

@@ -22,6 +22,7 @@ from qdrant_cir.cli.interrupts import end_on_sigterm
 from qdrant_cir.cli.options import BundleOption, JsonOption, ProviderOption, open_bundle, provider_named
 from qdrant_cir.cli.reporting import ReportingGroup, show_debugging
 from qdrant_cir.cli.search import search
+from qdrant_cir.cli.serve import serve
 from qdrant_cir.cli.upkeep import delete, info
 
 __all__ = ["app", "main"]
@@ -68,6 +69,7 @@ app.command()(index)
 app.command("index-field")(index_field)
 app.command()(search)
 app.command()(explain)
+app.command()(serve)
 app.command()(info)
 app.command()(delete)
 app.command()(detach)

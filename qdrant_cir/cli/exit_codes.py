@@ -36,6 +36,7 @@ EXIT_CODES: Mapping[type[errors.CirError], int] = MappingProxyType(
         errors.StoreUnavailableError: 7,
         errors.TooLargeError: 7,
         errors.TokensError: 8,
+        errors.BusyError: 1,
         errors.IndexingError: 9,
         errors.EvaluationError: 10,
         errors.MissingExtraError: 11,

@@ -31,7 +31,7 @@ from qdrant_cir.storage.points import GalleryHit, HitTokens, KnownImage
 from qdrant_cir.storage.reads import GalleryReads
 from qdrant_cir.storage.steps import Steps, Stopwatch, computed
 from qdrant_cir.storage.stores.protocol import PLAIN, Hit, ReadOptions, Record
-from qdrant_cir.types import Candidate, ImageSource, PointId, Query, RerankMode, SearchResult, Timings
+from qdrant_cir.types import Candidate, ImageSource, PointId, Query, RerankMode, SearchProgress, SearchResult, Timings
 
 if TYPE_CHECKING:
     from qdrant_client import models
@@ -45,6 +45,8 @@ _MOST = 2**31 - 1
 
 _TOKENS_SECONDS = 2.0
 """Seconds that a read of tokens is tried again: stage one's order can stand in for them."""
+_PROGRESS_STEP = 8
+"""Candidates that are scored between two reports of progress, unless the effort has steps of its own."""
 
 _NAMED = 3
 """Images that a note names; further ones are only counted."""
@@ -66,6 +68,7 @@ class SearchOptions:
     group_size: int = 10
     read: ReadOptions = PLAIN
     min_match: float | None = None
+    progress: Callable[[SearchProgress], None] | None = None
 
     def checked(self, queries: Sequence[Query]) -> list[Query]:
         """Check the options and the queries before anything is computed; return the queries with plain texts.
@@ -89,6 +92,8 @@ class SearchOptions:
         least = 0.0 if self.min_match is None else self.min_match
         if isinstance(least, bool) or not isinstance(least, int | float) or not 0 <= least <= 1:
             raise InputError(f"min_match is {self.min_match!r:.40}; it must be a probability, from 0 to 1.")
+        if self.progress is not None and not callable(self.progress):
+            raise InputError(f"progress is {self.progress!r:.40}; it must be a function of one argument, or None.")
         return [checked_query(query) for query in queries]
 
 
@@ -365,8 +370,16 @@ def _search(
     found = yield from _retrieve(reads, composed, options, excluded)
     laps.end("retrieve")
     wanted = found.places[: options.rerank_depth] if composed.terms else []
-    scored = yield from _rerank(reads, model, composed, wanted, stop, laps, options.read)
+    report = None
+    if options.progress is not None:
+        report = partial(_report, options.progress, found.places)
+        report(_Scored())
+    scored = yield from _rerank(reads, model, composed, wanted, stop, laps, options.read, report=report)
     return _Searched(composed, found.places, wanted, scored, found.foreign)
+
+
+def _report(progress: Callable[[SearchProgress], None], places: Sequence[Place], scored: _Scored) -> None:
+    progress(SearchProgress(rank_candidates(places, scored.scores, scored.views), len(scored.scores)))
 
 
 def _retrieve(
@@ -434,6 +447,7 @@ def _rerank(
     *,
     encoded: Sequence[HitTokens] = (),
     encode: Callable[[KnownImage, HitTokens], HitTokens] | None = None,
+    report: Callable[[_Scored], None] | None = None,
 ) -> Steps[_Scored]:
     """Score places in stage one's order until the last one, or until the rule stops.
 
@@ -443,7 +457,7 @@ def _rerank(
     if not wanted:
         return found
     tokens: dict[PointId, list[HitTokens]] = {entry.point_id: [entry] for entry in encoded}
-    size = stop.step or len(wanted)
+    size = stop.step or (len(wanted) if report is None else _PROGRESS_STEP)
     read_up_to = 0
     steps: list[list[float]] = []
     longest = 0.0
@@ -494,6 +508,8 @@ def _rerank(
         found.views |= step.views
         found.partial |= step.partial
         steps.append(list(step.by_id.values()))
+        if report is not None:
+            report(found)
     found.mode = model.full_mode if found.scores else "none"
     return found
 

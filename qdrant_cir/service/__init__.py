@@ -1,0 +1,1 @@
+"""The HTTP service of ``qdrant-cir serve``: composed search, re-ranking, pictures and the page."""
