@@ -1,0 +1,316 @@
+// The page: a state in the address, a search for it, and what the search says as it comes.
+
+import { emptyState, readAddress, sameRef, searchBody, writeAddress } from "./address.js";
+import { Failure, failureOf, getJson, postJson, search, upload } from "./api.js";
+import { $, announce, button, el, keepSent, pictureOf } from "./dom.js";
+import { showFilters } from "./filters.js";
+import { settleTyping, showExamples, showQuery, showUnknown, startQuery } from "./query.js";
+import { focusTile, settled, showSaying, showWaiting, showWall, startWall } from "./wall.js";
+import { dropWhy, openWhy } from "./why.js";
+import { curlOf, exampleTexts, honestLine, movedSentence, number, otherNotes, plural, unknownWords } from "./words.js";
+
+const DEPTH = 100;
+const SLOW_MS = 1500;
+
+let state = readAddress(location.search);
+let info;
+let facets = [];
+let answer = { candidates: [] };
+let running;
+let countdown;
+
+// The address and the history
+
+const place = ({ refs, text, trail }) => JSON.stringify([refs[0] ?? null, text, trail.length]);
+
+/** Go to another state. A draft is what is still being typed: the next one replaces it in the history. */
+function go(change, { draft = false, replaces = false, focus } = {}) {
+  const old = state;
+  const { path, draft: wasDraft } = history.state;
+  state = { ...state, ...change };
+  if (writeAddress(state) === writeAddress(old)) {
+    if (!draft) history.replaceState({ path, draft }, "");
+  } else if (replaces || (draft && wasDraft && sameRef(state.refs[0], old.refs[0]))) history.replaceState({ path, draft }, "", writeAddress(state));
+  else history.pushState({ path: [...path, place(old)].slice(-50), draft }, "", writeAddress(state));
+  return render(old, { typing: draft, focus });
+}
+
+/** Go back to a step of the trail, in the browser's history where it is there. */
+function jump(at) {
+  const { ref, text } = state.trail[at];
+  const target = { ...state, refs: ref ? [ref] : [], text, not: "", trail: state.trail.slice(0, at) };
+  const found = history.state.path.lastIndexOf(place(target));
+  if (found < 0) go(target);
+  else history.go(found - history.state.path.length);
+}
+
+const undo = () => { if (history.state.path.length) history.back(); else if (state.trail.length) jump(state.trail.length - 1); };
+
+addEventListener("popstate", () => {
+  const old = state;
+  state = readAddress(location.search);
+  state.collection ||= old.collection;
+  render(old, {});
+});
+
+/** A candidate becomes the reference; the query that found it joins the trail. */
+function take({ id }, focus) {
+  const trail = state.refs[0] || state.text ? [...state.trail, { ref: state.refs[0], text: state.text }].slice(-12) : [];
+  scrollTo(0, 0);
+  go({ refs: [{ id }], text: "", not: "", share: 0.5, trail }, { focus });
+}
+
+async function render(old, { typing = false, focus }) {
+  settleTyping();
+  showQuery(state, { typing });
+  showTrail();
+  document.querySelector(`[name=view][value=${state.view}]`).checked = true;
+  $("per").checked = Boolean(state.per);
+  document.title = state.text ? `Like this, but ${state.text}` : "Like this, but";
+  if (focus) $(focus).focus();
+  if (old.collection !== state.collection) await meet();
+  drawFilters();
+  const asked = (of) => JSON.stringify(searchBody(of));
+  if (asked(old) !== asked(state)) await ask();
+  else if (old.view !== state.view && answer.candidates.length) drawWall(true);
+}
+
+function showTrail() {
+  const stop = (ref, text) => [ref ? el("span", { class: "picture" }, pictureOf(state.collection, ref, { size: 80 })) : "", text ? el("span", { class: "then" }, `“${text}”`) : ""];
+  const items = state.trail.map(({ ref, text }, at) => el("li", {}, el("a", {
+    href: writeAddress({ ...state, refs: ref ? [ref] : [], text, trail: state.trail.slice(0, at) }), "aria-label": `Back to the picture${text ? ` with “${text}”` : ""}`,
+    onclick: (event) => { event.preventDefault(); jump(at); },
+  }, stop(ref, text))));
+  if (state.refs[0] || state.text) items.push(el("li", { class: "here", "aria-current": "step" }, el("div", {}, stop(state.refs[0], state.text))));
+  $("trail").replaceChildren(...(items.length ? items : [el("li", { class: "quiet" }, "Your way through the collection will stand here.")]));
+}
+
+// Searching
+
+async function ask() {
+  clearInterval(countdown);
+  running?.abort();
+  const { signal } = running = new AbortController();
+  dropWhy();
+  notice();
+  showUnknown([], "");
+  $("wall").classList.remove("doubtful");
+  const body = searchBody(state, DEPTH);
+  answer = { candidates: [], total: info?.count, body };
+  if (!body.reference && !body.references && !body.text) { await showStart(); return; }
+  showWaiting();
+  progress("waits");
+  const slow = setTimeout(() => notice("This takes longer than usual. The answer is still on its way."), SLOW_MS);
+  try {
+    for await (const { event, data } of search(body, signal)) {
+      clearTimeout(slow);
+      if (signal.aborted) return;
+      if (event === "error") throw failureOf(data.status ?? 500, data);
+      await { retrieved, scored, ranked, done: finish }[event]?.(data);
+    }
+    if (!answer.done) partial("The answer ended early. What came is shown.");
+  } catch (error) {
+    if (signal.aborted) return;
+    const failure = error instanceof Failure ? error : new Failure("offline", "The connection broke.");
+    if (answer.candidates.length) partial(`${failure.message} What came is shown.`);
+    else fail(failure);
+  } finally {
+    clearTimeout(slow);
+    if (!signal.aborted) progress();
+  }
+}
+
+function retrieved({ candidates, total = answer.total }) {
+  Object.assign(answer, { candidates: candidates.map((each) => ({ ...each, score: null, rank: each.retrieval_rank })), total, retrieved: candidates.length });
+  notice();
+  drawWall(false);
+  showHonesty();
+}
+
+/** Scores of some candidates: those that have one stand before the others. */
+function scored({ candidates }) {
+  const scores = new Map(candidates.map(({ id, score }) => [id, score]));
+  const order = answer.candidates.map((each) => ({ ...each, score: scores.get(each.id) ?? each.score }))
+    .sort((one, other) => (other.score ?? -1e9) - (one.score ?? -1e9) || one.retrieval_rank - other.retrieval_rank);
+  answer.candidates = order.map((each, at) => ({ ...each, rank: at + 1 }));
+  progress(order.filter(({ score }) => score !== null).length / order.length);
+  drawWall(true);
+}
+
+function ranked({ candidates }) {
+  answer.candidates = candidates;
+  answer.retrieved ??= candidates.length;
+  drawWall(true);
+}
+
+async function finish(data) {
+  answer.done = data;
+  progress();
+  showHonesty();
+  const { notes = [], scored: count, rerank_mode: mode } = data;
+  showUnknown(unknownWords(notes), state.text);
+  if (!answer.candidates.length) { await nothing(); return; }
+  if (data.good_match === false) {
+    $("wall").classList.add("doubtful");
+    notice("No good match. These come nearest.", { warns: true });
+    announce("No good match.");
+  } else {
+    if (mode === "budget") notice(`Time ran out: ${number(count)} of ${number(answer.retrieved)} were re-ranked.`, { again: true });
+    else notice(otherNotes(notes)[0]);
+    announce(count ? movedSentence(answer.candidates) : plural(answer.candidates.length, "result"));
+  }
+  await settled();
+  $("results").dataset.settled = answer.body.text;
+}
+
+function drawWall(moves) {
+  $("views").disabled = false;
+  const field = state.per || (info?.group_by ?? Object.keys(answer.candidates[0]?.payload ?? {}).find((key) => /^(product|item|style|article|parent)(_?(id|key|code))?$/i.test(key)));
+  $("per-field").hidden = !field;
+  $("per").value = field;
+  showWall(answer.candidates, { view: state.view, collection: state.collection, moves });
+}
+
+// States
+
+function notice(sentence = "", { warns = false, again = false } = {}) {
+  $("notice").classList.toggle("warns", warns);
+  $("notice").replaceChildren(sentence, again ? button("Search again", ask, { class: "link" }) : "");
+}
+
+function progress(share = 0) {
+  $("progress").className = share === "waits" ? share : "";
+  $("progress").style.scale = share === "waits" ? "" : `${share} 1`;
+}
+
+function showHonesty() {
+  const isThere = answer.retrieved !== undefined;
+  $("honest").textContent = isThere ? honestLine(answer) : "";
+  $("curl-button").hidden = !isThere;
+  $("curl").hidden ||= !isThere;
+  $("curl").firstChild.textContent = curlOf(answer.body);
+}
+
+function say(headline, sentence, buttons, samples) {
+  $("views").disabled = true;
+  showSaying(headline, sentence, buttons, samples, state.collection);
+  announce(headline);
+}
+
+function partial(sentence) {
+  notice(sentence, { again: true });
+  announce(sentence);
+}
+
+async function showStart() {
+  progress();
+  showHonesty();
+  const { body } = answer;
+  const { candidates } = await getJson("samples", { collection: state.collection, limit: 10 }).catch(() => ({ candidates: [] }));
+  if (answer.body === body) say("Begin with a picture.", "Drop or paste one on the left, or take one of these. Then say what should be different.", [], candidates);
+}
+
+/** Nothing was found: name the filters that caused it. */
+async function nothing() {
+  const { body } = answer;
+  const fields = Object.keys(state.filter);
+  if (!fields.length) { say("Nothing was found.", "The collection has no picture that can be searched. Index some first."); return; }
+  const without = (field) => Object.fromEntries(Object.entries(state.filter).filter(([each]) => each !== field));
+  const name = (field) => `${field}: ${state.filter[field].join(", ")}`;
+  const finds = await Promise.all(fields.map(async (field) => {
+    const { candidates } = await postJson("search", { ...searchBody({ ...state, filter: without(field) }, 1), rerank_depth: 0 }).catch(() => ({ candidates: [] }));
+    return candidates.length > 0;
+  }));
+  if (answer.body !== body) return;
+  const causes = finds.includes(true) ? fields.filter((_, at) => finds[at]) : fields;
+  say(`Nothing is left with ${causes.map(name).join(" or ")}.`, causes.length < fields.length ? "Without this filter there are results." : "The filters hold every result back.",
+    [...causes.map((field) => ({ label: `Lift ${name(field)}`, act: () => go({ filter: without(field) }) })), ...(fields.length > 1 ? [{ label: "Lift all filters", act: () => go({ filter: {} }) }] : [])]);
+}
+
+function fail({ kind, status, message, wait }) {
+  const again = [{ label: "Try again", act: ask }];
+  if (kind === "busy") {
+    let left = Math.max(1, wait || 3);
+    const tell = () => showSaying("The service is busy.", `Others are searching. It is asked again in ${plural(left, "second")}.`, again);
+    say("The service is busy.", "");
+    tell();
+    countdown = setInterval(() => { left -= 1; if (left) tell(); else ask(); }, 1000);
+  } else if (state.refs.some((ref) => ref.upload) && (status === 404 || status === 410)) {
+    say("Your picture has expired.", "A picture that was sent is kept for an hour. Choose it again to go on.", [{ label: "Choose a picture", act: () => $("file").click() }]);
+  } else if (kind === "offline") {
+    say(navigator.onLine ? "The service cannot be reached." : "You are offline.", navigator.onLine ? "It may have stopped. Start it, then try again." : "The search goes on when the network is back.", again);
+  } else say(kind === "broken" ? "Something broke in the service." : "The service refused this query.", message, again);
+}
+
+addEventListener("online", () => { if (!answer.candidates.length) meet().then(ask); });
+addEventListener("offline", () => notice("You are offline. What is here stays."));
+
+// The collection
+
+async function meet() {
+  const { collections = [] } = await getJson("info").catch(() => ({}));
+  state.collection ||= collections[0]?.name ?? "";
+  info = collections.find(({ name }) => name === state.collection);
+  const isOne = collections.length < 2;
+  $("collection").hidden = isOne;
+  $("collection").replaceChildren(...collections.map(({ name }) => el("option", { selected: name === state.collection }, name)));
+  $("name").textContent = isOne ? state.collection : "";
+  $("count").textContent = info ? plural(info.count, "picture") : "";
+  const told = await getJson("facets", { collection: state.collection }).catch(() => ({ facets: [] }));
+  facets = told.facets.filter(({ values }) => values.length > 1);
+  showExamples(exampleTexts(facets), (text) => go({ text }, { focus: "text" }));
+}
+
+const drawFilters = () => showFilters(facets, state.filter, (filter) => go({ filter: Object.fromEntries(Object.entries(filter).filter(([, values]) => values.length)) }));
+
+// Begin
+
+async function send(file, at) {
+  notice("Sending your picture…");
+  try {
+    const sent = await upload(file);
+    keepSent(sent.upload, sent.picture);
+    const ref = { upload: sent.upload };
+    await go(at && state.refs[0] ? { refs: [state.refs[0], ref] } : { refs: [ref], trail: [] }, { focus: matchMedia("(pointer: fine)").matches && "text" });
+  } catch ({ message }) {
+    notice(message, { warns: true });
+    announce(message);
+  }
+}
+
+startQuery({
+  sent: send,
+  changed: ({ second, ...change }, { final }) => {
+    if (second !== undefined) change.refs = [state.refs[0], second].filter(Boolean);
+    go(change, { draft: !final });
+  },
+  gone: (ref) => { if (ref.upload) fail({ status: 404 }); },
+});
+startWall({
+  pick: (candidate) => take(candidate, "text"),
+  like: (candidate) => take(candidate),
+  blend: ({ id }) => { if (state.refs[0]) go({ refs: [state.refs[0], { id }] }); },
+  why: (candidate) => {
+    const controller = new AbortController();
+    const { limit, ...body } = answer.body;
+    openWhy(candidate, { text: state.text, collection: state.collection, answer: postJson("explain", { ...body, candidate: candidate.id }, controller.signal),
+      onclose: () => { controller.abort(); focusTile(candidate.id); } });
+  },
+});
+document.querySelectorAll("[name=view]").forEach((each) => each.addEventListener("change", () => go({ view: each.value }, { replaces: true })));
+$("per").addEventListener("change", ({ target }) => go({ per: target.checked ? target.value : "" }));
+$("collection").addEventListener("change", ({ target }) => go(emptyState(target.value)));
+$("help-button").addEventListener("click", () => $("help").showModal());
+$("curl-button").addEventListener("click", () => $("curl-button").setAttribute("aria-expanded", String(!($("curl").hidden = !$("curl").hidden))));
+$("copy").addEventListener("click", async ({ target }) => { await navigator.clipboard.writeText($("curl").firstChild.textContent); target.textContent = "Copied"; });
+addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches?.("input:not([type=radio], [type=checkbox]), textarea, select") || $("help").open) return;
+  const act = { "/": () => $("text").focus(), "?": () => $("help").showModal(), u: undo, Escape: () => $("why").close() }[event.key];
+  if (act) { event.preventDefault(); act(); }
+});
+
+history.replaceState(history.state ?? { path: [] }, "");
+const begun = state;
+state = { ...state };
+await meet();
+await render({ ...begun, collection: state.collection, text: null }, {});
