@@ -93,7 +93,7 @@ class Answerer:
         self,
         gallery: AsyncGallery,
         body: SearchBody,
-        references: list[Reference],
+        references: list[Reference] | None,
         *,
         progress: Callable[[SearchProgress], None] | None = None,
     ) -> Answered:
@@ -125,7 +125,7 @@ class Answerer:
                 if left < 0 < depth:
                     depth, notes = 0, ("The deadline had passed when the query was begun; nothing was re-ranked.",)
             result = await gallery.search(
-                references if len(references) != 1 else references[0],
+                references,
                 body.text,
                 must_not=body.must_not,
                 weights=body.weights,
@@ -152,7 +152,7 @@ class Answerer:
         )
 
     async def events(
-        self, gallery: AsyncGallery, body: SearchBody, references: list[Reference], request: Request
+        self, gallery: AsyncGallery, body: SearchBody, references: list[Reference] | None, request: Request
     ) -> tuple[Event, AsyncIterator[Event]]:
         """Begin a query, and return the first event and the following ones; closing those ends the query.
 

@@ -123,11 +123,11 @@ def create_app(served: Mapping[str, Served], settings: Settings) -> FastAPI:
             return uploads.read(given.upload)
         return await picture(given.data)
 
-    async def references(body: bodies.SearchBody) -> list[Reference]:
+    async def references(body: bodies.SearchBody) -> list[Reference] | None:
         if body.reference is not None and body.references is not None:
             raise InputError("Give either reference or references.")
         given = body.references or ([] if body.reference is None else [body.reference])
-        return [await reference(each) for each in given]
+        return [await reference(each) for each in given] or None
 
     @app.exception_handler(CirError)
     async def refuse(_: Request, error: CirError) -> Response:
@@ -171,7 +171,7 @@ def create_app(served: Mapping[str, Served], settings: Settings) -> FastAPI:
         filter = read_filter(body.filter)
         work = answerer.admitted(
             lambda: of.gallery.explain(
-                given if len(given) != 1 else given[0],
+                given,
                 body.text,
                 body.candidate if of.gallery.collection.attachment is not None else str(body.candidate),
                 must_not=body.must_not,
@@ -223,7 +223,6 @@ def create_app(served: Mapping[str, Served], settings: Settings) -> FastAPI:
         layout = of.gallery.collection.layout
         places: dict[object, list[int]] = {}
         unique: list[object] = []
-        pictures = 0
         for index, each in enumerate(hits):
             if isinstance(each, GalleryImage):
                 try:
@@ -231,9 +230,8 @@ def create_app(served: Mapping[str, Served], settings: Settings) -> FastAPI:
                 except InputError as error:
                     raise _no_picture(index, each) from error
             else:
-                # pictures get the ids -1, -2, ... in their order
-                pictures += 1
-                key = -pictures
+                # a candidate that is a picture comes back with the very object
+                key = id(each)
             if key not in places:
                 unique.append(each)
             places.setdefault(key, []).append(index)
@@ -246,7 +244,7 @@ def create_app(served: Mapping[str, Served], settings: Settings) -> FastAPI:
         scores = {
             index: each.rerank_score
             for each in result.candidates
-            for index in places[each.point_id]
+            for index in places[id(each.point) if each.point_id is None else each.point_id]
             if each.rerank_score is not None
         }
         for index, each in enumerate(hits):

@@ -16,6 +16,7 @@ from qdrant_cir.cli.exit_codes import (
     describe_exit_codes,
     exit_code_of,
 )
+from qdrant_cir.service.statuses import STATUSES, status_of
 
 CLASSES = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, errors.CirError)]
 SIGNS = {0, 2, INTERRUPTED, NO_READER, TERMINATED}
@@ -32,6 +33,12 @@ def test_every_error_class_has_an_entry_of_its_own(kind: type[errors.CirError]) 
 def test_every_error_class_is_in_all_and_in_the_drawing_of_the_tree(kind: type[errors.CirError]) -> None:
     assert kind.__name__ in errors.__all__
     assert re.search(rf"\b{kind.__name__}\b", errors.__doc__ or "")
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_every_error_class_has_a_status_of_its_own(kind: type[errors.CirError]) -> None:
+    assert kind in STATUSES
+    assert status_of(kind("x")) == STATUSES[kind]
 
 
 def test_codes_leave_success_and_usage_errors_alone() -> None:
