@@ -19,6 +19,7 @@ from qdrant_cir.cli.options import (
     provider_named,
     with_options,
 )
+from qdrant_cir.cli.search import MinMatchOption
 from qdrant_cir.errors import InputError, MissingExtraError
 
 __all__ = ["serve"]
@@ -71,6 +72,7 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    min_match: MinMatchOption = None,
     most_megabytes: Annotated[int, typer.Option("--max-body", help="Megabytes of one request.")] = 20,
     origins: Annotated[
         list[str] | None,
@@ -113,6 +115,7 @@ def serve(
         waiting=waiting,
         deadline_ms=deadline_ms,
         confidence=confidence,
+        min_match=min_match,
         api_key=service_key,
         most_bytes=most_megabytes * 1_000_000,
         addresses=addresses,

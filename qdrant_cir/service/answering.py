@@ -42,6 +42,7 @@ class Settings:
         waiting: queries that wait; the next is refused with 429.
         deadline_ms: of a query that names none; None for no limit.
         confidence: of a query that names none; None scores every candidate.
+        min_match: of a query that names none, where the gallery was calibrated.
         api_key: demanded of every request but probes and the page's files; None for none.
         most_bytes: of one body.
         addresses: whether clients may name pictures by http(s) addresses, in ``/rerank``.
@@ -51,6 +52,7 @@ class Settings:
     waiting: int = 32
     deadline_ms: int | None = None
     confidence: float | None = None
+    min_match: float | None = None
     api_key: str | None = None
     most_bytes: int = 20_000_000
     addresses: bool = False
@@ -136,6 +138,7 @@ class Answerer:
                 exclude_reference=body.exclude_reference,
                 effort=Effort(confidence if depth else None, budget),
                 group_by=body.group_by,
+                min_match=body.min_match or self.settings.min_match,
                 progress=watch,
             )
         self._before += 0.2 * (result.timings.encode + result.timings.compose - self._before)
@@ -269,4 +272,6 @@ def summary_object(answered: Answered) -> JsonObject:
         "scored": result.scored,
         "precision": result.precision,
         "confidence": answered.confidence,
+        "match_probability": result.match_probability,
+        "good_match": result.is_match,
     }

@@ -27,6 +27,8 @@ STATUSES: Mapping[type[errors.CirError], int] = MappingProxyType(
         errors.CollectionMismatchError: 409,
         errors.StoreError: 503,
         errors.StoreLockedError: 503,
+        errors.StoreUnavailableError: 503,
+        errors.TooLargeError: 500,
         errors.TokensError: 409,
         errors.BusyError: 429,
         errors.IndexingError: 500,
