@@ -25,7 +25,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv .venv
 
 .venv/runtime: $(BIN)/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu,service]'
 	@touch $@
 
 .venv/dev: $(BIN)/python pyproject.toml

@@ -91,7 +91,7 @@ def demo(
 
     Run again, it keeps what is there. The contact sheet shows what re-ranking changed.
     """
-    from qdrant_cir.cli.demo import run_demo
+    from qdrant_cir.cli.demo import run_demo, serve_command
 
     shown = run_demo(
         folder,
@@ -104,3 +104,4 @@ def demo(
         printing.print_json(shown)
     else:
         printing.print_text(f"The contact sheet: {shown['sheet']}")
+        printing.print_text(f"As a page: run `{serve_command(folder)}` and open http://127.0.0.1:8000")

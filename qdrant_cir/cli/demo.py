@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +22,7 @@ from qdrant_cir.model.bundle import Bundle
 from qdrant_cir.model.compute import ExecutionProvider
 from qdrant_cir.types import GalleryImage, JsonObject
 
-__all__ = ["run_demo"]
+__all__ = ["run_demo", "serve_command"]
 
 COLLECTION = "catalog"
 _SEED = 2026
@@ -76,6 +78,12 @@ def run_demo(
             "search": round(time.monotonic() - indexed, 1),
         },
     }
+
+
+def serve_command(folder: Path) -> str:
+    """Return the command that serves the demonstration's catalogue, with the program as it was called."""
+    program = sys.argv[0] if Path(sys.argv[0]).name == "qdrant-cir" else "qdrant-cir"
+    return shlex.join([program, "serve", "--path", str(folder / "store"), "-c", COLLECTION])
 
 
 def _answers(gallery: Gallery, catalog: DrawnCatalog) -> list[DemoAnswer]:

@@ -1,5 +1,4 @@
-// The state of the page is its address: what is searched, how it is shown, and the trail that led here.
-// {collection, refs, share, text, not, filter: {field: [value]}, per, view, trail: [{ref, text}]}
+// The state of the page is its address: {collection, refs, share, text, not, filter, per, view, trail: [{ref, text}]}.
 // A ref is {id} of a picture in the collection (text or number) or {upload} of one that was sent.
 
 const writeRef = (ref) => {
@@ -15,11 +14,8 @@ const readRef = (written) => {
 };
 
 // A value of a facet keeps its type: 3 and true as they are, the text "3" in quotes.
-const IS_JSON = /^(-?\d|true$|false$|")/;
-const writeValue = (value) => (typeof value === "string" && !IS_JSON.test(value) ? value : JSON.stringify(value));
 const readValue = (written) => { try { return JSON.parse(written); } catch { return written; } };
-
-export const sameRef = (one, other) => writeRef(one) === writeRef(other);
+const writeValue = (value) => (readValue(value) === value ? value : JSON.stringify(value));
 
 export const emptyState = (collection) => ({ collection, refs: [], share: 0.5, text: "", not: "", filter: {}, per: "", view: "after", trail: [] });
 
@@ -27,7 +23,7 @@ export function readAddress(search) {
   const given = new URLSearchParams(search);
   const state = emptyState(given.get("in") ?? "");
   state.refs = [given.get("like"), given.get("and")].map(readRef).filter(Boolean);
-  state.share = Math.min(0.95, Math.max(0.05, Number(given.get("share")) || 0.5));
+  state.share = Number(given.get("share")) || 0.5;
   state.text = given.get("but") ?? "";
   state.not = given.get("not") ?? "";
   state.per = given.get("per") ?? "";
@@ -66,7 +62,7 @@ export function searchBody(state, depth) {
   else if (refs[0]) body.reference = refs[0];
   if (refs[0]) body.exclude_reference = true;
   if (state.not) body.must_not = state.not;
-  const must = Object.entries(state.filter).map(([key, any]) => ({ key, match: any[1] === undefined ? { value: any[0] } : { any } }));
+  const must = Object.entries(state.filter).filter(([, any]) => any.length).map(([key, any]) => ({ key, match: any.length > 1 ? { any } : { value: any[0] } }));
   if (must.length) body.filter = { must };
   if (state.per) body.group_by = state.per;
   return body;

@@ -1,12 +1,16 @@
-// Elements without innerHTML: nothing that a payload holds is ever read as markup.
+// Elements made one by one: nothing that a payload holds is ever read as markup.
 
 export const $ = (id) => document.getElementById(id);
+export const on = (target, type, act) => (target.addEventListener ? target : $(target)).addEventListener(type, act);
 
+/** `el("li.here", {id: "x", onclick: act}, ...children)` */
 export function el(tag, attributes = {}, ...children) {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
-    else if (value !== false) made.setAttribute(name, value === true ? "" : value);
+  const [name, ...classes] = tag.split(".");
+  const made = document.createElement(name);
+  made.className = classes.join(" ");
+  for (const [key, value] of Object.entries(attributes)) {
+    if (key.startsWith("on")) on(made, key.slice(2), value);
+    else if (value !== false) made.setAttribute(key, value === true ? "" : value);
   }
   made.append(...children.flat(3));
   return made;
@@ -15,10 +19,7 @@ export function el(tag, attributes = {}, ...children) {
 export const button = (label, onclick, attributes = {}) => el("button", { type: "button", onclick, ...attributes }, label);
 
 /** Tell screen readers. */
-export function announce(sentence) {
-  $("live").textContent = "";
-  setTimeout(() => { $("live").textContent = sentence; }, 60);
-}
+export const announce = (sentence) => { $("live").textContent = sentence; };
 
 export const imageUrl = (collection, id, size) => `images/${encodeURIComponent(id)}?${new URLSearchParams({ collection, size })}`;
 

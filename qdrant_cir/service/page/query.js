@@ -1,36 +1,37 @@
 // The query column: picture, sentence, examples and the fold. It does not search: it says what changed.
 
-import { $, button, el, pictureOf } from "./dom.js";
+import { $, button, el, pictureOf, on } from "./dom.js";
 
 const WAIT_MS = 400;
 let handlers;
 let timer;
 
-/** handlers: changed(change, {final}) with `second` for the other picture, sent(file, place), gone(ref). */
+/** handlers: changed(change, isDraft) with `second` for the other picture, sent(file, place), gone(ref). */
 export function startQuery(given) {
   handlers = given;
   for (const name of ["text", "not"]) {
     const value = () => ({ [name]: $(name).value.trim() });
-    $(name).addEventListener("input", () => later(value));
-    $(name).addEventListener("keydown", (event) => {
+    on(name, "input", () => later(value));
+    on(name, "keydown", (event) => {
       if (event.key !== "Enter" || event.isComposing) return;
       event.preventDefault();
-      handlers.changed(value(), { final: true });
+      handlers.changed(value());
     });
   }
-  $("query").addEventListener("submit", (event) => event.preventDefault());
-  $("share").addEventListener("input", () => { sayShare($("share").value / 100); later(() => ({ share: $("share").value / 100 })); });
-  $("clear").addEventListener("click", () => handlers.changed({ refs: [] }, { final: true }));
-  $("clear2").addEventListener("click", () => handlers.changed({ second: null }, { final: true }));
-  ["file", "file2", "camera"].forEach((id, place) => $(id).addEventListener("change", ({ target }) => {
-    const [file] = target.files;
-    target.value = "";
-    if (file) handlers.sent(file, place % 2);
-  }));
+  on("query", "submit", (event) => event.preventDefault());
+  on("share", "input", () => { sayShare($("share").value / 100); later(() => ({ share: $("share").value / 100 })); });
+  on("clear", "click", () => handlers.changed({ refs: [] }));
+  on("clear2", "click", () => handlers.changed({ second: null }));
+  for (const id of ["file", "camera", "file2"]) {
+    on(id, "change", ({ target }) => {
+      if (target.files[0]) handlers.sent(target.files[0], Number(id === "file2"));
+      target.value = "";
+    });
+  }
   drops($("drop"), 0);
   drops($("drop2"), 1);
-  for (const type of ["dragover", "drop"]) document.addEventListener(type, (event) => event.preventDefault());
-  document.addEventListener("paste", (event) => {
+  for (const type of ["dragover", "drop"]) on(document, type, (event) => event.preventDefault());
+  on(document, "paste", (event) => {
     const file = [...event.clipboardData.files].find(({ type }) => type.startsWith("image/"));
     if (file) { event.preventDefault(); handlers.sent(file, 0); }
   });
@@ -41,17 +42,17 @@ export const settleTyping = () => clearTimeout(timer);
 
 function later(change) {
   settleTyping();
-  timer = setTimeout(() => handlers.changed(change(), { final: false }), WAIT_MS);
+  timer = setTimeout(() => handlers.changed(change(), true), WAIT_MS);
 }
 
 function drops(zone, place) {
   const mark = (isOver) => zone.classList.toggle("over", isOver);
-  zone.addEventListener("dragover", () => mark(true));
-  zone.addEventListener("dragleave", () => mark(false));
-  zone.addEventListener("drop", ({ dataTransfer }) => {
+  on(zone, "dragover", () => mark(true));
+  on(zone, "dragleave", () => mark(false));
+  on(zone, "drop", ({ dataTransfer }) => {
     mark(false);
     const ref = JSON.parse(dataTransfer.getData("application/json") || "null");
-    if (ref) handlers.changed(place ? { second: ref } : { refs: [ref] }, { final: true });
+    if (ref) handlers.changed(place ? { second: ref } : { refs: [ref] });
     else if (dataTransfer.files[0]) handlers.sent(dataTransfer.files[0], place);
   });
 }
@@ -82,7 +83,6 @@ export const showExamples = (examples, choose) => $("examples").replaceChildren(
 /** The sentence again, the words struck through that the model does not know. */
 export function showUnknown(words, sentence) {
   $("unknown").hidden = !words.length;
-  const bare = (word) => word.toLowerCase().replace(/^\W+|\W+$/g, "");
-  $("unknown").replaceChildren(...sentence.split(/(\s+)/).map((word) => (words.some((each) => bare(each) === bare(word)) ? el("s", {}, word) : word)),
+  $("unknown").replaceChildren(...sentence.split(/([\s,.;:!?]+)/).map((word) => (words.includes(word.toLowerCase()) ? el("s", {}, word) : word)),
     ": the model does not know what is struck through.");
 }

@@ -1,6 +1,6 @@
 // The wall: tiles in the order of either stage, a grid to walk with arrows, tiles that glide when scores arrive.
 
-import { $, button, el, imageUrl } from "./dom.js";
+import { $, button, el, imageUrl, on } from "./dom.js";
 import { movement, ordinal, priceOf, titleOf } from "./words.js";
 
 const wall = $("wall");
@@ -9,29 +9,31 @@ let shown = { candidates: [], view: "after", collection: "" };
 let handlers;
 let moving = null;
 let waits = false;
+let made = 0;
+let paint;
 
 const columnsOf = (grid) => Number(getComputedStyle(grid).getPropertyValue("--cols"));
 const tilesOf = (within) => [...within.querySelectorAll("[role=gridcell]")];
 
 export function startWall(given) {
   handlers = given;
-  wall.addEventListener("keydown", walk);
-  wall.addEventListener("focusin", ({ target }) => { const tile = target.closest(".tile"); if (tile) rove(tile); });
-  for (const type of ["pointerover", "focusin"]) wall.addEventListener(type, markTwin);
-  wall.addEventListener("contextmenu", (event) => { // a long press opens what a hover shows
+  on(wall, "keydown", walk);
+  on(wall, "focusin", ({ target }) => { const tile = target.closest(".tile"); if (tile) rove(tile); });
+  for (const type of ["pointerover", "focusin"]) on(wall, type, markTwin);
+  on(wall, "contextmenu", (event) => { // a long press opens what a hover shows
     const tile = event.target.closest(".tile");
     if (!tile || !matchMedia("(hover: none)").matches) return;
     event.preventDefault();
     tilesOf(wall).forEach((each) => each.classList.toggle("open", each === tile));
   });
-  let width = 0;
-  new ResizeObserver(() => { if (wall.clientWidth !== width) wall.querySelectorAll("[role=grid]").forEach(arrange); width = wall.clientWidth; }).observe(wall);
+  on(window, "resize", () => wall.querySelectorAll("[role=grid]").forEach(arrange));
 }
 
 /** Show candidates; tiles glide to new places when `moves`. The newest order replaces one that still waits. */
 export function showWall(candidates, { view, collection, moves }) {
   shown = { candidates, view, collection };
   wall.classList.remove("old");
+  paint = draw;
   waits = Boolean(moving);
   if (waits) return;
   if (moves && !still.matches && document.startViewTransition && !document.hidden) glide();
@@ -41,7 +43,7 @@ export function showWall(candidates, { view, collection, moves }) {
 function glide() {
   waits = false;
   name();
-  moving = document.startViewTransition(() => { draw(); name(); });
+  moving = document.startViewTransition(() => { paint(); name(); });
   moving.ready.catch(() => {});
   moving.finished.catch(() => {}).then(() => {
     moving = null;
@@ -57,7 +59,7 @@ export const settled = async () => { while (moving) await moving.finished.catch(
 function name() {
   for (const tile of wall.querySelectorAll(":scope > .grid .tile")) {
     const { top, bottom } = tile.getBoundingClientRect();
-    tile.style.viewTransitionName = bottom > -200 && top < innerHeight + 200 ? `tile-${tile.dataset.key.replace(/\W/g, "_")}` : "";
+    tile.style.viewTransitionName = bottom > -200 && top < innerHeight + 200 ? tile.glide : "";
   }
 }
 
@@ -67,7 +69,7 @@ function draw() {
   const before = [...candidates].sort((one, other) => one.retrieval_rank - other.retrieval_rank);
   const tiles = new Map([...wall.querySelectorAll(":scope > .grid .tile")].map((tile) => [tile.dataset.key, tile]));
   wall.replaceChildren(...(view === "both"
-    ? [el("div", { class: "sides" },
+    ? [el("div.sides", {},
       el("section", {}, el("h2", {}, "before"), gridOf(before, "before")),
       el("section", {}, el("h2", {}, "after"), gridOf(candidates, "after")))]
     : [gridOf(view === "before" ? before : candidates, view, tiles)]));
@@ -78,15 +80,15 @@ function draw() {
 const find = (key, side) => tilesOf(wall).find(({ dataset }) => dataset.key === key && (!side || dataset.side === side));
 export const focusTile = (id) => find(String(id))?.querySelector(".pick").focus();
 
-const gridOf = (candidates, side, tiles = new Map()) => el("div", { class: "grid", role: "grid", "aria-label": `Results ${side} re-ranking` },
+const gridOf = (candidates, side, tiles = new Map()) => el("div.grid", { role: "grid", "aria-label": `Results ${side} re-ranking` },
   candidates.map((candidate, at) => tileOf(candidate, at + 1, side, tiles.get(String(candidate.id)))));
 
-/** Put the tiles of a grid into rows of as many as fit. */
+/** Put the tiles of a grid into rows. */
 function arrange(grid) {
   const tiles = tilesOf(grid);
   const columns = columnsOf(grid);
   if (grid.firstChild?.className === "row" && grid.firstChild.childElementCount === Math.min(columns, tiles.length)) return;
-  grid.replaceChildren(...tiles.flatMap((_, at) => (at % columns ? [] : [el("div", { class: "row", role: "row" }, tiles.slice(at, at + columns))])));
+  grid.replaceChildren(...tiles.flatMap((_, at) => (at % columns ? [] : [el("div.row", { role: "row" }, tiles.slice(at, at + columns))])));
   if (tiles.length) rove(tiles[0]);
 }
 
@@ -100,19 +102,21 @@ function tileOf(candidate, place, side, tile = newTile(candidate)) {
   const [pick, caption, acts] = tile.children;
   pick.setAttribute("aria-label", [`${ordinal(place)}: ${title}`, price, moved?.text].filter(Boolean).join(", "));
   pick.replaceChildren(pick.firstChild, moved ? el("span", { class: `badge ${moved.kind}` }, moved.text) : "");
-  caption.replaceChildren(el("span", { class: "place" }, String(place)), el("span", { class: "title", title }, title), el("span", { class: "price" }, price));
+  caption.replaceChildren(el("span.place", {}, String(place)), el("span.title", { title }, title), el("span.price", {}, price));
   acts.lastChild.hidden = score === null;
   return tile;
 }
 
 const newTile = (candidate) => {
   const title = titleOf(candidate);
-  const tile = el("div", { class: "tile", role: "gridcell", draggable: "true", ondragstart: ({ dataTransfer }) => dataTransfer.setData("application/json", JSON.stringify({ id: candidate.id })) },
+  const tile = el("div.tile", { role: "gridcell", draggable: "true", ondragstart: ({ dataTransfer }) => dataTransfer.setData("application/json", JSON.stringify({ id: candidate.id })) },
     button(el("img", { src: imageUrl(shown.collection, candidate.id, 320), alt: "", loading: "lazy", draggable: "false" }), () => handlers.pick(tile.candidate), { class: "pick", tabindex: -1 }),
-    el("div", { class: "caption", "aria-hidden": "true" }),
-    el("div", { class: "acts" },
+    el("div.caption", { "aria-hidden": "true" }),
+    el("div.acts", {},
       button("more like this", () => handlers.like(tile.candidate), { tabindex: -1, "aria-label": `More like ${title}` }),
       button("why", () => handlers.why(tile.candidate), { tabindex: -1, "aria-label": `Why ${title}?` })));
+  made += 1;
+  tile.glide = `tile-${made}`;
   return tile;
 };
 
@@ -145,7 +149,7 @@ function markTwin({ target }) {
 /** Grey tiles where results will stand, or the former results dimmed. */
 export function showWaiting() {
   if (shown.candidates.length) { wall.classList.add("old"); return; }
-  wall.replaceChildren(el("div", { class: "grid bones" }, Array.from({ length: 10 }, () => el("div", { class: "tile" }, el("div", { class: "pick" }), el("div", { class: "caption" })))));
+  wall.replaceChildren(el("div.grid.bones", {}, Array.from({ length: 10 }, () => el("div.tile", {}, el("div.pick", {}), el("div.caption", {})))));
 }
 
 /** A state without results: what it is, what to do, buttons {label, act}, and pictures to begin with. */
@@ -155,7 +159,9 @@ export function showSaying(headline, sentence, buttons = [], samples = [], colle
   wall.classList.remove("old", "doubtful");
   const grid = gridOf(samples.map((each) => ({ ...each, score: null })), "after");
   grid.setAttribute("aria-label", "Pictures to begin with");
-  wall.replaceChildren(el("div", { class: "say" }, el("h2", {}, headline), el("p", {}, sentence),
-    buttons.map(({ label, act }, at) => button(label, act, { class: `button${at ? "" : " main"}` })), samples.length ? grid : ""));
+  const said = el("div.say", {}, el("h2", {}, headline), el("p", {}, sentence),
+    buttons.map(({ label, act }, at) => button(label, act, { class: `button${at ? "" : " main"}` })), samples.length ? grid : "");
+  paint = () => wall.replaceChildren(said);
+  paint();
   arrange(grid);
 }

@@ -1,17 +1,17 @@
 // Why does it stand there? The lit parts of the picture and the underlined words carried the score.
 
-import { $, button, el, imageUrl } from "./dom.js";
+import { $, button, el, imageUrl, on } from "./dom.js";
 import { ordinal, plural, titleOf } from "./words.js";
 
 const drawer = $("why");
 let closed;
 
-drawer.addEventListener("close", () => {
+on(drawer, "close", () => {
   $("screen").classList.remove("explains");
   closed?.();
   closed = null;
 });
-drawer.addEventListener("keydown", ({ key }) => { if (key === "Escape") drawer.close(); });
+on(drawer, "keydown", ({ key }) => { if (key === "Escape") drawer.close(); });
 
 /** Close, without giving the focus back. */
 export function dropWhy() {
@@ -19,13 +19,13 @@ export function dropWhy() {
   drawer.close();
 }
 
-/** Open for a candidate; `answer` is a promise of the explanation, `onclose` gives the focus back. */
-export async function openWhy(candidate, { text, collection, answer, onclose }) {
+/** Open for a candidate of a query; `answer` is a promise of the explanation, `onclose` gives the focus back. */
+export async function openWhy(candidate, { text, collection }, { answer, onclose }) {
   dropWhy();
   const title = el("h2", { id: "why-title", tabindex: -1 }, "Why here?");
   const image = el("img", { src: imageUrl(collection, candidate.id, 640), alt: titleOf(candidate) });
-  const picture = el("div", { class: "lit" }, image);
-  const content = el("div", {}, el("p", { class: "quiet" }, "Taking away words and parts of the picture, one at a time…"));
+  const picture = el("div.lit", {}, image);
+  const content = el("div", {}, el("p.quiet", {}, "Taking away words and parts of the picture, one at a time…"));
   drawer.replaceChildren(el("header", {}, title, button("×", () => drawer.close(), { class: "close", "aria-label": "Close" })), picture, content);
   drawer[innerWidth > 760 ? "show" : "showModal"]();
   closed = onclose;
@@ -37,7 +37,7 @@ export async function openWhy(candidate, { text, collection, answer, onclose }) 
     await image.decode();
     if (told.cells) picture.append(lights(told.cells, image.naturalWidth, image.naturalHeight));
   } catch (error) {
-    if (error.kind) content.replaceChildren(el("p", {}, `There is no explanation. ${error.message}`));
+    if (error.name !== "AbortError") content.replaceChildren(el("p", {}, `There is no explanation. ${error.message}`));
   }
 }
 
@@ -45,19 +45,19 @@ function explained({ candidate, count, words, cells, first_retrieved: first, not
   const { rank, retrieval_rank: before, score, retrieval_score: retrieved } = candidate;
   const gains = words.filter(({ places }) => places).sort((one, other) => other.places - one.places).slice(0, 4);
   return [
-    el("p", { class: "sentence" }, "like this, but ", underlined(text, words)),
+    el("p.sentence", {}, "like this, but ", underlined(text, words)),
     el("p", {}, rank === before ? `${ordinal(rank)} before and after` : `was ${ordinal(before)}, now ${ordinal(rank)}`, ` of ${count}`,
       gains.length ? gains.map(({ word, places }, at) => [at ? ", " : ": ", `${word} `, el("b", {}, `${places > 0 ? "+" : "−"}${plural(Math.abs(places), "place")}`)])
         : "; no single word changes that"),
-    first.id === candidate.id ? "" : [el("h3", {}, "First without re-ranking"), el("div", { class: "instead" },
-      el("div", { class: "picture" }, el("img", { src: imageUrl(collection, first.id, 160), alt: "" })), titleOf(first))],
+    first.id === candidate.id ? "" : [el("h3", {}, "First without re-ranking"),
+      el("div.instead", {}, el("div.picture", {}, el("img", { src: imageUrl(collection, first.id, 160), alt: "" })), titleOf(first))],
     el("h3", {}, "Scores"), table(["stage", "score", "place"], [["retrieved", retrieved.toFixed(3), before], ["re-ranked", score.toFixed(3), rank]]),
     el("h3", {}, "Without the word"), table(["word", "score falls by", "places lost, about"],
       words.map(({ word, drop, places, is_known: isKnown }) => [isKnown ? word : `${word} (unknown)`, drop.toFixed(3), places])),
-    cells ? el("details", { class: "fold" }, el("summary", {}, "The parts as numbers"),
-      el("div", { class: "cells", tabindex: 0, role: "region", "aria-label": "The parts as numbers" },
+    cells ? el("details.fold", {}, el("summary", {}, "The parts as numbers"),
+      el("div.cells", { tabindex: 0, role: "region", "aria-label": "The parts as numbers" },
         table(["row", ...cells.drops[0].map((_, at) => at + 1)], cells.drops.map((row, at) => [at + 1, ...row.map((drop) => drop.toFixed(2))])))) : "",
-    notes.map((note) => el("p", { class: "quiet" }, note)),
+    notes.map((note) => el("p.quiet", {}, note)),
   ].flat();
 }
 
@@ -79,24 +79,16 @@ function underlined(text, words) {
   return [pieces, text.slice(at)];
 }
 
-/** A veil over the picture, clear where cells carried the score; the strongest are framed. */
-function lights({ rows, columns, drops, pad_ratio: ratio }, width, height) {
+/** A veil over the picture, thin where cells carried the score; the strongest are framed. */
+function lights({ columns, drops, pad_ratio: ratio }, width, height) {
   const side = Math.max(Math.min(width, height), Math.max(width, height) / ratio);
-  const cell = 24;
-  const canvas = el("canvas", { width: columns * cell, height: rows * cell, "aria-hidden": "true" });
-  const [across, down] = [side / width * 100, side / height * 100];
-  Object.assign(canvas.style, { width: `${across}%`, height: `${down}%`, left: `${50 - across / 2}%`, top: `${50 - down / 2}%` });
-  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name);
-  const small = el("canvas", { width: columns, height: rows });
-  const [fine, coarse] = [canvas.getContext("2d"), small.getContext("2d")];
-  const ranked = drops.flat().map((drop, at) => ({ drop, x: at % columns, y: Math.floor(at / columns) })).sort((one, other) => other.drop - one.drop);
-  for (const { drop, x, y } of ranked) {
-    coarse.fillStyle = `rgb(${colour("--veil")} / ${0.86 * (1 - Math.sqrt(Math.max(0, drop / ranked[0].drop)))})`;
-    coarse.fillRect(x, y, 1, 1);
-  }
-  fine.drawImage(small, 0, 0, canvas.width, canvas.height);
-  fine.strokeStyle = colour("--pencil");
-  fine.lineWidth = 2;
-  for (const { drop, x, y } of ranked.slice(0, 5)) if (drop > ranked[0].drop / 3) fine.strokeRect(x * cell + 1, y * cell + 1, cell - 2, cell - 2);
-  return canvas;
+  const order = drops.flat().sort((one, other) => other - one);
+  const veil = el("div.lights", { "aria-hidden": "true" }, drops.flat().map((drop) => {
+    const cell = el("i", { class: drop >= order[Math.min(4, order.length - 1)] && drop > order[0] / 3 ? "best" : "" });
+    cell.style.setProperty("--veil", 0.85 * (1 - Math.sqrt(Math.max(0, drop / order[0]))));
+    return cell;
+  }));
+  veil.style.gridTemplateColumns = `repeat(${columns}, 1fr)`;
+  veil.style.inset = `${50 - side / height * 50}% ${50 - side / width * 50}%`;
+  return veil;
 }

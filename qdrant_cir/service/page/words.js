@@ -12,7 +12,7 @@ export function ordinal(place) {
 
 /** "retrieved 100 of 12,408 in 3 ms, re-ranked 22 (adaptive 95 %) in 41 ms, int8" */
 export function honestLine({ retrieved, total, done }) {
-  const line = `retrieved ${number(retrieved)}${total ? ` of ${number(total)}` : ""}`;
+  const line = `retrieved ${number(retrieved)} of ${number(total)}`;
   if (!done) return line;
   const { timings, scored, rerank_mode: mode, confidence, precision } = done;
   const how = mode === "exact" ? "" : ` (${mode}${confidence ? ` ${Math.round(confidence * 100)} %` : ""})`;
@@ -31,23 +31,21 @@ export function movement({ rank, retrieval_rank: before }) {
 
 export function movedSentence(candidates) {
   const fresh = candidates.filter(({ rank, retrieval_rank: before }) => rank <= 10 && before > 10).length;
-  return `re-ranked, ${fresh || "none"} new in first ten`;
+  return `Re-ranked, ${fresh || "none"} new in first ten.`;
 }
 
-export const titleOf = ({ id, payload = {} }) => String(["title", "name", "product_name", "label", "caption"].map((key) => payload[key]).find(Boolean) ?? id);
+export const titleOf = ({ id, payload }) => String(["title", "name", "product_name", "label", "caption"].map((key) => payload?.[key]).find(Boolean) ?? id);
 
-export function priceOf({ payload: { price, currency = "" } = {} }) {
-  const text = typeof price === "number" ? price.toLocaleString("en", { minimumFractionDigits: price % 1 ? 2 : 0 }) : price ?? "";
-  return `${text} ${text && currency}`.trim();
-}
+export const priceOf = ({ payload }) => payload?.price?.toLocaleString("en", { minimumFractionDigits: payload.price % 1 ? 2 : 0 }) ?? "";
 
 const UNKNOWN = "The model does not know:";
-export const unknownWords = (notes) => [...(notes.find((note) => note.startsWith(UNKNOWN)) ?? "").split(";")[0].matchAll(/'([^']+)'|"([^"]+)"/g)].map((found) => found[1] ?? found[2]);
+export const unknownWords = (notes) => (notes.find((note) => note.startsWith(UNKNOWN)) ?? "").slice(UNKNOWN.length).split(";")[0].toLowerCase().split(/,| and /).map((word) => word.trim()).filter(Boolean);
 export const otherNotes = (notes) => notes.filter((note) => !note.startsWith(UNKNOWN) && !note.startsWith("There is no "));
 
-/** Three completions of the sentence in the catalogue's own words: values of its facets. */
+/** Three completions of the sentence, in the catalogue's own words. */
 export function exampleTexts(facets) {
   const lists = facets.filter(({ field }) => !/famil|categ|type|brand|shop|size|price|split|id$/i.test(field)).map(({ field, values }) => (
     values.filter(({ value }) => typeof value === "string" && value.length < 24).map(({ value }) => (/colou?r/i.test(field) ? `in ${value}` : value))));
-  return [0, 1, 2].flatMap((turn) => lists.map((list) => list[turn]).filter(Boolean)).slice(0, 3);
+  const texts = [0, 1, 2].flatMap((turn) => lists.map((list) => list[turn]).filter(Boolean));
+  return [...texts, "in red", "in black", "in white"].slice(0, 3);
 }
