@@ -1,4 +1,4 @@
-// Why does it stand there? The lit parts of the picture and the underlined words carried the score.
+// Why does it stand there? Lit parts and underlined words carried the score.
 
 import { $, button, el, imageUrl, on } from "./dom.js";
 import { ordinal, plural, titleOf } from "./words.js";
@@ -56,7 +56,7 @@ function explained({ candidate, count, words, cells, first_retrieved: first, not
       words.map(({ word, drop, places, is_known: isKnown }) => [isKnown ? word : `${word} (unknown)`, drop.toFixed(3), places])),
     cells ? el("details.fold", {}, el("summary", {}, "The parts as numbers"),
       el("div.cells", { tabindex: 0, role: "region", "aria-label": "The parts as numbers" },
-        table(["row", ...cells.drops[0].map((_, at) => at + 1)], cells.drops.map((row, at) => [at + 1, ...row.map((drop) => drop.toFixed(2))])))) : "",
+        table(["row", ...cells.text_drops[0].map((_, at) => at + 1)], cells.text_drops.map((row, at) => [at + 1, ...row.map((drop) => drop.toFixed(2))])))) : "",
     notes.map((note) => el("p.quiet", {}, note)),
   ].flat();
 }
@@ -79,8 +79,8 @@ function underlined(text, words) {
   return [pieces, text.slice(at)];
 }
 
-/** A veil over the picture, thin where cells carried the score; the strongest are framed. */
-function lights({ columns, drops, pad_ratio: ratio }, width, height) {
+/** A veil, thin where cells carried the score; the strongest are framed. */
+function lights({ columns, text_drops: drops, pad_ratio: ratio }, width, height) {
   const side = Math.max(Math.min(width, height), Math.max(width, height) / ratio);
   const order = drops.flat().sort((one, other) => other - one);
   const veil = el("div.lights", { "aria-hidden": "true" }, drops.flat().map((drop) => {
