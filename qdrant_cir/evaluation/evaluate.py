@@ -209,6 +209,7 @@ def _describe(bundle: Bundle, settings: EvaluationSettings, provider: str) -> Ru
         version=__version__,
         bundle_name=bundle.manifest.name,
         fingerprint=bundle.fingerprint,
+        model_sizes=bundle.manifest.sizes,
         rerank_depth=settings.rerank_depth,
         precision=settings.precision,
         provider=provider,

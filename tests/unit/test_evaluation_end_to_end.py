@@ -219,6 +219,11 @@ def test_circo_counts_all_right_answers_in_map_and_one_in_recall(
     submission = json.loads((tmp_path / "out" / "submission" / "submission_val.json").read_text())
     # blue, navy, black, pale, red (the reference stays), green
     assert submission["0"] == [2, 4, 5, 3, 1, 6]
+    sizes = load_bundle(tiny_bundle).manifest.sizes
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["run"]["model_sizes"]["token_rows"] == 5
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert f"pictures of {sizes.image_size} pixels, vectors of {sizes.vector_size}, 5 stored tokens of" in text
+    assert "The gallery lacks 123,397 of the 123,403 published pictures" in text
 
 
 def test_missing_images_are_named_and_their_queries_listed_and_the_rest_is_scored(

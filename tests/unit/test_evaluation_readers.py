@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from qdrant_cir.errors import InputError
+from qdrant_cir.evaluation.datasets import circo
 from qdrant_cir.evaluation.datasets.benchmark import Benchmark, EvaluationPart, EvaluationQuery
 from qdrant_cir.evaluation.datasets.circo import CircoSplit, read_circo
 from qdrant_cir.evaluation.datasets.cirr import CirrSplit, read_cirr
@@ -166,6 +167,17 @@ def test_circos_gallery_is_what_cocos_list_says_even_where_pictures_are_missing(
     info.write_text(json.dumps({"images": listed}))
     (part,) = read_circo(coco).parts
     assert gallery_ids(part) == [str(number) for number in range(1, 9)]
+
+
+def test_a_gallery_of_circo_says_how_many_published_pictures_it_lacks(
+    coco: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    benchmark = read_circo(coco)
+    (part,) = benchmark.parts
+    here = len(part.gallery or ())
+    assert f"The gallery lacks {123_403 - here:,} of the 123,403 published pictures" in benchmark.notes[-1]
+    monkeypatch.setattr(circo, "GALLERY_SIZE", here)
+    assert not [note for note in read_circo(coco).notes if "lacks" in note]
 
 
 def test_real_circo_is_read_whole(shared_data: Path, tmp_path: Path) -> None:

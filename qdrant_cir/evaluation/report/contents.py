@@ -13,6 +13,7 @@ from qdrant_cir.evaluation.report.bootstrap import Interval
 from qdrant_cir.evaluation.report.latency import StepLatency
 from qdrant_cir.evaluation.report.losses import Losses
 from qdrant_cir.indexing.report import FailedImage
+from qdrant_cir.model.bundle import ModelSizes
 
 __all__ = [
     "ControlReport",
@@ -33,6 +34,7 @@ class RunDescription:
         version: of this library.
         bundle_name: of the model.
         fingerprint: of the model.
+        model_sizes: of the model.
         rerank_depth: candidates that stage two scored; 0 for stage one alone.
         precision: what stage two computed in.
         provider: where the graphs ran.
@@ -42,6 +44,7 @@ class RunDescription:
     version: str
     bundle_name: str
     fingerprint: str
+    model_sizes: ModelSizes
     rerank_depth: int
     precision: str
     provider: str

@@ -36,8 +36,13 @@ def _description(report: EvaluationReport) -> str:
     run = report.run
     precision = "" if run.precision == "float32" else f" in {run.precision}"
     stage_two = f"the best {run.rerank_depth} re-ranked{precision}" if run.rerank_depth else "stage one alone"
+    sizes = run.model_sizes
+    model = (
+        f"Model {run.bundle_name} ({run.fingerprint[:12]}; pictures of {sizes.image_size} pixels, vectors of "
+        f"{sizes.vector_size}, {sizes.stored_rows} stored tokens of {sizes.stored_dims}, texts of {sizes.fusion_dims})"
+    )
     return (
-        f"Model {run.bundle_name} ({run.fingerprint[:12]}), {stage_two}. qdrant-cir {run.version}, graphs on "
+        f"{model}, {stage_two}. qdrant-cir {run.version}, graphs on "
         f"{run.provider}, {run.machine}. Percentages; in brackets 95 % bootstrap intervals, queries of one "
         f"reference drawn together ({report.resamples} resamples, seed {report.seed})."
     )
