@@ -11,6 +11,9 @@ from onnx_export.commands.convert import CodecOption, LicenceOption, NameOption,
 
 bundles = typer.Typer(no_args_is_help=True)
 
+WORTH = 1.05
+"""Times as fast as the exact graph from which on another precision is recommended."""
+
 
 @bundles.command("export")
 def export_command(
@@ -82,7 +85,13 @@ def add_precision_command(
     on = "drawn products" if pictures is None else f"pictures of {pictures}"
     typer.echo(
         f"wrote {bundle / added.file}; on {on} {what} differ by {added.deviation:.1%} of their standard deviation, "
-        f"at most {added.largest:.1%}. Use it with precision={precision!r}."
+        f"at most {added.largest:.1%}.\n"
+        f"On this machine it is {added.speed:.2f} times as fast as the exact graph, by processor time. "
+        + (
+            f"Use it with precision={precision!r}."
+            if added.speed > WORTH
+            else "That is not worth what it loses: use the exact one here."
+        )
     )
 
 

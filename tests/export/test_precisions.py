@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from functools import cache
@@ -20,7 +21,7 @@ from onnx_export.__main__ import app as export_app
 from onnx_export.bundle import precisions
 from onnx_export.bundle.calibration import Inputs, value_ranges
 from onnx_export.bundle.integer_arithmetic import ValueRange, with_integer_products
-from onnx_export.bundle.precisions import add_precision
+from onnx_export.bundle.precisions import AddedPrecision, add_precision
 from onnx_export.errors import ExportError
 from qdrant_cir import Query, Retriever
 from qdrant_cir.cli import app
@@ -267,6 +268,16 @@ def test_a_range_leaves_out_what_is_too_rare_for_its_coarser_steps() -> None:
     assert found == pytest.approx([1.0, 1.3 * 0.97])
 
 
+def test_a_precision_that_is_slower_on_this_machine_is_not_recommended(monkeypatch: pytest.MonkeyPatch) -> None:
+    def told_of(speed: float) -> str:
+        added = AddedPrecision("onnx/reranker_float16.onnx", 0.01, 0.02, speed)
+        monkeypatch.setattr(precisions, "add_precision", lambda *given, **named: added)
+        return CliRunner().invoke(export_app, ["add-precision", "bundle", "--precision", "float16"]).stdout
+
+    assert "0.80 times as fast as the exact graph, by processor time. That is not worth what it loses" in told_of(0.8)
+    assert "Use it with precision='float16'" in told_of(1.9)
+
+
 def test_pictures_of_ones_own_calibrate(tmp_path: Path) -> None:
     folder, pictures = tmp_path / "bundle", tmp_path / "pictures"
     shutil.copytree(packaged_bundle_path("drawn"), folder)
@@ -279,6 +290,7 @@ def test_pictures_of_ones_own_calibrate(tmp_path: Path) -> None:
     told = CliRunner().invoke(export_app, command)
     assert told.exit_code == 0, told.output
     assert f"on pictures of {pictures}" in told.stdout
+    assert re.search(r"On this machine it is \d+\.\d\d times as fast as the exact graph", told.stdout)
     (pictures / "0.png").unlink()
     (pictures / "1.png").unlink()
     with pytest.raises(ExportError, match="7 pictures could be read; give a folder with at least 8"):
