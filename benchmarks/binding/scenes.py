@@ -14,7 +14,7 @@ from qdrant_cir.drawn.scene import Part, Scene, contrasting_colors, pick, sample
 from qdrant_cir.drawn.wording import look_phrase, part_noun
 
 BOUND = 3
-"""Parts of a family whose looks vary, and looks that they share."""
+"""Number of parts of a family whose looks vary, and of looks that they share."""
 
 ASSIGNMENTS = tuple(product(range(BOUND), repeat=BOUND))
 """Which look each of the parts has: a picture of a family for every one."""
