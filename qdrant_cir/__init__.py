@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     )
     from qdrant_cir.gallery import AsyncGallery, Gallery, attach, attach_async
     from qdrant_cir.indexer import Indexer
+    from qdrant_cir.indexing.checking import CheckReport, Finding
     from qdrant_cir.indexing.report import FailedImage, IndexProgress, IndexReport
     from qdrant_cir.indexing.sources import ImageRecord, read_folder, read_images, read_manifest
     from qdrant_cir.model.bundle import Bundle, default_bundle_path, load_bundle
@@ -70,6 +71,7 @@ _MODULES = {
         "TooLargeError",
     ),
     "indexing.sources": ("ImageRecord", "read_folder", "read_images", "read_manifest"),
+    "indexing.checking": ("CheckReport", "Finding"),
     "indexing.report": ("FailedImage", "IndexProgress", "IndexReport"),
     "gallery": ("AsyncGallery", "Gallery", "attach", "attach_async"),
     "indexer": ("Indexer",),
@@ -113,6 +115,8 @@ __all__ = [
     "IndexProgress",
     "IndexReport",
     "FailedImage",
+    "CheckReport",
+    "Finding",
     "CollectionInfo",
     "CollectionOptions",
     "Bundle",

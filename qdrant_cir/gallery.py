@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from qdrant_cir.errors import CollectionError, InputError
 from qdrant_cir.indexer import Indexer
+from qdrant_cir.indexing.checking import CheckReport, check_collection
 from qdrant_cir.indexing.pruning import MOST_PRUNED, prunable
 from qdrant_cir.indexing.report import IndexProgress, IndexReport
 from qdrant_cir.indexing.sources import WHOLE, ImageRecord, RejectedRow, read_images
@@ -447,6 +448,18 @@ class Gallery:
         """
         return self.collection.count(filter)
 
+    def check(self, *, repair: bool = False) -> CheckReport:
+        """Look at every image, its vector and its tokens, and return what is wrong, by id.
+
+        Args:
+            repair: remove what nothing can use; :meth:`index` brings back what was removed of an image. Nothing else
+                should write meanwhile.
+
+        Raises:
+            StoreError: the store failed, or cannot be written.
+        """
+        return check_collection(self.collection, self.bundle, repair=repair)
+
     def delete(self, image_ids: Sequence[str | PointId]) -> set[str | PointId]:
         """Delete images and return the ids that were there. An attached collection keeps its points."""
         return self.collection.delete(image_ids)
@@ -727,6 +740,10 @@ class AsyncGallery:
     async def count(self, filter: models.Filter | None = None) -> int:
         """Count images exactly; as :meth:`Gallery.count`."""
         return await asyncio.to_thread(self._gallery.count, filter)
+
+    async def check(self, *, repair: bool = False) -> CheckReport:
+        """Look at every image; as :meth:`Gallery.check`."""
+        return await asyncio.to_thread(partial(self._gallery.check, repair=repair))
 
     async def delete(self, image_ids: Sequence[str | PointId]) -> set[str | PointId]:
         """Delete images; as :meth:`Gallery.delete`."""

@@ -13,6 +13,7 @@ from qdrant_cir.cli.attach import attach, detach
 from qdrant_cir.cli.calibrate import calibrate
 from qdrant_cir.cli.calibrate_match import calibrate_match
 from qdrant_cir.cli.catalog import catalog_app
+from qdrant_cir.cli.check import check
 from qdrant_cir.cli.evaluate import evaluation_app
 from qdrant_cir.cli.exit_codes import describe_exit_codes
 from qdrant_cir.cli.explain import explain
@@ -71,6 +72,7 @@ app.command()(search)
 app.command()(explain)
 app.command()(serve)
 app.command()(info)
+app.command()(check)
 app.command()(delete)
 app.command()(detach)
 app.command()(calibrate)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, cast, get_type_hint
 
 import typer
 
-from qdrant_cir.errors import CollectionNotFoundError, InputError
+from qdrant_cir.errors import BundleError, CollectionNotFoundError, InputError
 
 if TYPE_CHECKING:
     from qdrant_cir.model.bundle import Bundle
@@ -31,6 +31,7 @@ __all__ = [
     "StorePlace",
     "VectorOption",
     "open_bundle",
+    "packaged_bundle",
     "precision_named",
     "provider_named",
     "with_options",
@@ -104,13 +105,13 @@ class StorePlace:
                 f"There is no store in {self.path.absolute()}, so there is no collection yet. Run "
                 "`qdrant-cir index` first, or give the right folder with --path or a server with --url."
             )
-        store = self._open()
+        store = self._open(creates=creates)
         try:
             yield store
         finally:
             store.close()
 
-    def _open(self) -> Store:
+    def _open(self, *, creates: bool) -> Store:
         if self.url is not None:
             from qdrant_cir.storage.stores.retrying import RETRY_SECONDS
             from qdrant_cir.storage.stores.server import ServerStore
@@ -119,7 +120,7 @@ class StorePlace:
             return ServerStore.connect(self.url, self.api_key, grpc_port=self.grpc_port, retry_seconds=seconds)
         from qdrant_cir.storage.stores.edge import EdgeStore
 
-        return EdgeStore(self.path or DEFAULT_PATH)
+        return EdgeStore(self.path or DEFAULT_PATH, creates=creates)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,6 +229,20 @@ def open_bundle(path: Path | None) -> Bundle:
     from qdrant_cir.model.bundle import load_bundle
 
     return load_bundle(path)
+
+
+def packaged_bundle(fingerprint: str) -> Bundle | None:
+    """Load the packaged bundle of a fingerprint, None for another bundle, whose folder is not known."""
+    from qdrant_cir.model.bundle import PACKAGED_BUNDLES, load_bundle
+
+    for name in PACKAGED_BUNDLES:
+        try:
+            packaged = load_bundle(name)
+        except BundleError:
+            continue
+        if fingerprint in (packaged.fingerprint, packaged.vectors_fingerprint):
+            return packaged
+    return None
 
 
 def provider_named(name: str) -> ExecutionProvider:

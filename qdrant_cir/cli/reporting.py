@@ -47,6 +47,16 @@ def show_debugging(context: typer.Context, *, debug: bool) -> None:
         logging.getLogger("qdrant_cir").setLevel(logging.DEBUG)
     else:
         logging.getLogger("qdrant_cir").addHandler(logging.NullHandler())
+        copies = logging.getLogger("qdrant_cir.storage.stores.edge_folder")
+        if not any(isinstance(handler, _Notes) for handler in copies.handlers):
+            copies.addHandler(_Notes(logging.WARNING))
+
+
+class _Notes(logging.Handler):
+    """Print as a note what a command's report does not say: that a store is searched in a copy."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print_note(record.getMessage())
 
 
 def _is_debugging(context: typer.Context) -> bool:

@@ -7,13 +7,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qdrant_cir.cli import printing
-from qdrant_cir.cli.options import CollectionOption, JsonOption, StoreOptions, StorePlace, VectorOption, with_options
-from qdrant_cir.errors import BundleError, CollectionError, InputError
+from qdrant_cir.cli.options import (
+    CollectionOption,
+    JsonOption,
+    StoreOptions,
+    StorePlace,
+    VectorOption,
+    packaged_bundle,
+    with_options,
+)
+from qdrant_cir.errors import CirError, CollectionError, InputError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from qdrant_cir.model.bundle import Bundle
     from qdrant_cir.storage.collection import Collection, CollectionInfo
     from qdrant_cir.storage.stores.protocol import Store
     from qdrant_cir.types import JsonObject
@@ -54,7 +61,7 @@ def info(
             from qdrant_cir.storage.collection import Collection
 
             recall = Collection.find(opened, collection, vector=vector).index_recall(index_depth)
-    bundles = {(row.bundle_name, row.fingerprint): _packaged(row.fingerprint) for row in rows}
+    bundles = {(row.bundle_name, row.fingerprint): packaged_bundle(row.fingerprint) for row in rows}
     for note in notes:
         printing.print_note(note)
     if as_json:
@@ -125,9 +132,15 @@ def delete(
     if whole == bool(wanted):
         raise InputError("Name what to delete: the ids of images, or --all.")
     unknown: list[str] = []
+    found: int | None
     keeps_points = False
     with place.opened(creates=False) as opened:
-        if whole and vector is None and (half := _half_deleted(opened, collection)):
+        if whole and vector is None and (damaged := _damaged(opened, collection)):
+            _confirm(f"Delete the collection {collection} in {place.label}, which cannot be opened?", yes=yes)
+            found = None
+            for each in damaged:
+                opened.drop(each)
+        elif whole and vector is None and (half := _half_deleted(opened, collection)):
             _confirm(f"Delete what is left of the collection {collection} in {place.label}?", yes=yes)
             found = 0 if half.endswith("__tokens") else opened.count(half, None)
             opened.drop(half)
@@ -140,7 +153,7 @@ def delete(
                         f"`qdrant-cir detach -c {collection} --vector {gallery.layout.vector}` to leave it as it was."
                     )
                 _confirm(f"Delete the collection {collection} in {place.label}?", yes=yes)
-                found = gallery.count()
+                found = _count(gallery)
                 gallery.drop()
             else:
                 _confirm(_question(gallery, wanted, place), yes=yes)
@@ -154,7 +167,7 @@ def delete(
         f"Removed the vector and the tokens of {found} points; the points stay. The next `index` brings them back "
         "where their payload still names a picture."
         if keeps_points
-        else f"Deleted {found} images."
+        else f"Deleted {'the collection' if found is None else f'{found} images'}."
     )
     if unknown:
         printing.print_note(f"Not in the collection: {', '.join(unknown)}")
@@ -209,12 +222,13 @@ def _describe(store: Store, name: str | None, vector: str | None, notes: list[st
     for own in list_collections(store) if name is None else []:
         try:
             rows.append(Collection.open(store, own).info())
-        except CollectionError as error:
-            notes.append(str(error))
+        except (CollectionError, StoreError) as error:
+            notes.append(_noted(store, error))
     for each in attached:
         try:
             rows.append(Collection.open_attached(store, each.collection, each.vector).info())
-        except CollectionError as error:
+        except (CollectionError, StoreError) as error:
+            _noted(store, error)
             advice = f"Run `qdrant-cir detach -c {each.collection} --vector {each.vector}` to remove its tokens."
             notes.append(f"{error} {advice}")
     return rows
@@ -232,18 +246,44 @@ def _cells(info: CollectionInfo, *, has_attached: bool) -> tuple[str, ...]:
     return (*cells, points, attachment.vector, attachment.picture)
 
 
-def _packaged(fingerprint: str) -> Bundle | None:
-    """Load the packaged bundle of a fingerprint, None for another bundle, whose folder is not known."""
-    from qdrant_cir.model.bundle import PACKAGED_BUNDLES, load_bundle
+def _noted(store: Store, error: CirError) -> str:
+    """Return what is wrong with one collection; where it is the server that failed, raise that."""
+    from qdrant_cir.storage.stores.edge import EdgeStore
 
-    for name in PACKAGED_BUNDLES:
-        try:
-            packaged = load_bundle(name)
-        except BundleError:
-            continue
-        if fingerprint in (packaged.fingerprint, packaged.vectors_fingerprint):
-            return packaged
-    return None
+    if isinstance(error, StoreError) and not isinstance(store, EdgeStore):
+        raise error
+    return str(error)
+
+
+def _count(gallery: Collection) -> int | None:
+    """Count the images of a gallery; None where it cannot be opened."""
+    from qdrant_cir.storage.stores.edge import EdgeStore
+
+    try:
+        return gallery.count()
+    except StoreError:
+        if not isinstance(gallery.store, EdgeStore):
+            raise
+        return None
+
+
+def _damaged(store: Store, name: str) -> list[str]:
+    """List the halves of an embedded gallery whose description is damaged, tokens first; none where it is not.
+
+    A shard that another program made is not qdrant-cir's to delete, damaged or not.
+    """
+    from qdrant_cir.storage.schema import tokens_name
+    from qdrant_cir.storage.stores.edge import EdgeStore
+
+    if not isinstance(store, EdgeStore) or store.is_foreign(name):
+        return []
+    halves = [tokens_name(name), name]
+    try:
+        for half in halves:
+            store.describe(half)
+    except StoreError:
+        return halves
+    return []
 
 
 def _half_deleted(store: Store, name: str) -> str | None:

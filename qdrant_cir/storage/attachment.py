@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from qdrant_cir.errors import CollectionMismatchError, CollectionNotFoundError, InputError
+from qdrant_cir.errors import CollectionMismatchError, CollectionNotFoundError, InputError, StoreError
 from qdrant_cir.model.bundle import Bundle
 from qdrant_cir.storage.payload_path import PayloadPath
 from qdrant_cir.storage.points import RESERVED, Layout
@@ -24,6 +24,7 @@ __all__ = [
     "attach_collection",
     "attached_vectors",
     "companion_name",
+    "described_if_whole",
     "detach_collection",
     "list_attachments",
     "open_attached",
@@ -200,7 +201,7 @@ def attached_vectors(store: Store, collection: str) -> list[str]:
     begin = companion_name(collection, "")
     vectors = []
     for name in store.collection_names():
-        described = store.describe(name) if name.startswith(begin) else None
+        described = described_if_whole(store, name) if name.startswith(begin) else None
         ours = None if described is None else described.metadata.get(RESERVED)
         if isinstance(ours, dict) and ours.get("role") == ROLE and ours.get("collection") == collection:
             vectors.append(str(ours.get("vector")))
@@ -211,11 +212,28 @@ def list_attachments(store: Store) -> list[Attachment]:
     """List all that is attached in a store, by collection and vector; also what a killed call left half attached."""
     found = []
     for name in store.collection_names():
-        described = store.describe(name) if "__" in name else None
+        described = described_if_whole(store, name) if "__" in name else None
         ours = None if described is None else described.metadata.get(RESERVED)
         if described is not None and isinstance(ours, dict) and ours.get("role") == ROLE:
             found.append(_attachment_of(str(ours.get("collection")), str(ours.get("vector")), described))
     return sorted(found, key=lambda attachment: (attachment.collection, attachment.vector))
+
+
+def described_if_whole(store: Store, name: str) -> CollectionSpec | None:
+    """Describe a collection; None where there is none, or where damage to its files keeps it from being read.
+
+    Raises:
+        StoreError: a server failed.
+    """
+    try:
+        return store.describe(name)
+    except StoreError:
+        from qdrant_cir.storage.stores.edge import EdgeStore
+
+        # one damaged collection must not hide the others of its folder
+        if not isinstance(store, EdgeStore):
+            raise
+        return None
 
 
 def detach_collection(store: Store, attachment: Attachment) -> None:

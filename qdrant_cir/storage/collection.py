@@ -54,13 +54,13 @@ from qdrant_cir.types import Float32, JsonObject, JsonValue, PointId
 if TYPE_CHECKING:
     from qdrant_client.models import Filter
 
-__all__ = ["Collection", "CollectionInfo", "Label", "Unwritten", "list_collections"]
+__all__ = ["PAGE", "Collection", "CollectionInfo", "Label", "Unwritten", "list_collections", "pages_of"]
 
 BATCH_BYTES = 4 * 2**20
 """Largest stored form of one write: servers cap a REST body at 32 MB, and smaller ones pass faster."""
 
 
-_PAGE = 1000
+PAGE = 1000
 """Points that are looked at together."""
 
 
@@ -412,7 +412,7 @@ class Collection:
 
         having: list[models.Condition] = [models.HasVectorCondition(has_vector=self.layout.vector)]
         filter = models.Filter(must=having) if has_vector else models.Filter(must_not=having)
-        yield from _pages(self.store, self.name, filter=filter, fields=fields)
+        yield from pages_of(self.store, self.name, filter=filter, fields=fields)
 
     def image_ids(self) -> Iterator[str]:
         """Yield the ids of the images of a gallery of our own, a page at a time."""
@@ -433,13 +433,13 @@ class Collection:
         pictures = self.store.count(self.name, None) if expected is None else expected
         if self.store.count(self.layout.companion, None) == pictures:
             return 0
-        pages = _pages(self.store, self.layout.companion, fields=(RESERVED,))
-        orphans = [orphan for records in pages for orphan in self._orphans(records)]
+        pages = pages_of(self.store, self.layout.companion, fields=(RESERVED,))
+        orphans = [orphan for records in pages for orphan in self.orphans(records)]
         if orphans and self.attachment is None:
             sleep(settle_seconds)
         swept = 0
-        for start in range(0, len(orphans), _PAGE):
-            still = self._orphans(orphans[start : start + _PAGE])
+        for start in range(0, len(orphans), PAGE):
+            still = self.orphans(orphans[start : start + PAGE])
             if self.layout.picture is not None:
                 owners = list(dict.fromkeys(map(owner_of, still)))
                 points = self.store.fetch(self.name, owners, with_vectors=False, fields=(self.layout.picture.field,))
@@ -450,7 +450,7 @@ class Collection:
             swept += sum(made is None or bool(made.sha256) for made in map(tokens_record, still))
         return swept
 
-    def _orphans(self, records: Sequence[Record]) -> list[Record]:
+    def orphans(self, records: Sequence[Record]) -> list[Record]:
         """Return the records of tokens whose point is gone, or does not name their picture any more."""
         fields = () if self.layout.picture is None else (self.layout.picture.field,)
         owners = list(dict.fromkeys(map(owner_of, records)))
@@ -611,10 +611,11 @@ def _vectors_by_point(images: Sequence[IndexedImage], *, is_many: bool) -> dict[
     return {point_id: np.stack(rows) if is_many else rows[0] for point_id, rows in by_point.items()}
 
 
-def _pages(
-    store: Store, name: str, *, filter: Filter | None = None, fields: Sequence[str] | None = None
+def pages_of(
+    store: Store, name: str, *, filter: Filter | None = None, fields: Sequence[str] | None = None, size: int = PAGE
 ) -> Iterator[list[Record]]:
+    """Yield the points of a collection in id order, ``size`` at a time."""
     after: PointId | None = None
-    while page := store.scroll(name, filter=filter, limit=_PAGE, after=after, fields=fields):
+    while page := store.scroll(name, filter=filter, limit=size, after=after, fields=fields):
         yield page
         after = page[-1].point_id

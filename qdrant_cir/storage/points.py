@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -32,8 +33,10 @@ __all__ = [
     "TokensProblem",
     "TokensRecord",
     "batches_by_bytes",
+    "owner_of",
     "point_id_of",
     "read_point_id",
+    "tokens_in",
     "tokens_point",
     "tokens_record",
     "view_id_of",
@@ -49,6 +52,7 @@ PRECISION = f"{RESERVED}.precision"
 _TOKENS = "tokens"
 _LONGEST_ID = 64
 """More characters than any way to write an id has."""
+_CRC = "crc"
 _NAMESPACE = UUID("7a1f6a52-31c0-5c0f-9f0e-2b6f8e1d4c37")
 
 TokensProblem: TypeAlias = Literal["missing", "stale", "damaged", "no picture"]
@@ -292,13 +296,10 @@ class Layout:
             return HitTokens(image.point_id, None, "missing", view=view)
         if not self.is_of(image, made, source=source):
             return HitTokens(image.point_id, None, "stale", made.sha256, view)
-        text = record.payload.get(_TOKENS)
-        try:
-            data = base64.b64decode(text, validate=True) if isinstance(text, str) else b""
-        except (binascii.Error, ValueError):
-            data = b""
+        data = tokens_in(record)
+        problem: TokensProblem | None = "damaged" if data is None else None
         is_outdated = self.is_many and made.views != views_mark(image.views)
-        return HitTokens(image.point_id, data or None, None if data else "damaged", made.sha256, view, is_outdated)
+        return HitTokens(image.point_id, data, problem, made.sha256, view, is_outdated)
 
 
 def point_id_of(image_id: str) -> UUID:
@@ -371,8 +372,33 @@ def tokens_point(image: IndexedImage, layout: Layout) -> StoredPoint:
             record_id = view_id_of(image.point_id, str(image.source))
             ours["point"] = image.point_id if isinstance(image.point_id, int) else str(image.point_id)
             ours["views"] = views_mark(layout.picture.strings(image.payload))
-    payload: JsonObject = {RESERVED: ours, _TOKENS: base64.b64encode(image.tokens).decode("ascii")}
+    payload: JsonObject = {
+        RESERVED: ours,
+        _TOKENS: base64.b64encode(image.tokens).decode("ascii"),
+        _CRC: _bound_crc(image.tokens, record_id, ours),
+    }
     return StoredPoint(record_id, None, payload)
+
+
+def tokens_in(record: Record) -> bytes | None:
+    """Return the tokens of a record of the companion, as the token codec wrote them; None where they are damaged.
+
+    The checksum holds the record's id, the picture and the bundle too, so that tokens that were put under another
+    image are noticed. Records of earlier versions have none, and are taken as they are.
+    """
+    ours, text, crc = (record.payload.get(key) for key in (RESERVED, _TOKENS, _CRC))
+    try:
+        data = base64.b64decode(text, validate=True) if isinstance(text, str) else b""
+    except (binascii.Error, ValueError):
+        return None
+    if _CRC in record.payload and (not isinstance(ours, dict) or crc != _bound_crc(data, record.point_id, ours)):
+        return None
+    return data or None
+
+
+def _bound_crc(tokens: bytes, record_id: PointId, ours: Mapping[str, JsonValue]) -> int:
+    bound = f"{record_id}\n{ours.get('sha256')}\n{ours.get('bundle')}\n"
+    return zlib.crc32(tokens, zlib.crc32(bound.encode(errors="replace")))
 
 
 def tokens_record(record: Record) -> TokensRecord | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ __all__ = [
     "SAMPLE",
     "GallerySpec",
     "check_pair",
+    "companions_alone",
     "field_names",
     "gallery_names",
     "gallery_specs",
@@ -66,6 +67,19 @@ def gallery_names(names: Iterable[str]) -> list[str]:
     """Return the names of collections that have a companion, sorted."""
     every = set(names)
     return sorted(name for name in every if name + _TOKENS_SUFFIX in every)
+
+
+def companions_alone(found: Mapping[str, CollectionSpec | None]) -> list[tuple[str, bool]]:
+    """Return the halves of galleries of our own that stand alone, sorted, and whether each is the companion."""
+    alone = []
+    for name, spec in sorted(found.items()):
+        ours = None if spec is None else spec.metadata.get(RESERVED)
+        role = ours.get("role") if isinstance(ours, dict) else None
+        if role == "tokens" and name.removesuffix(_TOKENS_SUFFIX) not in found:
+            alone.append((name, True))
+        if role == "gallery" and name + _TOKENS_SUFFIX not in found:
+            alone.append((name, False))
+    return alone
 
 
 def gallery_specs(

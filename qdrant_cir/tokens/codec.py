@@ -20,7 +20,7 @@ from qdrant_cir.model.bundle import ModelSizes, TokenCodec
 from qdrant_cir.tokens.compression import MergedTokens
 from qdrant_cir.types import Float32, StoredTokens
 
-__all__ = ["decode_tokens", "encode_merged_tokens", "encode_tokens", "is_in_form", "quantize"]
+__all__ = ["check_bytes", "decode_tokens", "encode_merged_tokens", "encode_tokens", "is_in_form", "quantize"]
 
 _HEADER = struct.Struct("<4sBBHIII")
 _MAGIC = b"CIRT"
@@ -101,6 +101,19 @@ def is_in_form(data: bytes, sizes: ModelSizes) -> bool:
     return len(data) >= _HEADER.size and _HEADER.unpack_from(data)[: len(form)] == form
 
 
+def check_bytes(data: bytes) -> None:
+    """Check that one image's tokens are whole, whatever bundle they are of. Raises TokensError."""
+    if len(data) < _HEADER.size:
+        raise TokensError(f"The tokens are {len(data)} bytes, shorter than their header of {_HEADER.size}.")
+    magic, version, code, _, rows, dims, crc = _HEADER.unpack_from(data)
+    found = next((name for name, known in _CODES.items() if known == code), None)
+    if magic != _MAGIC or version not in (_EXACT, _COMPRESSED) or found is None:
+        raise TokensError("The tokens begin with what no version of this library writes.")
+    payload = memoryview(data)[_HEADER.size :]
+    if len(payload) != _payload_size(found, rows, dims, version=version) or zlib.crc32(payload) != crc:
+        raise TokensError("The tokens are damaged: their length or checksum is wrong.")
+
+
 def decode_tokens(encoded: Sequence[bytes], sizes: ModelSizes) -> StoredTokens:
     """Read the tokens of K images into one batch.
 
@@ -160,13 +173,17 @@ def _checked_payload(data: bytes, *, place: int, sizes: ModelSizes) -> memoryvie
             "Use the bundle that the collection was made with, or index the image again."
         )
     payload = memoryview(data)[_HEADER.size :]
-    width = np.dtype(_DTYPES[found]).itemsize
-    size = rows * dims * width + (4 * rows if found == "int8" else 0) + (2 * rows if version == _COMPRESSED else 0)
+    size = _payload_size(found, rows, dims, version=version)
     if len(payload) != size:
         raise TokensError(f"{label} hold {len(payload)} bytes of values; expected {size}. {cure}")
     if zlib.crc32(payload) != crc:
         raise TokensError(f"{label} are damaged: CRC32 {zlib.crc32(payload):08x}, expected {crc:08x}. {cure}")
     return payload
+
+
+def _payload_size(codec: str, rows: int, dims: int, *, version: int) -> int:
+    width = np.dtype(_DTYPES[codec]).itemsize
+    return rows * dims * width + (4 * rows if codec == "int8" else 0) + (2 * rows if version == _COMPRESSED else 0)
 
 
 def _form(compression: int) -> str:

@@ -21,6 +21,7 @@ COMMANDS = [
     ["calibrate-match"],
     ["fit-codec"],
     ["info"],
+    ["check"],
     ["delete"],
     ["detach"],
     ["demo"],

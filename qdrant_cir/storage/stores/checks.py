@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from qdrant_cir.errors import InputError
 from qdrant_cir.storage.payloads import plain_object
 from qdrant_cir.storage.stores.protocol import INDEX_KINDS, StoredPoint
-from qdrant_cir.types import Float32
+from qdrant_cir.types import Float32, JsonObject, JsonValue, PointId
 
 __all__ = [
     "check_given_name",
@@ -20,6 +20,7 @@ __all__ = [
     "check_name",
     "check_path",
     "check_query_vector",
+    "checked_payloads",
     "checked_points",
     "needs_index",
 ]
@@ -124,6 +125,18 @@ def checked_points(points: Sequence[StoredPoint], *, name: str, size: int | None
         payload = plain_object(dict(point.payload), place=f"{label} cannot be stored: payload")
         plain.append(replace(point, payload=payload))
     return plain
+
+
+def checked_payloads(payloads: Mapping[PointId, Mapping[str, JsonValue]]) -> dict[PointId, JsonObject]:
+    """Return payload fields of points, by id, as plain JSON. Raises InputError as :func:`checked_points`."""
+    return {
+        point_id: plain_object(_mapping(payload), place=f"The payload of the point {point_id}")
+        for point_id, payload in payloads.items()
+    }
+
+
+def _mapping(payload: object) -> object:
+    return dict(payload) if isinstance(payload, Mapping) else payload
 
 
 def _check_vector(vector: Float32, *, size: int, label: str) -> None:

@@ -15,14 +15,19 @@ LOCK_FILE = ".lock"
 
 
 class DirectoryLock:
-    """An exclusive lock on a directory, taken when made and held until released or the process ends.
+    """A lock on a directory, taken when made and held until released or the process ends.
 
-    The lock file names its holder, host and process id. A process id alone is not enough: in containers that
-    share a volume, two processes have the same one.
+    Exclusive for who writes; who cannot write, and reads a copy, shares it with others of that kind. The lock file
+    names who wrote, by host and process id. A process id alone is not enough: in containers that share a volume, two
+    processes have the same one.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, writes: bool = True) -> None:
         """Take the lock.
+
+        Args:
+            directory: must exist.
+            writes: False locks the file that stands, and does not change it.
 
         Raises:
             StoreLockedError: it is held already.
@@ -31,19 +36,29 @@ class DirectoryLock:
         path = directory / LOCK_FILE
         try:
             # not "w": a holder's name must stay until the lock is taken
-            self._file: IO[str] = path.open("a+", encoding="utf-8")
+            self._file: IO[str] = path.open("a+" if writes else "r", encoding="utf-8")
         except OSError as error:
             raise StoreError(
                 f"The store directory {directory} cannot be used: {error}. Give a directory that you may write to."
             ) from error
         try:
-            _lock(self._file, directory)
-            self._file.truncate(0)
-            self._file.write(f"{_this_host()} {os.getpid()}\n")
-            self._file.flush()
+            _lock(self._file, directory, shares=not writes)
+            if writes:
+                self._name_holder(directory)
         except BaseException:
             self._file.close()
             raise
+
+    def _name_holder(self, directory: Path) -> None:
+        try:
+            self._file.truncate(0)
+            self._file.write(f"{_this_host()} {os.getpid()}\n")
+            self._file.flush()
+        except OSError as error:
+            raise StoreError(
+                f"The store directory {directory} cannot be used: its lock file cannot be written ({error}). Free some "
+                "space, or use a folder on another disk."
+            ) from error
 
     def guards(self, directory: Path) -> bool:
         """Return whether the lock file in a directory is still the locked one: folders may be removed and remade."""
@@ -67,12 +82,13 @@ class DirectoryLock:
         self._file.close()
 
 
-def _lock(file: IO[str], directory: Path) -> None:
+def _lock(file: IO[str], directory: Path, *, shares: bool) -> None:
     # imported late, because it looks for writable folders at import
     import portalocker
 
     try:
-        portalocker.lock(file, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
+        kind = portalocker.LockFlags.SHARED if shares else portalocker.LockFlags.EXCLUSIVE
+        portalocker.lock(file, kind | portalocker.LockFlags.NON_BLOCKING)
     except portalocker.exceptions.AlreadyLocked as error:
         raise StoreLockedError(
             f"The store directory {directory} is held by {_holder(file)}. An embedded store serves one process at a "

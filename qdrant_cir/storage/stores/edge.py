@@ -9,8 +9,8 @@ of Edge holds Python's global lock; :meth:`EdgeStore.optimize` for seconds.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from os import PathLike
@@ -29,11 +29,22 @@ from qdrant_cir.storage.stores.checks import (
     check_limit,
     check_name,
     check_query_vector,
+    checked_payloads,
     checked_points,
     needs_index,
 )
 from qdrant_cir.storage.stores.edge_folder import EdgeFolder, join_folder, leave_folder
-from qdrant_cir.storage.stores.edge_shards import create_folder, drop_folder, read_vectors, translated, update_metadata
+from qdrant_cir.storage.stores.edge_room import bytes_on_disk, check_room
+from qdrant_cir.storage.stores.edge_shards import (
+    create_folder,
+    drop_folder,
+    holds_collection,
+    is_shard,
+    read_spec,
+    read_vectors,
+    translated,
+    update_metadata,
+)
 from qdrant_cir.storage.stores.grouping import grouped
 from qdrant_cir.storage.stores.places import folder_of
 from qdrant_cir.storage.stores.protocol import (
@@ -59,6 +70,9 @@ __all__ = ["EdgeStore"]
 
 _INDEX_KINDS = {kind: getattr(edge.PayloadSchemaType, kind.capitalize()) for kind in INDEX_KINDS}
 
+_COPIES = 4
+"""What is written stands in the log, in its segment and in its indexes."""
+
 
 class EdgeStore:
     """A :class:`~qdrant_cir.storage.stores.protocol.Store` in a directory, for all threads of one process.
@@ -67,11 +81,14 @@ class EdgeStore:
     to be closed releases the directory.
     """
 
-    def __init__(self, directory: str | PathLike[str]) -> None:
-        """Open a store, making the directory where there is none.
+    def __init__(self, directory: str | PathLike[str], *, creates: bool = True) -> None:
+        """Open a store.
 
         Args:
-            directory: on a local file system; nothing else should be kept in it.
+            directory: on a local file system; nothing else should be kept in it. One that cannot be written is copied
+                to a temporary folder and read there.
+            creates: make the directory and its lock file where they are missing; else that waits for the first write,
+                and a directory that is not there is an empty store.
 
         Raises:
             InputError: it is the address of a server, or names no directory.
@@ -80,7 +97,7 @@ class EdgeStore:
         """
         self._directory = folder_of(directory).absolute()
         self._pid = os.getpid()
-        self._folder: EdgeFolder | None = join_folder(self._directory, self)
+        self._folder: EdgeFolder | None = join_folder(self._directory, self, creates=creates)
 
     def __enter__(self) -> Self:
         return self
@@ -105,7 +122,8 @@ class EdgeStore:
         with self._using() as folder:
             if name not in folder.collection_names():
                 return None
-            return replace(folder.collection(name).spec, vectors=read_vectors(folder.directory / name))
+            # from its description alone: what cannot be opened can still be named, and dropped
+            return replace(read_spec(folder.directory / name), vectors=read_vectors(folder.directory / name))
 
     def create(self, name: str, spec: CollectionSpec) -> None:
         """Make an empty collection. Raises CollectionError where one of that name exists."""
@@ -115,7 +133,7 @@ class EdgeStore:
                 f"The embedded store takes no options of collections ({', '.join(spec.placement)}): they are for a "
                 "server."
             )
-        with self._using() as opened:
+        with self._writing() as opened:
             folder = opened.directory / name
             if folder.exists():
                 raise CollectionError(
@@ -125,18 +143,21 @@ class EdgeStore:
 
     def update_metadata(self, name: str, values: JsonObject) -> None:
         """Set top-level keys of a collection's metadata; the others stay."""
-        with self._using() as opened:
+        with self._writing(name) as opened:
             opened.collection(name)
             update_metadata(opened.directory / name, values)
 
     def drop(self, name: str) -> None:
-        """Remove a collection and all its points; nothing happens where there is none."""
+        """Remove a collection and all its points, also one that cannot be opened; nothing where there is none."""
+        check_name(name)
         with self._using() as folder:
-            if name not in folder.collection_names():
+            if not holds_collection(folder.directory / name):
                 return
+            folder.claim()
+            folder.check_writable(name)
             held = folder.open.pop(name, None)
             if held is not None:
-                with translated(f"close the collection {name!r}"):
+                with suppress(StoreError), translated(f"close the collection {name!r}"):
                     held.shard.close()
             drop_folder(folder.directory / name)
 
@@ -145,7 +166,7 @@ class EdgeStore:
         check_index(field, kind)
         # with phrases, which a filter may look for
         schema = edge.TextIndexParams(phrase_matching=True) if kind == "text" else _INDEX_KINDS[kind]
-        self._update(name, edge.UpdateOperation.create_field_index(field, schema))
+        self._update(name, lambda: [edge.UpdateOperation.create_field_index(field, schema)])
 
     def upsert(self, name: str, points: Sequence[StoredPoint]) -> None:
         """Write points, replacing those of the same id; on the disk when it returns.
@@ -157,7 +178,15 @@ class EdgeStore:
             size = folder.collection(name).spec.vector_size
         points = checked_points(points, name=name, size=size)
         if points:
-            self._update(name, edge.UpdateOperation.upsert_points([_edge_point(point) for point in points]))
+            self._update(
+                name,
+                lambda: [edge.UpdateOperation.upsert_points([_edge_point(point) for point in points])],
+                size=sum(map(_bytes_of, points)),
+            )
+
+    def is_foreign(self, name: str) -> bool:
+        """Return whether a collection is a shard that another program made."""
+        return is_shard(self._directory / name)
 
     def resolve(self, name: str) -> str:
         """Return the name as it is: the embedded store has no aliases. Raises InputError for what is none."""
@@ -172,7 +201,7 @@ class EdgeStore:
                 return
         several = edge.MultiVectorConfig(edge.MultiVectorComparator.MaxSim) if spec.is_multi else None
         distance = getattr(edge.Distance, spec.distance)
-        self._update(name, edge.UpdateOperation.create_dense_vector(vector, spec.size, distance, several))
+        self._update(name, lambda: [edge.UpdateOperation.create_dense_vector(vector, spec.size, distance, several)])
 
     def remove_vector(self, name: str, vector: str) -> None:
         """Remove a named vector with all its values; nothing happens where there is none."""
@@ -180,7 +209,7 @@ class EdgeStore:
             folder.collection(name)
             if vector not in read_vectors(folder.directory / name):
                 return
-        self._update(name, edge.UpdateOperation.delete_vector_name(vector))
+        self._update(name, lambda: [edge.UpdateOperation.delete_vector_name(vector)])
 
     def update_vectors(self, name: str, vector: str, values: Mapping[PointId, Float32]) -> list[PointId]:
         """Write a named vector of existing points, float32 [D] or [V, D]; nothing else of them changes.
@@ -190,11 +219,19 @@ class EdgeStore:
         """
         with self._using():
             standing = self._standing(name, list(values))
-            points = [
-                edge.PointVectors(point_id, {vector: values[point_id].astype(float).tolist()}) for point_id in standing
-            ]
-            if points:
-                self._update(name, edge.UpdateOperation.update_vectors(points))
+            if standing:
+                self._update(
+                    name,
+                    lambda: [
+                        edge.UpdateOperation.update_vectors(
+                            [
+                                edge.PointVectors(point_id, {vector: values[point_id].astype(float).tolist()})
+                                for point_id in standing
+                            ]
+                        )
+                    ],
+                    size=sum(values[point_id].nbytes for point_id in standing),
+                )
         return [point_id for point_id in values if point_id not in standing]
 
     def clear_vectors(self, name: str, vector: str, point_ids: Sequence[PointId]) -> None:
@@ -202,26 +239,32 @@ class EdgeStore:
         with self._using():
             standing = self._standing(name, point_ids)
             if standing:
-                self._update(name, edge.UpdateOperation.delete_vectors(list(standing), [vector]))
+                self._update(name, lambda: [edge.UpdateOperation.delete_vectors(list(standing), [vector])])
 
     def set_payloads(self, name: str, payloads: Mapping[PointId, Mapping[str, JsonValue]]) -> None:
         """Set top-level payload fields of points, by id; other fields stay, ids that do not exist are skipped."""
+        plain = checked_payloads(payloads)
         with self._using():
-            standing = self._standing(name, list(payloads))
-            operations = [
-                edge.UpdateOperation.set_payload([point_id], dict(payloads[point_id])) for point_id in standing
-            ]
-            self._update(name, *operations)
+            standing = self._standing(name, list(plain))
+            if standing:
+                self._update(
+                    name,
+                    lambda: [edge.UpdateOperation.set_payload([point_id], plain[point_id]) for point_id in standing],
+                    size=sum(map(_bytes_of_payload, plain.values())),
+                )
 
     def delete_payloads(self, name: str, fields: Mapping[PointId, Sequence[str]]) -> None:
         """Remove top-level payload fields of points, by id; the others stay."""
         with self._using():
             standing = self._standing(name, list(fields))
-            operations = [
-                edge.UpdateOperation.delete_payload([point_id], [f'"{key}"' for key in fields[point_id]])
-                for point_id in standing
-            ]
-            self._update(name, *operations)
+            if standing:
+                self._update(
+                    name,
+                    lambda: [
+                        edge.UpdateOperation.delete_payload([point_id], [f'"{key}"' for key in fields[point_id]])
+                        for point_id in standing
+                    ],
+                )
 
     def query(
         self,
@@ -240,17 +283,17 @@ class EdgeStore:
             _check_words(name, held.shard, filter)
             check_query_vector(vector, name=name, size=self._size_of(folder, name, using))
             given = options.params
-            request = edge.QueryRequest(
-                limit=limit,
-                query=edge.Query.Nearest(vector.astype(float).tolist(), using=using),
-                filter=_edge_filter(filter),
-                with_payload=True,
-                params=edge.SearchParams(
-                    hnsw_ef=(given.hnsw_ef if given is not None else None) or hnsw_ef(limit),
-                    exact=bool(given is not None and given.exact),
-                ),
-            )
             with translated(f"search the collection {name!r}"):
+                request = edge.QueryRequest(
+                    limit=limit,
+                    query=edge.Query.Nearest(vector.astype(float).tolist(), using=using),
+                    filter=_edge_filter(filter),
+                    with_payload=True,
+                    params=edge.SearchParams(
+                        hnsw_ef=(given.hnsw_ef if given is not None else None) or hnsw_ef(limit),
+                        exact=bool(given is not None and given.exact),
+                    ),
+                )
                 return [Hit(_point_id(hit.id), hit.score, hit.payload or {}) for hit in held.shard.query(request)]
 
     def query_groups(
@@ -302,13 +345,17 @@ class EdgeStore:
         start = behind(after)
         if after is not None and start is None:
             return []
-        request = edge.ScrollRequest(
-            offset=start, limit=limit, filter=_edge_filter(filter), with_payload=_payload_of(fields), with_vector=False
-        )
         with self._using() as folder:
             held = folder.collection(name)
             _check_words(name, held.shard, filter)
             with translated(f"read the collection {name!r}"):
+                request = edge.ScrollRequest(
+                    offset=start,
+                    limit=limit,
+                    filter=_edge_filter(filter),
+                    with_payload=_payload_of(fields),
+                    with_vector=False,
+                )
                 found, _ = held.shard.scroll(request)
         return [_record(record) for record in found]
 
@@ -317,15 +364,15 @@ class EdgeStore:
         with self._using() as folder:
             folder.collection(name)
         if point_ids:
-            self._update(name, edge.UpdateOperation.delete_points(list(point_ids)))
+            self._update(name, lambda: [edge.UpdateOperation.delete_points(list(point_ids))])
 
     def count(self, name: str, filter: Filter | None) -> int:
         """Count points exactly."""
-        request = edge.CountRequest(exact=True, filter=_edge_filter(filter))
         with self._using() as folder:
             held = folder.collection(name)
             _check_words(name, held.shard, filter)
             with translated(f"count the collection {name!r}"):
+                request = edge.CountRequest(exact=True, filter=_edge_filter(filter))
                 return held.shard.count(request)
 
     def counts_exactly(self, name: str) -> bool:
@@ -337,8 +384,10 @@ class EdgeStore:
 
         Holds Python's global lock for seconds: call it after indexing, not while serving.
         """
-        with self._using() as folder:
+        with self._writing(name) as folder:
             held = folder.collection(name)
+            # segments are written anew beside the old ones
+            check_room(folder.directory, f"optimize the collection {name!r}", bytes_on_disk(held.folder))
             with translated(f"optimize the collection {name!r}"):
                 held.shard.optimize()
                 held.shard.flush()
@@ -367,9 +416,18 @@ class EdgeStore:
             with folder.guard:
                 # checked again: another thread may have closed the store while this one waited
                 if self._folder is folder:
+                    folder.lock_what_stands()
                     yield folder
                     return
         raise StoreError(f"The store in {self._directory} was closed. Open a new EdgeStore.")
+
+    @contextmanager
+    def _writing(self, name: str | None = None) -> Iterator[EdgeFolder]:
+        """Hold the folder for a write, with its lock. Raises StoreError where it cannot be written."""
+        with self._using() as folder:
+            folder.claim()
+            folder.check_writable(name)
+            yield folder
 
     def _standing(self, name: str, point_ids: Sequence[PointId]) -> dict[PointId, None]:
         """Return the ids that exist, in their order: Edge refuses a call that names any other."""
@@ -382,13 +440,16 @@ class EdgeStore:
         found = read_vectors(folder.directory / name).get(vector)
         return None if found is None else found.size
 
-    def _update(self, name: str, *operations: edge.UpdateOperation) -> None:
-        """Apply operations and flush, even after a refused one: part of it may be in the log."""
-        with self._using() as folder:
+    def _update(self, name: str, operations: Callable[[], list[edge.UpdateOperation]], *, size: int = 0) -> None:
+        """Apply operations of ``size`` bytes and flush, even after a refused one: part of it may be in the log."""
+        with self._writing(name) as folder:
             shard = folder.collection(name).shard
+            folder.check_writable(name)
+            check_room(folder.directory, f"write to the collection {name!r}", _COPIES * size)
             with translated(f"write to the collection {name!r}"):
+                made = operations()
                 try:
-                    for operation in operations:
+                    for operation in made:
                         shard.update(operation)
                 finally:
                     shard.flush()
@@ -419,6 +480,14 @@ def _check_words(name: str, shard: edge.EdgeShard, filter: Filter | None) -> Non
 def _edge_point(point: StoredPoint) -> edge.Point:
     vector: edge.Vector = {} if point.vector is None else {VECTOR_NAME: point.vector.astype(float).tolist()}
     return edge.Point(point.point_id, vector, dict(point.payload))
+
+
+def _bytes_of(point: StoredPoint) -> int:
+    return _bytes_of_payload(point.payload) + (0 if point.vector is None else point.vector.nbytes)
+
+
+def _bytes_of_payload(payload: Mapping[str, JsonValue]) -> int:
+    return 64 + len(repr(payload))
 
 
 def _record(found: edge.Record, vector: str = VECTOR_NAME) -> Record:

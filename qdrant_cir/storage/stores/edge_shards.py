@@ -11,7 +11,8 @@ from pathlib import Path
 
 import qdrant_edge as edge
 
-from qdrant_cir.errors import StoreError
+from qdrant_cir.errors import CirError, StoreError
+from qdrant_cir.storage.stores.edge_room import check_room
 from qdrant_cir.storage.stores.protocol import VECTOR_NAME, CollectionSpec, VectorSpec
 from qdrant_cir.types import JsonObject
 
@@ -21,6 +22,7 @@ __all__ = [
     "collection_folders",
     "create_folder",
     "drop_folder",
+    "holds_collection",
     "open_shard",
     "read_spec",
     "release_inherited",
@@ -47,7 +49,7 @@ def translated(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except StoreError:
+    except CirError:
         raise
     except Exception as error:
         raise StoreError(f"The embedded store failed to {what}: {error}") from error
@@ -82,6 +84,7 @@ def create_folder(folder: Path, spec: CollectionSpec) -> None:
     """
     aside = folder.parent / _CREATING
     remove_leftovers(folder.parent)
+    check_room(folder.parent, f"make the collection {folder.name!r}")
     with translated(f"create {folder}"):
         shard = edge.EdgeShard.create(str(aside / _SHARD_FOLDER), _config(spec.vector_size))
         shard.flush()
@@ -110,7 +113,7 @@ def _write_spec(path: Path, spec: CollectionSpec) -> None:
 
 
 def drop_folder(folder: Path) -> None:
-    """Remove a collection: rename it, then delete it from the disk. Raises StoreError."""
+    """Remove a collection, also one that cannot be opened: rename it, then delete it. Raises StoreError."""
     aside = folder.parent / _DROPPING
     with translated(f"drop {folder}"):
         folder.rename(aside)
@@ -162,6 +165,14 @@ def read_vectors(folder: Path) -> dict[str, VectorSpec]:
 def is_shard(folder: Path) -> bool:
     """Return whether a folder is itself a shard that another program made."""
     return (folder / _SHARD_FILE).is_file()
+
+
+def holds_collection(folder: Path) -> bool:
+    """Return whether a folder is a collection, or what damage has left of one of ours."""
+    return any(
+        (folder / name).exists()
+        for name in (_SPEC_FILE, _SHARD_FILE, f"{_SHARD_FOLDER}/{_SHARD_FILE}", f"{_SHARD_FOLDER}/segments")
+    )
 
 
 def _shard_of(folder: Path) -> Path:

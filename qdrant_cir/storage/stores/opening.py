@@ -45,10 +45,10 @@ def open_store(
 
     Args:
         store: a place, a client or a store.
-        creates: make the folder of an embedded store where there is none.
         api_key: of the server at an address; ``QDRANT_API_KEY`` where it is None.
         grpc_port: where that server speaks gRPC; see :func:`~qdrant_cir.storage.stores.connection.connect`.
         retry_seconds: how long one call of a server is tried again.
+        creates: make the folder of an embedded store and its lock file where they are missing.
 
     Raises:
         InputError: ``store`` is none of these, or not the address of a server.
@@ -65,7 +65,7 @@ def open_store(
             raise CollectionNotFoundError(
                 f"There is no store in {folder.absolute()}, so there is no collection yet. Give the right folder."
             )
-        return EdgeStore(place)
+        return EdgeStore(place, creates=creates)
     from qdrant_client import QdrantClient
 
     from qdrant_cir.storage.stores.server import ServerStore

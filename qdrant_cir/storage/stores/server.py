@@ -35,6 +35,7 @@ from qdrant_cir.storage.stores.checks import (
     check_name,
     check_path,
     check_query_vector,
+    checked_payloads,
     checked_points,
     needs_index,
 )
@@ -350,13 +351,14 @@ class ServerStore:
     def set_payloads(self, name: str, payloads: Mapping[PointId, Mapping[str, JsonValue]]) -> None:
         """Set top-level payload fields of points, by id; other fields stay."""
         key = self._key_for(name) if payloads else None
+        plain = checked_payloads(payloads)
         self._update(
             name,
             [
                 models.SetPayloadOperation(
-                    set_payload=models.SetPayload(payload=dict(payload), points=[_client_id(point_id)], shard_key=key)
+                    set_payload=models.SetPayload(payload=payload, points=[_client_id(point_id)], shard_key=key)
                 )
-                for point_id, payload in payloads.items()
+                for point_id, payload in plain.items()
             ],
         )
 
