@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
+from qdrant_cir.arguments import checked_flag
 from qdrant_cir.errors import CollectionError, InputError
 from qdrant_cir.indexer import Indexer
 from qdrant_cir.indexing.checking import CheckReport, check_collection
@@ -848,7 +849,7 @@ def attach(
         picture,
         version,
         root=None if root is None else str(Path(root).resolve()),
-        private_addresses=private_addresses,
+        private_addresses=checked_flag(private_addresses, name="private_addresses"),
     )
 
     def made(opened: Store) -> Gallery:

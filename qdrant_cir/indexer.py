@@ -22,6 +22,7 @@ from typing import Self, TypeVar
 
 import numpy as np
 
+from qdrant_cir.arguments import checked_flag, checked_function, checked_items
 from qdrant_cir.errors import CollectionError, IndexingError, InputError, StoreError, TokensError, TooLargeError
 from qdrant_cir.indexing.attached import attached_records
 from qdrant_cir.indexing.preparation import (
@@ -90,7 +91,8 @@ class Indexer:
         self._batch_size = batch_size
         self._limits = limits
         self._decode_threads = available_threads() if decode_threads is None else decode_threads
-        if self._batch_size < 1 or self._decode_threads < 1:
+        numbers = (self._batch_size, self._decode_threads)
+        if not all(isinstance(number, int) and number >= 1 for number in numbers):
             raise InputError(f"batch_size ({batch_size}) and decode_threads ({decode_threads}) must be at least 1")
         if not isinstance(limits, PictureLimits):
             raise InputError(f"limits is a {type(limits).__name__}; expected PictureLimits.")
@@ -186,6 +188,10 @@ class Indexer:
             InputError: the records themselves could not be read further.
             ProviderError: the encoder failed.
         """
+        checked_function(progress, name="progress")
+        if total is not None and (isinstance(total, bool) or not isinstance(total, int) or total < 0):
+            raise InputError(f"total is of type {type(total).__name__}; expected how many records there are, or None.")
+        checked_items(records, name="records")
         if total is None and isinstance(records, Sized):
             total = len(records)
         skipped = records.skipped if isinstance(records, ImageFolder) else None
@@ -215,6 +221,8 @@ class Indexer:
             part: of the points, as of :meth:`index`.
         """
         check_part(part)
+        checked_function(progress, name="progress")
+        checked_flag(verify, name="verify")
         self._collection.check_attached()
         # how many pictures the points have is not known before they are read
         has_several = self._collection.layout.is_many

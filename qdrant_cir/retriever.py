@@ -13,6 +13,7 @@ from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
+from qdrant_cir.arguments import checked_items
 from qdrant_cir.errors import StoreError
 from qdrant_cir.model.bundle import Bundle
 from qdrant_cir.model.compute import Compute, ExecutionProvider
@@ -594,7 +595,7 @@ def _paths(
     clock: Callable[[], float],
 ) -> list[TimedSteps[SearchResult]]:
     """Check the arguments, and return one path per query, not yet started."""
-    queries = options.checked(queries)
+    queries = options.checked(list(checked_items(queries, name="queries")))
     stop = options.effort.stop_rule(model.bundle, limit=options.limit, rerank_depth=options.rerank_depth)
     watches = [Stopwatch(clock) for _ in queries]
     return [

@@ -14,6 +14,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from qdrant_cir.arguments import checked_flag
 from qdrant_cir.errors import TokensError
 from qdrant_cir.model.bundle import Bundle
 from qdrant_cir.storage.attachment import described_if_whole, list_attachments
@@ -130,6 +131,7 @@ def check_collection(
     Raises:
         StoreError: the store failed, or cannot be written.
     """
+    checked_flag(repair, name="repair")
     store, layout = collection.store, collection.layout
     findings: list[Finding] = []
     images = 0

@@ -18,6 +18,7 @@ from math import isfinite
 from pathlib import Path
 from typing import NoReturn, overload
 
+from qdrant_cir.arguments import checked_path
 from qdrant_cir.errors import InputError
 from qdrant_cir.indexing.row_files import ROW_FILE_SUFFIXES, Row, RowFile, open_row_file
 from qdrant_cir.types import ImageSource, JsonObject, JsonValue, PointId
@@ -116,7 +117,11 @@ class ImageFolder(Sequence[ImageRecord]):
 
 def read_images(path: str | os.PathLike[str], *, prefix: str = "") -> ImageFolder | ImageManifest:
     """Read a folder with :func:`read_folder`, a file with :func:`read_manifest`; both have a length."""
-    return read_folder(path, prefix=prefix) if Path(path).is_dir() else read_manifest(path, prefix=prefix)
+    return (
+        read_folder(path, prefix=prefix)
+        if checked_path(path, name="path").is_dir()
+        else read_manifest(path, prefix=prefix)
+    )
 
 
 def in_part(name: str, part: tuple[int, int]) -> bool:
@@ -154,7 +159,7 @@ def read_folder(path: str | os.PathLike[str], *, prefix: str = "") -> ImageFolde
     Raises:
         InputError: the folder does not exist, cannot be read or holds no picture.
     """
-    root = Path(path).absolute()
+    root = checked_path(path, name="path").absolute()
     if not root.is_dir():
         raise InputError(f"{root} is not a folder; expected a folder of images")
     found: list[Path] = []
@@ -185,7 +190,7 @@ def read_manifest(path: str | os.PathLike[str], *, prefix: str = "") -> ImageMan
             gives an image id twice.
         MissingExtraError: a Parquet file without pyarrow.
     """
-    file = Path(path).absolute()
+    file = checked_path(path, name="path").absolute()
     if not file.is_file():
         formats = ", ".join(ROW_FILE_SUFFIXES)
         raise InputError(f"{file} does not exist; expected a folder of images or a manifest ({formats})")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from os import PathLike, fspath
 from pathlib import Path, PurePosixPath
 
+from qdrant_cir.arguments import checked_path
 from qdrant_cir.errors import BundleError
 from qdrant_cir.model.contracts import (
     GRAPH_CONTRACTS,
@@ -205,6 +206,7 @@ def load_bundle(path: str | PathLike[str] | None = None) -> Bundle:
             bare word that is both is the packaged one. None for the packaged model that is the default.
 
     Raises:
+        InputError: it is no path.
         BundleError: the folder, its manifest or a file is missing; a path leaves the folder or is a symbolic link,
             other than one of a hub's cache to its own blobs; a checksum differs; a graph declares other tensors than
             the runtime's contract, or reads weights that the manifest does not list; the tokenizer knows no unknown
@@ -212,10 +214,9 @@ def load_bundle(path: str | PathLike[str] | None = None) -> Bundle:
     """
     if path is None:
         folder = default_bundle_path()
-    elif fspath(path) in PACKAGED_BUNDLES:
-        folder = packaged_bundle_path(fspath(path))
     else:
-        folder = Path(path)
+        folder = checked_path(path, name="The bundle")
+        folder = packaged_bundle_path(fspath(path)) if fspath(path) in PACKAGED_BUNDLES else folder
     manifest = _read_manifest(folder)
     for name, entry in manifest.graphs.items():
         _check_tensors(name, entry, manifest.sizes)

@@ -10,6 +10,8 @@ from qdrant_cir.types import Precision
 
 __all__ = ["Compute", "ExecutionProvider"]
 
+_MOST_THREADS = 4096
+
 ExecutionProvider: TypeAlias = Literal["auto", "cpu", "cuda"]
 
 
@@ -38,5 +40,8 @@ class Compute:
         ):
             if not isinstance(value, str) or value not in known:
                 raise InputError(f"{name} is {value!r}; give one of {', '.join(known)}.")
-        if self.threads is not None and (not isinstance(self.threads, int) or self.threads < 1):
-            raise InputError(f"threads is {self.threads!r}; it must be at least 1, or None for all that may be used.")
+        if self.threads is not None and (not isinstance(self.threads, int) or not 1 <= self.threads <= _MOST_THREADS):
+            raise InputError(
+                f"threads is {self.threads!r:.40}; it must be at least 1 and at most {_MOST_THREADS}, or None for all "
+                "that may be used."
+            )

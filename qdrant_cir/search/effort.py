@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from math import inf, isfinite, sqrt
 from numbers import Real
 from os import PathLike
-from pathlib import Path
 from statistics import fmean
 from typing import TypeVar
 
+from qdrant_cir.arguments import checked_path
 from qdrant_cir.errors import InputError
 from qdrant_cir.model.bundle import Bundle
 from qdrant_cir.types import JsonObject, JsonValue
@@ -72,7 +72,7 @@ class EffortCalibration:
     def read(cls, path: str | PathLike[str]) -> EffortCalibration:
         """Read a file of ``qdrant-cir calibrate``. Raises InputError if it is not one."""
         try:
-            value = json.loads(Path(path).read_text(encoding="utf-8"))
+            value = json.loads(checked_path(path, name="path").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise InputError(
                 f"The calibration {path} cannot be read: {error}. Make one with `qdrant-cir calibrate`."
@@ -170,6 +170,8 @@ class Effort:
         for name, value in (("confidence", self.confidence), ("time budget", self.time_budget)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
                 raise InputError(f"The {name} is {value!r:.40}; it must be a number, or None.")
+        if self.calibration is not None and not isinstance(self.calibration, EffortCalibration):
+            raise InputError("The calibration of the effort is no EffortCalibration. Read one with its read().")
         if self.confidence is not None and not 0 < self.confidence < 1:
             raise InputError(
                 f"The confidence is {self.confidence}; it must be above 0 and below 1, or None for every candidate."

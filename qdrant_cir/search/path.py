@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from qdrant_cir.arguments import checked_flag, checked_function, checked_text
 from qdrant_cir.errors import CirError, InputError, StoreUnavailableError
 from qdrant_cir.search.effort import EXACT, Effort, StopRule
 from qdrant_cir.search.explanation import Explanation, WordEffect
@@ -94,6 +95,9 @@ class SearchOptions:
             raise InputError(f"min_match is {self.min_match!r:.40}; it must be a probability, from 0 to 1.")
         if self.progress is not None and not callable(self.progress):
             raise InputError(f"progress is {self.progress!r:.40}; it must be a function of one argument, or None.")
+        if self.group_by is not None:
+            checked_text(self.group_by, name="group_by")
+        checked_flag(self.exclude_reference, name="exclude_reference")
         return [checked_query(query) for query in queries]
 
 
@@ -112,6 +116,8 @@ class RerankOptions:
         _check_limit(self.limit)
         _check_effort(self.effort)
         _check_read(self.read)
+        checked_flag(self.encode_missing, name="encode_missing")
+        checked_function(self.open_picture, name="open_picture")
 
 
 @dataclass(slots=True)
@@ -644,12 +650,21 @@ def _check_read(read: ReadOptions) -> None:
         _check_whole(read.timeout, name="timeout")
         if read.timeout < 1:
             raise InputError(f"timeout is {read.timeout}; it must be at least 1 second.")
-    if read.params is None:
-        return
-    from qdrant_client import models
+    if read.params is not None:
+        from qdrant_client import models
 
-    if not isinstance(read.params, models.SearchParams):
-        raise InputError(f"params is a {type(read.params).__name__}; expected a qdrant_client.models.SearchParams.")
+        if not isinstance(read.params, models.SearchParams):
+            raise InputError(f"params is a {type(read.params).__name__}; expected a qdrant_client.models.SearchParams.")
+    if isinstance(read.consistency, bool) or not isinstance(read.consistency, int | str | None):
+        kind = type(read.consistency).__name__
+        raise InputError(f"consistency is of type {kind}; expected a number, or majority, quorum or all.")
+    if read.shard_key_selector is not None:
+        from qdrant_client.models import ShardKeyWithFallback
+
+        given = read.shard_key_selector
+        for key in given if isinstance(given, list) else [given]:
+            if isinstance(key, bool) or not isinstance(key, int | str | ShardKeyWithFallback):
+                raise InputError(f"A shard key is of type {type(key).__name__}; expected text or a number.")
 
 
 def _check_limit(limit: int) -> None:

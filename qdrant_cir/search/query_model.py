@@ -11,6 +11,7 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
+from qdrant_cir.arguments import checked_id
 from qdrant_cir.errors import CirError, ImageError, InputError, TokensError
 from qdrant_cir.model.bundle import Bundle
 from qdrant_cir.model.composer import Composer
@@ -488,7 +489,11 @@ def _number(value: object, *, name: str) -> float:
 
 def gallery_ids(query: Query) -> list[str | PointId]:
     """Return the ids of a query's references that are in the collection, each once."""
-    ids = [reference.image_id for reference, _ in references_of(query) if isinstance(reference, GalleryImage)]
+    ids = [
+        checked_id(reference.image_id, name="The id of a GalleryImage")
+        for reference, _ in references_of(query)
+        if isinstance(reference, GalleryImage)
+    ]
     return list(dict.fromkeys(ids))
 
 

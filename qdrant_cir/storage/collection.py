@@ -416,7 +416,7 @@ class Collection:
 
     def image_ids(self) -> Iterator[str]:
         """Yield the ids of the images of a gallery of our own, a page at a time."""
-        for records in _pages(self.store, self.name, fields=(RESERVED,)):
+        for records in pages_of(self.store, self.name, fields=(RESERVED,)):
             yield from (image.image_id for record in records if (image := self.layout.known(record)) is not None)
 
     def sweep(self, *, expected: int | None = None, settle_seconds: float = 1.0) -> int:
@@ -481,6 +481,7 @@ class Collection:
         """Set payload fields of one image of a gallery of our own. Raises InputError for an unknown id."""
         if self.attachment is not None:
             raise InputError(f"The payload of {self.name!r} is not qdrant-cir's to change: it is attached to it.")
+        self.layout.point_id(image_id)
         if image_id not in self.stored([image_id]):
             raise InputError(f"There is no image {image_id!r} in {self.name!r}.")
         self.store.set_payloads(self.name, {self.layout.point_id(image_id): payload})
@@ -491,6 +492,11 @@ class Collection:
 
     def count(self, filter: Filter | None = None) -> int:
         """Count images exactly. Raises InputError for a filter that cannot be evaluated."""
+        if filter is not None:
+            # loads qdrant-client
+            from qdrant_cir.storage.stores.filters import check_filter_form
+
+            check_filter_form(filter)
         return self.store.count(self.name, filter if self.attachment is None else self._having_vector(filter))
 
     @property

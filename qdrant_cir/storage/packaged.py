@@ -18,6 +18,7 @@ def given_bundle(bundle: str | PathLike[str] | None) -> Bundle | None:
     """Load the bundle that the caller names, before anything else is opened; None where none is named.
 
     Raises:
+        InputError: it is no path.
         BundleError: as :func:`load_bundle`.
         InputError: it is neither a name nor a path.
     """

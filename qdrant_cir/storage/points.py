@@ -16,6 +16,7 @@ from operator import attrgetter
 from typing import Literal, TypeAlias
 from uuid import UUID, uuid5
 
+from qdrant_cir.arguments import checked_id
 from qdrant_cir.errors import InputError
 from qdrant_cir.storage.payload_path import PayloadPath
 from qdrant_cir.storage.stores.protocol import VECTOR_NAME, Hit, Record, StoredPoint
@@ -215,6 +216,7 @@ class Layout:
 
     def point_id(self, image_id: str | PointId) -> PointId:
         """Return the id of the point that holds an image. Raises InputError for what cannot be one."""
+        checked_id(image_id, name="An image id")
         if self.picture is None:
             return point_id_of(str(image_id))
         found = read_point_id(image_id)

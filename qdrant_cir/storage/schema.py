@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from qdrant_cir.arguments import checked_text
 from qdrant_cir.errors import (
     CollectionError,
     CollectionMismatchError,
@@ -56,7 +57,7 @@ class GallerySpec:
 
 def tokens_name(name: str) -> str:
     """Name the companion collection. Raises InputError where ``name`` itself is a companion's."""
-    if name.endswith(_TOKENS_SUFFIX):
+    if checked_text(name, name="The name of a collection").endswith(_TOKENS_SUFFIX):
         raise InputError(
             f"{name!r} cannot name a gallery: names that end in {_TOKENS_SUFFIX!r} are reserved for tokens."
         )

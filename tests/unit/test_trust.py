@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks.trust import bundles, pictures, rows
+from benchmarks.trust import bundles, calls, pictures, rows
 
 
 def test_damaged_pictures_are_read_or_refused() -> None:
@@ -33,3 +33,12 @@ def test_damaged_bundles_load_or_are_refused(tiny_bundle: Path) -> None:
     assert outcomes["refused"] > 200
     assert outcomes["loaded"] > 10
     assert longest < 10
+
+
+def test_public_calls_with_wrong_arguments_work_or_are_refused(tiny_bundle: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        outcomes, raw, longest = calls.count_outcomes(600, 11, str(tiny_bundle))
+    assert dict(raw) == {}
+    assert outcomes["worked"] > 30
+    assert longest < 20

@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 import grpc  # type: ignore[import-untyped]
 from qdrant_client import AsyncQdrantClient, QdrantClient
 
+from qdrant_cir.arguments import checked_text
 from qdrant_cir.errors import InputError
 from qdrant_cir.storage.stores.places import shown_address
 
@@ -48,7 +49,9 @@ def connect(url: str, api_key: str | None = None, *, grpc_port: int | None = Non
         InputError: ``url`` is not an address, or a port is not valid.
     """
     address = _read_address(url)
-    key = os.environ.get("QDRANT_API_KEY") if api_key is None else api_key
+    key = os.environ.get("QDRANT_API_KEY") if api_key is None else checked_text(api_key, name="api_key")
+    if key and not (key.isascii() and key.isprintable()):
+        raise InputError("The API key holds signs that a header cannot. Check how it was copied.")
     if key and address.scheme == "http":
         _logger.warning("The API key is sent to %s unencrypted; an address with https:// would hide it.", address.shown)
     port = _grpc_port(address, grpc_port)
@@ -87,7 +90,7 @@ class _Address:
 
 
 def _read_address(url: str) -> _Address:
-    given = url.strip()
+    given = checked_text(url, name="url").strip()
     wrong = f"{shown_address(given)!r} is not the address of a Qdrant server"
     try:
         parts = urlsplit(given)

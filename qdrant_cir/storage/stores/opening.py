@@ -11,6 +11,7 @@ from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, TypeAlias, cast
 
+from qdrant_cir.arguments import checked_seconds
 from qdrant_cir.errors import CollectionNotFoundError, InputError
 from qdrant_cir.storage.stores.edge import EdgeStore
 from qdrant_cir.storage.stores.places import MEMORY, folder_of, is_address, is_memory, is_place
@@ -56,6 +57,7 @@ def open_store(
         StoreError: the folder cannot be used.
         StoreLockedError: another process holds it.
     """
+    checked_seconds(retry_seconds, name="retry_seconds")
     if isinstance(store, EdgeStore):
         return store
     place = store if isinstance(store, str | PathLike) else None
