@@ -18,6 +18,7 @@ __all__ = [
     "checked_path",
     "checked_seconds",
     "checked_text",
+    "shown",
 ]
 
 _T = TypeVar("_T")
@@ -27,55 +28,56 @@ def checked_path(value: str | PathLike[str], *, name: str) -> Path:
     """Return a path. Raises InputError for what is none, such as None, bytes, or a text with a null character."""
     found = fspath(value) if isinstance(value, str | PathLike) else None
     if not isinstance(found, str) or "\0" in found:
-        raise InputError(f"{name} is {_shown(value)}; expected a path, as text or as a pathlib.Path.")
+        raise InputError(f"{name} is {shown(value)}; expected a path, as text or as a pathlib.Path.")
     return Path(found)
 
 
 def checked_text(value: str, *, name: str) -> str:
     """Return a text. Raises InputError for what is none."""
     if not isinstance(value, str):
-        raise InputError(f"{name} is {_shown(value)}; expected text.")
+        raise InputError(f"{name} is {shown(value)}; expected text.")
     return value
 
 
 def checked_flag(value: bool, *, name: str) -> bool:  # noqa: FBT001 - the value that is checked
     """Return True or False. Raises InputError for anything else."""
     if not isinstance(value, bool):
-        raise InputError(f"{name} is {_shown(value)}; expected True or False.")
+        raise InputError(f"{name} is {shown(value)}; expected True or False.")
     return value
 
 
 def checked_function(value: _T, *, name: str) -> _T:
     """Return a function or None. Raises InputError for what cannot be called."""
     if value is not None and not callable(value):
-        raise InputError(f"{name} is {_shown(value)}; expected a function, or None.")
+        raise InputError(f"{name} is {shown(value)}; expected a function, or None.")
     return value
 
 
 def checked_id(value: str | int | UUID, *, name: str) -> str | int | UUID:
     """Return the id of an image or a point. Raises InputError for what cannot be one."""
-    if isinstance(value, bool) or not isinstance(value, str | int | UUID):
-        raise InputError(f"{name} is {_shown(value)}; expected text, a whole number or a UUID.")
+    is_id = isinstance(value, str | UUID) or (isinstance(value, int) and int.__abs__(value) < 2**64)
+    if isinstance(value, bool) or not is_id:
+        raise InputError(f"{name} is {shown(value)}; expected text, a whole number or a UUID.")
     return value
 
 
 def checked_items(values: Iterable[_T], *, name: str) -> Iterable[_T]:
     """Return what can be gone through one by one. Raises InputError for anything else, and for one text."""
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
-        raise InputError(f"{name} is {_shown(values)}; expected a list.")
+        raise InputError(f"{name} is {shown(values)}; expected a list.")
     return values
 
 
 def checked_seconds(value: float, *, name: str) -> float:
     """Return a number of seconds, at least 0. Raises InputError."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-        raise InputError(f"{name} is {_shown(value)}; expected a number of seconds, at least 0.")
+        raise InputError(f"{name} is {shown(value)}; expected a number of seconds, at least 0.")
     return value
 
 
-def _shown(value: object) -> str:
-    """Name a value; its own repr may be long, or fail."""
-    kind = type(value).__name__
-    if value is None or isinstance(value, bool | int | float | str | bytes):
-        return f"{kind} {value!r:.60}" if value is not None else kind
-    return f"of type {kind}"
+def shown(value: object, *, width: int = 60) -> str:
+    """Return a value for a message: the beginning of its repr, or its type where that fails."""
+    try:
+        return f"{value!r:.{width}}"
+    except Exception:  # a whole number of more than 4,300 digits, or a class of somebody's own
+        return f"of type {type(value).__name__}"

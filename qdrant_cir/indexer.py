@@ -22,7 +22,7 @@ from typing import Self, TypeVar
 
 import numpy as np
 
-from qdrant_cir.arguments import checked_flag, checked_function, checked_items
+from qdrant_cir.arguments import checked_flag, checked_function, checked_items, shown
 from qdrant_cir.errors import CollectionError, IndexingError, InputError, StoreError, TokensError, TooLargeError
 from qdrant_cir.indexing.attached import attached_records
 from qdrant_cir.indexing.preparation import (
@@ -547,6 +547,12 @@ def _sorted_out(taken: list[ImageRecord | RejectedRow], seen: set[str]) -> tuple
         except InputError as error:
             refused.append(FailedImage(_name_of(record), str(error)))
             continue
+        except MemoryError:
+            raise
+        except Exception as error:
+            # a mapping or a text of somebody's own class may raise anything
+            refused.append(FailedImage(_name_of(record), f"it cannot be read: {type(error).__name__}"))
+            continue
         if checked.image_id in seen:
             reason = "The id was given before in this run; the first image is kept."
             refused.append(FailedImage(checked.image_id, reason))
@@ -575,4 +581,4 @@ def _name_of(record: object) -> str:
     if isinstance(record, RejectedRow):
         return record.place
     given = getattr(record, "image_id", None)
-    return str(given) if isinstance(given, str | int) else f"{type(record).__name__} {given!r:.80}"
+    return str(given) if type(given) is str else f"{type(record).__name__} {shown(given)}"

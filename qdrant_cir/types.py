@@ -11,6 +11,7 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
+from qdrant_cir.arguments import shown
 from qdrant_cir.errors import InputError
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class PictureLimits:
         for name in ("pixels", "side", "scans"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise InputError(f"PictureLimits.{name} is {value!r}; expected a whole number of at least 1.")
+                raise InputError(f"PictureLimits.{name} is {shown(value)}; expected a whole number of at least 1.")
 
 
 DEFAULT_LIMITS = PictureLimits()

@@ -18,7 +18,7 @@ from math import isfinite
 from pathlib import Path
 from typing import NoReturn, overload
 
-from qdrant_cir.arguments import checked_path
+from qdrant_cir.arguments import checked_path, checked_text
 from qdrant_cir.errors import InputError
 from qdrant_cir.indexing.row_files import ROW_FILE_SUFFIXES, Row, RowFile, open_row_file
 from qdrant_cir.types import ImageSource, JsonObject, JsonValue, PointId
@@ -159,6 +159,7 @@ def read_folder(path: str | os.PathLike[str], *, prefix: str = "") -> ImageFolde
     Raises:
         InputError: the folder does not exist, cannot be read or holds no picture.
     """
+    checked_text(prefix, name="prefix")
     root = checked_path(path, name="path").absolute()
     if not root.is_dir():
         raise InputError(f"{root} is not a folder; expected a folder of images")
@@ -190,6 +191,7 @@ def read_manifest(path: str | os.PathLike[str], *, prefix: str = "") -> ImageMan
             gives an image id twice.
         MissingExtraError: a Parquet file without pyarrow.
     """
+    checked_text(prefix, name="prefix")
     file = checked_path(path, name="path").absolute()
     if not file.is_file():
         formats = ", ".join(ROW_FILE_SUFFIXES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
+from qdrant_cir.arguments import shown
 from qdrant_cir.errors import InputError
 from qdrant_cir.types import Precision
 
@@ -39,9 +40,9 @@ class Compute:
             ("precision", self.precision, get_args(Precision)),
         ):
             if not isinstance(value, str) or value not in known:
-                raise InputError(f"{name} is {value!r}; give one of {', '.join(known)}.")
+                raise InputError(f"{name} is {shown(value)}; give one of {', '.join(known)}.")
         if self.threads is not None and (not isinstance(self.threads, int) or not 1 <= self.threads <= _MOST_THREADS):
             raise InputError(
-                f"threads is {self.threads!r:.40}; it must be at least 1 and at most {_MOST_THREADS}, or None for all "
+                f"threads is {shown(self.threads)}; it must be at least 1 and at most {_MOST_THREADS}, or None for all "
                 "that may be used."
             )

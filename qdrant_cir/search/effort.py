@@ -18,7 +18,7 @@ from os import PathLike
 from statistics import fmean
 from typing import TypeVar
 
-from qdrant_cir.arguments import checked_path
+from qdrant_cir.arguments import checked_path, shown
 from qdrant_cir.errors import InputError
 from qdrant_cir.model.bundle import Bundle
 from qdrant_cir.types import JsonObject, JsonValue
@@ -169,7 +169,7 @@ class Effort:
         """Check the numbers. Raises InputError where one is out of range."""
         for name, value in (("confidence", self.confidence), ("time budget", self.time_budget)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
-                raise InputError(f"The {name} is {value!r:.40}; it must be a number, or None.")
+                raise InputError(f"The {name} is {shown(value)}; it must be a number, or None.")
         if self.calibration is not None and not isinstance(self.calibration, EffortCalibration):
             raise InputError("The calibration of the effort is no EffortCalibration. Read one with its read().")
         if self.confidence is not None and not 0 < self.confidence < 1:

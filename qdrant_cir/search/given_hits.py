@@ -9,6 +9,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, TypeAlias
 from uuid import UUID
 
+from qdrant_cir.arguments import shown
 from qdrant_cir.errors import InputError
 from qdrant_cir.storage.points import Layout, read_point_id
 from qdrant_cir.types import Candidate, GalleryImage, ImageSource, JsonObject, JsonValue, PointId
@@ -104,7 +105,7 @@ def _point_id(value: Integral | str | UUID) -> PointId:
     found = read_point_id(value)
     if found is None:
         raise InputError(
-            f"{value!r:.80} is not the id of a point: expected an unsigned integer of 64 bits or a UUID. Give a "
+            f"{shown(value)} is not the id of a point: expected an unsigned integer of 64 bits or a UUID. Give a "
             "picture's path as a pathlib.Path, and an image of a gallery as GalleryImage(id)."
         )
     return found

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from qdrant_cir.arguments import checked_flag, checked_function, checked_text
+from qdrant_cir.arguments import checked_flag, checked_function, checked_text, shown
 from qdrant_cir.errors import CirError, InputError, StoreUnavailableError
 from qdrant_cir.search.effort import EXACT, Effort, StopRule
 from qdrant_cir.search.explanation import Explanation, WordEffect
@@ -92,9 +92,9 @@ class SearchOptions:
         _check_read(self.read)
         least = 0.0 if self.min_match is None else self.min_match
         if isinstance(least, bool) or not isinstance(least, int | float) or not 0 <= least <= 1:
-            raise InputError(f"min_match is {self.min_match!r:.40}; it must be a probability, from 0 to 1.")
+            raise InputError(f"min_match is {shown(self.min_match)}; it must be a probability, from 0 to 1.")
         if self.progress is not None and not callable(self.progress):
-            raise InputError(f"progress is {self.progress!r:.40}; it must be a function of one argument, or None.")
+            raise InputError(f"progress is {shown(self.progress)}; it must be a function of one argument, or None.")
         if self.group_by is not None:
             checked_text(self.group_by, name="group_by")
         checked_flag(self.exclude_reference, name="exclude_reference")
@@ -634,14 +634,14 @@ def _encoding(model: QueryModel, options: RerankOptions) -> Callable[[KnownImage
 
 def _check_whole(value: int, *, name: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise InputError(f"{name} is {value!r:.40}; it must be a whole number.")
+        raise InputError(f"{name} is {shown(value)}; it must be a whole number.")
     if value > _MOST:
-        raise InputError(f"{name} is {value!r:.40}; it must be at most {_MOST}.")
+        raise InputError(f"{name} is {shown(value)}; it must be at most {_MOST}.")
 
 
 def _check_effort(effort: Effort) -> None:
     if not isinstance(effort, Effort):
-        raise InputError(f"effort is {effort!r:.40}; expected an Effort, such as Effort(confidence=0.95).")
+        raise InputError(f"effort is {shown(effort)}; expected an Effort, such as Effort(confidence=0.95).")
     effort.check()
 
 

@@ -11,7 +11,7 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
-from qdrant_cir.arguments import checked_id
+from qdrant_cir.arguments import checked_id, shown
 from qdrant_cir.errors import CirError, ImageError, InputError, TokensError
 from qdrant_cir.model.bundle import Bundle
 from qdrant_cir.model.composer import Composer
@@ -431,7 +431,7 @@ def checked_query(query: Query) -> Query:
     Other errors are those of :func:`references_of`.
     """
     if not isinstance(query, Query):
-        raise InputError(f"The query is {query!r:.80}; expected a Query(reference, modification_text).")
+        raise InputError(f"The query is {shown(query)}; expected a Query(reference, modification_text).")
     text = _text(query.modification_text, name="modification_text")
     checked = replace(query, modification_text=text, must_not=_text(query.must_not, name="must_not"))
     references_of(checked)
@@ -461,8 +461,7 @@ def references_of(query: Query) -> list[tuple[Reference | None, float]]:
     for reference in many:
         if isinstance(reference, UUID | Integral) and not isinstance(reference, bool):
             raise InputError(
-                f"The reference is {reference!r:.80}; for a picture of the collection, give "
-                f"GalleryImage({reference!r:.80})."
+                f"The reference is {shown(reference)}; for a picture of the collection, give GalleryImage(id)."
             )
     must_not_weight = _number(query.must_not_weight, name="must_not_weight")
     if not 0 <= must_not_weight <= _LARGEST_WEIGHT:
@@ -483,7 +482,7 @@ def references_of(query: Query) -> list[tuple[Reference | None, float]]:
 
 def _number(value: object, *, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, Real) or not isfinite(value):
-        raise InputError(f"{name} is {value!r:.40}; expected a finite number.")
+        raise InputError(f"{name} is {shown(value)}; expected a finite number.")
     return float(value)
 
 

@@ -16,7 +16,7 @@ from operator import attrgetter
 from typing import Literal, TypeAlias
 from uuid import UUID, uuid5
 
-from qdrant_cir.arguments import checked_id
+from qdrant_cir.arguments import checked_id, shown
 from qdrant_cir.errors import InputError
 from qdrant_cir.storage.payload_path import PayloadPath
 from qdrant_cir.storage.stores.protocol import VECTOR_NAME, Hit, Record, StoredPoint
@@ -222,7 +222,7 @@ class Layout:
         found = read_point_id(image_id)
         if found is None:
             raise InputError(
-                f"{image_id!r:.80} is no id of a point of {self.gallery!r}. Expected an unsigned integer of 64 bits "
+                f"{shown(image_id)} is no id of a point of {self.gallery!r}. Expected an unsigned integer of 64 bits "
                 "or a UUID."
             )
         return found

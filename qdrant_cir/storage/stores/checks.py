@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from qdrant_cir.arguments import shown
 from qdrant_cir.errors import InputError
 from qdrant_cir.storage.payloads import plain_object
 from qdrant_cir.storage.stores.protocol import INDEX_KINDS, StoredPoint
@@ -60,7 +61,7 @@ def check_name(name: str, *, room: int = 0) -> None:
 def check_given_name(name: str) -> None:
     """Refuse what names no collection, new or standing. Raises InputError."""
     if not isinstance(name, str) or not name:
-        raise InputError(f"The collection is {name!r:.40}; expected its name.")
+        raise InputError(f"The collection is {shown(name)}; expected its name.")
 
 
 def check_limit(limit: int) -> None:
@@ -71,7 +72,9 @@ def check_limit(limit: int) -> None:
 
 def check_path(path: str, *, where: str) -> None:
     """Refuse a payload path that Qdrant cannot read; ``where`` begins the sentence. Raises InputError."""
-    if not isinstance(path, str) or not _PATH.fullmatch(path):
+    if not isinstance(path, str):
+        raise InputError(f"{where} the field {shown(path)}; expected text.")
+    if not _PATH.fullmatch(path):
         raise InputError(
             f"{where} the field {path!r}, which Qdrant cannot read. Steps are separated by dots, [] means every "
             'element of a list, and a name with spaces or signs needs double quotes: "my field".'
@@ -80,6 +83,8 @@ def check_path(path: str, *, where: str) -> None:
 
 def check_index(field: str, kind: str) -> None:
     """Refuse a payload index that no store can make. Raises InputError."""
+    if not isinstance(kind, str):
+        raise InputError(f"The kind of an index is {shown(kind)}; expected one of {', '.join(INDEX_KINDS)}.")
     check_path(field, where="An index was asked for")
     if kind not in INDEX_KINDS:
         raise InputError(f"{kind!r} is not a kind of index; expected one of {', '.join(INDEX_KINDS)}.")
