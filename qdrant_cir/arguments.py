@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from numbers import Integral
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TypeVar
@@ -22,6 +23,8 @@ __all__ = [
 ]
 
 _T = TypeVar("_T")
+_MOST = 2**4096
+"""Whole numbers below it may be written as text: Python refuses more than 4,300 digits."""
 
 
 def checked_path(value: str | PathLike[str], *, name: str) -> Path:
@@ -55,9 +58,9 @@ def checked_function(value: _T, *, name: str) -> _T:
 
 def checked_id(value: str | int | UUID, *, name: str) -> str | int | UUID:
     """Return the id of an image or a point. Raises InputError for what cannot be one."""
-    is_id = isinstance(value, str | UUID) or (isinstance(value, int) and int.__abs__(value) < 2**64)
+    is_id = isinstance(value, str | UUID) or (isinstance(value, Integral) and abs(value) < _MOST)
     if isinstance(value, bool) or not is_id:
-        raise InputError(f"{name} is {shown(value)}; expected text, a whole number or a UUID.")
+        raise InputError(f"{name} is {shown(value)}; expected text, an unsigned integer of 64 bits or a UUID.")
     return value
 
 

@@ -481,9 +481,16 @@ def references_of(query: Query) -> list[tuple[Reference | None, float]]:
 
 
 def _number(value: object, *, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, Real) or not _is_finite(value):
         raise InputError(f"{name} is {shown(value)}; expected a finite number.")
     return float(value)
+
+
+def _is_finite(value: Real) -> bool:
+    try:
+        return isfinite(value)
+    except OverflowError:  # a whole number beyond the largest float
+        return False
 
 
 def gallery_ids(query: Query) -> list[str | PointId]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from qdrant_cir.arguments import checked_text
+from qdrant_cir.arguments import checked_text, shown
 from qdrant_cir.errors import (
     CollectionError,
     CollectionMismatchError,
@@ -88,6 +88,8 @@ def gallery_specs(
     options: CollectionOptions = CollectionOptions(),  # noqa: B008 - frozen
 ) -> tuple[CollectionSpec, CollectionSpec]:
     """Return the specifications of the gallery and its companion, in this order."""
+    if not isinstance(options, CollectionOptions):
+        raise InputError(f"options is {shown(options)}; expected CollectionOptions.")
 
     def spec(role: str, vector_size: int | None) -> CollectionSpec:
         ours: JsonObject = {
