@@ -123,7 +123,7 @@ async def _serve(store: Store, names: Sequence[str], how: Opened, settings: Sett
         raise InputError(
             f"{address.host}:{address.port} cannot be listened on; something else may use it. Give another --port."
         ) from error
-    _log.info("serving %s on http://%s:%s", ", ".join(served), address.host, address.port)
+    _log.info("serving %s on http://%s:%s", ", ".join(served), address.host, socket.getsockname()[1])
     await server.serve([socket])
 
 
