@@ -157,7 +157,10 @@ def test_search_gives_the_order_that_a_person_computes(shop: Shop) -> None:
 
 def test_search_json_is_pure_and_holds_scores_ranks_timings_and_notes(shop: Shop) -> None:
     answer = json.loads(shop.search("--text", "blue", "--json").stdout)
-    assert set(answer) == {"query", "candidates", "rerank_mode", "scored", "precision", "timings", "notes"}
+    assert set(answer) == {
+        *("query", "candidates", "rerank_mode", "scored", "precision", "timings", "notes"),
+        *("match_probability", "is_match"),
+    }
     assert set(answer["candidates"][0]) == {
         "rank",
         "id",
