@@ -28,9 +28,9 @@ _MOST = 2**4096
 
 
 def checked_path(value: str | PathLike[str], *, name: str) -> Path:
-    """Return a path. Raises InputError for what is none, such as None, bytes, or a text with a null character."""
+    """Return a path. Raises InputError for what is none, such as None or bytes."""
     found = fspath(value) if isinstance(value, str | PathLike) else None
-    if not isinstance(found, str) or "\0" in found:
+    if not isinstance(found, str):
         raise InputError(f"{name} is {shown(value)}; expected a path, as text or as a pathlib.Path.")
     return Path(found)
 
