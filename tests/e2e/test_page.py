@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import urllib.request
 from collections.abc import Callable, Iterator
 from importlib import resources
@@ -336,6 +337,45 @@ def test_a_second_picture_a_weight_and_must_not_are_in_the_query(
     assert "not=red" in page.url
     page.locator("#curl-button").click()
     expect(page.locator("#curl pre")).to_contain_text('"must_not":"red"')
+
+
+def test_the_curl_line_is_this_very_query(open_page: Callable[..., Page], queries: tuple[DrawnQuery, ...]) -> None:
+    page = open_page(address(queries[0], **{"not": "a man's hat"}))
+    until_ranked(page, queries[0].modification_text)
+    page.locator("#curl-button").click()
+    line = shlex.split(page.locator("#curl pre").inner_text())
+    assert line[:2] == ["curl", "-s"]
+    body = line[line.index("-d") + 1].encode()
+    with urllib.request.urlopen(urllib.request.Request(line[2], body, {"Content-Type": "application/json"})) as answer:
+        assert [each["id"] for each in json.load(answer)["candidates"]] == keys(page)
+
+
+def test_one_per_product_shows_each_value_once(open_page: Callable[..., Page], queries: tuple[DrawnQuery, ...]) -> None:
+    page = open_page(address(queries[0], per="family"))
+    until_ranked(page, queries[0].modification_text)
+    families = "tiles => tiles.map((tile) => tile.candidate.payload.family)"
+    shown = page.eval_on_selector_all(TILE, families)
+    assert len(shown) == len(set(shown)) > 1
+    page.get_by_label("one per product").uncheck()
+    expect(page.locator(TILE)).to_have_count(59)
+    assert "per=" not in page.url
+
+
+def test_without_a_good_match_the_wall_does_not_look_confident(
+    open_page: Callable[..., Page], queries: tuple[DrawnQuery, ...]
+) -> None:
+    page = open_page()
+    page.route(
+        "**/search",
+        lambda route: route.fulfill(
+            response=(answer := route.fetch()),
+            body=answer.text().replace('"good_match":null', '"good_match":false,"match_probability":0.07'),
+        ),
+    )
+    page.locator("#text").fill("is red")
+    page.keyboard.press("Enter")
+    expect(page.locator("#notice")).to_have_text(re.compile("^No good match: the first is right with 7 %"))
+    expect(page.locator("#wall")).to_have_class(re.compile("doubtful"))
 
 
 def test_words_that_the_model_does_not_know_are_struck_through(

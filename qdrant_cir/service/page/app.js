@@ -167,7 +167,7 @@ function drawWall(moves) {
 function notice(sentence = "", { warns = false, again = false } = {}) {
   $("notice").className = warns ? "warns" : "";
   if (sentence) announce(sentence);
-  $("notice").replaceChildren(sentence, again ? button("Search again", ask, { class: "link" }) : "");
+  $("notice").replaceChildren(sentence, " ", again ? button("Search again", ask, { class: "link" }) : "");
 }
 
 function progress(share = 0) {
