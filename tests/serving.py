@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import threading
 from collections.abc import Coroutine, Iterator, Sequence
 from concurrent.futures import Future
@@ -16,7 +15,7 @@ import uvicorn
 
 from qdrant_cir.service.answering import Answerer, Settings
 from qdrant_cir.service.app import create_app, guarded
-from qdrant_cir.service.run import Opened, open_served
+from qdrant_cir.service.run import Opened, listen, open_served
 from qdrant_cir.storage.stores.protocol import Store
 
 T = TypeVar("T")
@@ -50,7 +49,7 @@ class Service:
 
 @contextmanager
 def serving(store: Store, names: Sequence[str], how: Opened, settings: Settings = DEFAULTS) -> Iterator[Service]:
-    listening = socket.create_server(("127.0.0.1", 0))
+    listening = listen(uvicorn.Config("", port=0))
     begun: Future[Service] = Future()
     stop: list[uvicorn.Server] = []
 
