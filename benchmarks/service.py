@@ -256,6 +256,8 @@ def report_cases(address: str, cases: int, folder: Path) -> None:
             check=False,
             stdout=(folder / "schemathesis.log").open("ab"),
             env=os.environ | {"PYTHONWARNINGS": "ignore"},
+            # what it found lies in a folder of its own
+            cwd=folder,
         )
         entries = json.loads(file.read_text(encoding="utf-8"))["log"]["entries"]
         if not entries:
