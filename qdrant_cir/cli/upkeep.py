@@ -17,6 +17,7 @@ from qdrant_cir.cli.options import (
     with_options,
 )
 from qdrant_cir.errors import CirError, CollectionError, InputError, StoreError
+from qdrant_cir.model.cores import int8_dot_products
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,6 +81,7 @@ def info(
                 ],
                 "notes": [*notes],
                 "index_recall": recall,
+                "int8_dot_products": int8_dot_products(),
             }
         )
         return
@@ -100,6 +102,11 @@ def info(
     )
     if recall is not None:
         printing.print_text(f"The index finds {recall:.1%} of the exactly nearest {index_depth} images.")
+    if int8_dot_products() is False:
+        printing.print_text(
+            "This processor has no 8-bit dot products: precision int8 may gain nothing here. "
+            "`python -m onnx_export add-precision` measures it."
+        )
 
 
 @with_options({"store": StoreOptions})

@@ -1,4 +1,4 @@
-"""The number of cores that this process may use."""
+"""The cores that this process may use, and what they are fast at."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import math
 import os
 from pathlib import Path
 
-__all__ = ["available_threads"]
+__all__ = ["available_threads", "int8_dot_products"]
+
+_DOT_PRODUCTS = frozenset({"avx_vnni", "avx512_vnni", "amx_int8", "asimddp"})
+"""As the Linux kernel calls products of 8-bit integers on x86 and ARM."""
 
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -16,6 +19,18 @@ def available_threads() -> int:
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quotas = [_quota(folder) for folder in _cgroup_folders()]
     return max(1, min([affinity, *(math.ceil(quota) for quota in quotas if quota is not None)]))
+
+
+def int8_dot_products(cpu_information: Path = Path("/proc/cpuinfo")) -> bool | None:
+    """Return whether the processor has products of 8-bit integers, for int8 arithmetic; None where it does not say."""
+    try:
+        lines = cpu_information.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    flags = {
+        flag for line in lines if line.startswith(("flags", "Features")) for flag in line.partition(":")[2].split()
+    }
+    return bool(flags & _DOT_PRODUCTS) if flags else None
 
 
 def _cgroup_folders() -> list[Path]:

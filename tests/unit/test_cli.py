@@ -17,10 +17,11 @@ from PIL import Image
 from qdrant_client import models
 from typer.testing import CliRunner, Result
 
-from qdrant_cir.cli import app, printing
+from qdrant_cir.cli import app, printing, upkeep
 from qdrant_cir.cli.filters import parse_filters
 from qdrant_cir.errors import InputError
 from qdrant_cir.model.bundle import load_bundle
+from qdrant_cir.model.cores import int8_dot_products
 from qdrant_cir.storage.stores import EdgeStore
 
 COLORS: Mapping[str, tuple[int, int, int]] = {
@@ -305,6 +306,15 @@ def test_info_holds_images_and_names_the_bundle(shop: Shop) -> None:
     assert (row["collection"], row["images"], row["vector_size"]) == ("colors", 6, 3)
     assert json.loads(shop.run("info", "-c", "colors", "--json").stdout)["images"] == 6
     assert "colors" in shop.run("info").stdout
+    assert told["int8_dot_products"] is int8_dot_products()
+
+
+def test_info_advises_against_int8_where_the_processor_has_no_products_for_it(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for has, is_advised in ((False, True), (True, False), (None, False)):
+        monkeypatch.setattr(upkeep, "int8_dot_products", lambda has=has: has)
+        assert ("precision int8 may gain nothing" in shop.run("info").stdout.replace("\n", " ")) is is_advised
 
 
 def test_delete_removes_images_and_says_which_were_unknown(own_shop: Shop) -> None:

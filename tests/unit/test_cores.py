@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from qdrant_cir.model import cores
-from qdrant_cir.model.cores import available_threads
+from qdrant_cir.model.cores import available_threads, int8_dot_products
 
 
 def quota_folder(tmp_path: Path, files: dict[str, str]) -> Path:
@@ -39,3 +39,20 @@ def test_the_quota_bounds_the_threads_and_is_rounded_up(tmp_path: Path, monkeypa
     assert available_threads() == 1
     (tmp_path / "cpu.max").write_text("99900000 100000")
     assert available_threads() == affinity
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("model name\t: Some CPU\nflags\t\t: fpu avx2 avx512_vnni\n", True),
+        ("flags\t\t: fpu avx2\n", False),
+        ("Features\t: fp asimd asimddp\n", True),
+        ("model name\t: Some CPU\n", None),
+    ],
+)
+def test_8_bit_dot_products_are_read_off_the_processors_flags(
+    tmp_path: Path, content: str, expected: bool | None
+) -> None:
+    (tmp_path / "cpuinfo").write_text(content)
+    assert int8_dot_products(tmp_path / "cpuinfo") is expected
+    assert int8_dot_products(tmp_path / "nothing") is None
