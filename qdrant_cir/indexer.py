@@ -581,4 +581,5 @@ def _name_of(record: object) -> str:
     if isinstance(record, RejectedRow):
         return record.place
     given = getattr(record, "image_id", None)
-    return str(given) if type(given) is str else f"{type(record).__name__} {shown(given)}"
+    is_plain = type(given) is str or (isinstance(given, int) and given.bit_length() < 64)
+    return str(given) if is_plain else f"{type(record).__name__} {shown(given)}"
