@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from qdrant_cir.cli.app import app
+from qdrant_cir.cli.demo import serve_command
 from qdrant_cir.drawn.dataset import DrawnQuery
 from qdrant_cir.drawn.demonstration import DemoAnswer, choose_answers, summarise_answers
 from qdrant_cir.types import SearchResult, Timings
@@ -45,3 +52,11 @@ def test_the_sentence_counts_all_queries() -> None:
         "Of all 4 queries 2 have the right product first when retrieved and 2 after re-ranking, which brings 1 to the "
         "top and takes 1 from there."
     )
+
+
+def test_the_command_that_shows_the_page_is_one_that_the_command_line_takes() -> None:
+    program, *arguments = shlex.split(serve_command(Path("my demo")))
+    assert program.endswith("qdrant-cir")
+    assert str(Path("my demo") / "store") in arguments
+    assert CliRunner().invoke(app, [*arguments, "--help"]).exit_code == 0
+    assert CliRunner().invoke(app, [*arguments, "--no-such-option", "--help"]).exit_code != 0
