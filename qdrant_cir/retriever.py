@@ -175,8 +175,9 @@ class Retriever:
             consistency: read consistency of a cluster.
             timeout: seconds, for every call of the server.
             shard_key_selector: the shard keys to look at, in both collections.
-            progress: called in the thread that searches: after stage one, and after every eight candidates that are
-                scored, or every step of an ``effort``. What it raises ends the search.
+            progress: called in the thread that searches, a worker where the search is awaited: after stage one, and
+                after every eight candidates that are scored, or every step of an ``effort``. What it raises ends the
+                search.
 
         Returns:
             The candidates, best first, with both scores and ranks, seconds per step, and notes on what was
@@ -380,7 +381,7 @@ class AsyncRetriever:
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._gate = Gate(IN_FLIGHT + 1)
-        self._pool: ThreadPoolExecutor | None = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="qdrant-cir")
+        self._pool: ThreadPoolExecutor | None = ThreadPoolExecutor(IN_FLIGHT + 1, thread_name_prefix="qdrant-cir")
         self._closes: Store | None = None
 
     @classmethod

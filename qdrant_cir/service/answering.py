@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from time import perf_counter
@@ -27,6 +28,9 @@ __all__ = ["Answered", "Answerer", "Event", "GoneError", "Settings", "candidate_
 T = TypeVar("T")
 
 _LEAST_BUDGET = 0.001
+
+_FIRST_EVENT_SECONDS = 0.005
+"""Seconds that a query waits at most for its first event to be sent."""
 
 
 class GoneError(Exception):
@@ -163,8 +167,18 @@ class Answerer:
             GoneError: the client went away before the first event.
             CirError: as :meth:`search`, where it fails before the first event. A later error is an event.
         """
+        loop = asyncio.get_running_loop()
         queue: asyncio.Queue[SearchProgress | None] = asyncio.Queue()
-        task = asyncio.create_task(self.search(gallery, body, references, progress=queue.put_nowait))
+        is_sent = threading.Event()
+
+        def tell(told: SearchProgress) -> None:
+            # in the thread that searches
+            loop.call_soon_threadsafe(queue.put_nowait, told)
+            if not told.scored:
+                # re-ranking keeps the interpreter busy: the first event goes out before it begins
+                is_sent.wait(_FIRST_EVENT_SECONDS)
+
+        task = asyncio.create_task(self.search(gallery, body, references, progress=tell))
         task.add_done_callback(lambda _: queue.put_nowait(None))
         first = await until_gone(request, asyncio.create_task(queue.get()), ends=task)
         if first is None:
@@ -173,6 +187,7 @@ class Answerer:
 
         async def following() -> AsyncIterator[Event]:
             known: set[PointId | None] = set()
+            is_sent.set()
             try:
                 while (told := await queue.get()) is not None:
                     fresh = [each for each in told.candidates if each.rerank_score is not None]

@@ -8,8 +8,10 @@ neither blocks nor awaits itself. :func:`run` drives one against a :class:`Store
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import threading
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
@@ -84,8 +86,8 @@ def computed(compute: Callable[[], T]) -> Steps[T]:
     return outcome
 
 
-def run(steps: Steps[T], store: Store) -> T:
-    """Drive a path in this thread. Raises what the path raises."""
+def run(steps: Steps[T], store: Store, *, stopped: threading.Event | None = None) -> T:
+    """Drive a path in this thread. Raises what the path raises, and CancelledError between two steps once stopped."""
     resume: Callable[[], Read | Call] = partial(steps.send, None)
     while True:
         try:
@@ -93,6 +95,9 @@ def run(steps: Steps[T], store: Store) -> T:
         except StopIteration as end:
             outcome: T = end.value
             return outcome
+        if stopped is not None and stopped.is_set():
+            steps.close()
+            raise CancelledError
         try:
             value = step.call(store) if isinstance(step, Read) else step.compute()
         except Exception as error:
@@ -102,29 +107,22 @@ def run(steps: Steps[T], store: Store) -> T:
 
 
 async def run_async(path: TimedSteps[T], store: Store, threads: Executor) -> T:
-    """Drive a path on the event loop: it reads in the loop's own threads, and computes in ``threads``.
+    """Drive a path in one of ``threads``, so that the event loop goes on; cancelled, it ends after its current step.
 
     Raises what the path raises.
     """
-    loop = asyncio.get_running_loop()
-    resume: Callable[[], Read | Call] = partial(path.steps.send, None)
-    while True:
+    stopped = threading.Event()
+    # what hangs on the caller, such as headers for Qdrant, goes along
+    context = contextvars.copy_context()
+
+    def work() -> T:
         path.watch.start()
-        try:
-            step = resume()
-        except StopIteration as end:
-            outcome: T = end.value
-            return outcome
-        try:
-            if isinstance(step, Read):
-                value = await asyncio.to_thread(step.call, store)
-            else:
-                path.watch.stop()
-                value = await loop.run_in_executor(threads, _counted, path.watch, step.compute)
-        except Exception as error:
-            resume = partial(path.steps.throw, error)
-        else:
-            resume = partial(path.steps.send, value)
+        return context.run(run, path.steps, store, stopped=stopped)
+
+    try:
+        return await asyncio.get_running_loop().run_in_executor(threads, work)
+    finally:
+        stopped.set()
 
 
 def run_side_by_side(paths: Sequence[TimedSteps[T]], store: Store, threads: Executor, *, in_flight: int) -> list[T]:
