@@ -46,6 +46,7 @@ from qdrant_cir.storage.stores import (
     AsyncStoreLike,
     StoreLike,
     is_place,
+    make_shard_key,
     open_store,
     open_store_async,
     with_shard_key,
@@ -807,6 +808,7 @@ def attach(
     api_key: str | None = None,
     grpc_port: int | None = None,
     retry_seconds: float = RETRY_SECONDS,
+    shard_key: int | str | None = None,
 ) -> Gallery:
     """Join a collection that exists: add a named vector to its points, and a companion of tokens beside it.
 
@@ -833,6 +835,8 @@ def attach(
         api_key: of the server at an address; ``QDRANT_API_KEY`` where it is None.
         grpc_port: where that server speaks gRPC; ``QDRANT_GRPC_PORT`` where it is None.
         retry_seconds: how long one call of a server is tried again; 0 for no second attempt.
+        shard_key: of a collection that is sharded by keys, where all writes go. It must stand there; the companion is
+            given it too.
 
     Raises:
         CollectionNotFoundError: there is no such collection.
@@ -852,9 +856,11 @@ def attach(
         private_addresses=checked_flag(private_addresses, name="private_addresses"),
     )
 
-    def made(opened: Store) -> Gallery:
+    def made(plain: Store) -> Gallery:
+        opened = with_shard_key(plain, shard_key)
         loaded = given or _attached_with(opened, collection, vector)
         attachment = attach_collection(opened, wanted, loaded, overwrite=overwrite)
+        make_shard_key(opened, attachment.layout.companion)
         joined = Collection.open_attached(opened, attachment.collection, vector, loaded)
         # the pictures may have moved since it was attached
         joined.attachment = replace(
@@ -908,6 +914,7 @@ def attach_async(
     api_key: str | None = None,
     grpc_port: int | None = None,
     retry_seconds: float = RETRY_SECONDS,
+    shard_key: int | str | None = None,
 ) -> Opening[AsyncGallery]:
     """Join a collection that exists, with ``await`` or ``async with``; arguments and errors as :func:`attach`.
 
@@ -932,6 +939,7 @@ def attach_async(
             api_key=api_key,
             grpc_port=grpc_port,
             retry_seconds=retry_seconds,
+            shard_key=shard_key,
         )
 
     return Opening(lambda: _opened_async(AsyncGallery, store, made, retry_seconds=retry_seconds))

@@ -64,6 +64,7 @@ class RestFront:
         indexed: the only fields that filters may name, None for all.
         allows_exact: whether exact counts are answered.
         placement: shards and copies that every collection is said to have.
+        strict: the strict mode that every collection is said to have, None for none.
         turn: held by a request that is applied.
         version: that it claims to be; None says none.
         largest: bytes of the largest request that it takes; larger ones are refused with 413.
@@ -84,12 +85,13 @@ class RestFront:
     keeps_vectors: bool = False
     indexed: set[str] | None = None
     allows_exact: bool = True
-    placement: dict[str, int | str] = field(default_factory=dict)
+    placement: dict[str, object] = field(default_factory=dict)
+    strict: dict[str, int | bool] | None = None
     turn: Lock = field(default_factory=Lock)
     version: str | None = None
     largest: int = 2**25
     acknowledges: int = 0
-    shard_keys: dict[str, set[str]] = field(default_factory=dict)
+    shard_keys: dict[str, set[int | str]] = field(default_factory=dict)
     peers: tuple[int, ...] = (1,)
     most: int | None = None
     most_written: int | None = None
@@ -269,6 +271,7 @@ def _apply(front: RestFront, request: Request) -> object:
                 return _plain(memory.get_collections())
             described: Any = _plain(memory.get_collection(name))
             described["config"]["params"] |= front.placement
+            described["config"]["strict_mode_config"] = front.strict
             kinds = front.schema.get(name, {})
             described["payload_schema"] = {key: {"data_type": kind, "points": 0} for key, kind in kinds.items()}
             return described

@@ -12,9 +12,11 @@ from qdrant_cir.cli.options import (
     BundleOption,
     CollectionOption,
     JsonOption,
+    ShardKeyOption,
     StoreOptions,
     VectorOption,
     open_bundle,
+    shard_key_named,
     with_options,
 )
 from qdrant_cir.errors import CollectionNotFoundError, InputError
@@ -56,6 +58,7 @@ def attach(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Fill a vector that already holds values of somebody else.")
     ] = False,
+    shard_key: ShardKeyOption = None,
     bundle: BundleOption = None,
     as_json: JsonOption = False,
     store: StoreOptions,
@@ -82,6 +85,7 @@ def attach(
             root=None if root is None else root.resolve(),
             private_addresses=private_addresses,
             overwrite=overwrite,
+            shard_key=shard_key_named(shard_key),
         )
         info, model = gallery.info(), gallery.bundle
         # what the next command opens: what was said when it was attached first

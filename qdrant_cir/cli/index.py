@@ -15,11 +15,13 @@ from qdrant_cir.cli.options import (
     EncoderPrecisionOption,
     JsonOption,
     ProviderOption,
+    ShardKeyOption,
     StoreOptions,
     VectorOption,
     open_bundle,
     precision_named,
     provider_named,
+    shard_key_named,
     with_options,
 )
 from qdrant_cir.errors import IndexingError, InputError, printable, shortened
@@ -81,6 +83,7 @@ def index(
             show_default=False,
         ),
     ] = None,
+    shard_key: ShardKeyOption = None,
     prefix: Annotated[
         str,
         typer.Option(
@@ -133,6 +136,7 @@ def index(
     from qdrant_cir.model.image_encoder import ImageEncoder
     from qdrant_cir.storage.collection_options import CollectionOptions
     from qdrant_cir.storage.packaged import with_bundle
+    from qdrant_cir.storage.stores.opening import with_shard_key
     from qdrant_cir.types import PictureLimits
 
     limits = PictureLimits(pixels=max_megapixels * 1_000_000, side=max_side)
@@ -149,7 +153,8 @@ def index(
     records = None if source is None else read_images(source, prefix=prefix)
     given = None if bundle is None else open_bundle(bundle)
     compute = Compute(provider_named(provider), precision=precision_named(precision))
-    with place.opened(creates=source is not None and not dry_run) as opened:
+    with place.opened(creates=source is not None and not dry_run) as plain:
+        opened = with_shard_key(plain, shard_key_named(shard_key))
 
         def joined(made: Bundle) -> Gallery:
             encoder = ImageEncoder.open(made, compute)

@@ -27,6 +27,7 @@ __all__ = [
     "JsonOption",
     "PrecisionOption",
     "ProviderOption",
+    "ShardKeyOption",
     "StoreOptions",
     "StorePlace",
     "VectorOption",
@@ -34,6 +35,7 @@ __all__ = [
     "packaged_bundle",
     "precision_named",
     "provider_named",
+    "shard_key_named",
     "with_options",
 ]
 
@@ -70,6 +72,14 @@ EncoderPrecisionOption: TypeAlias = Annotated[
 ProviderOption: TypeAlias = Annotated[
     str,
     typer.Option("--provider", help="Where the graphs run: auto, cpu or cuda."),
+]
+ShardKeyOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--shard-key",
+        help="Where all writes go in a collection that is sharded by keys; digits alone are a number.",
+        show_default=False,
+    ),
 ]
 JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Write one JSON document to stdout.")]
 
@@ -257,6 +267,11 @@ def precision_named(name: str) -> Precision:
     from qdrant_cir.model.compute import Compute
 
     return Compute(precision=cast("Precision", name)).precision
+
+
+def shard_key_named(key: str | None) -> int | str | None:
+    """Read a shard key: a number where there are digits alone, else a text."""
+    return int(key) if key is not None and key.isascii() and key.isdigit() else key
 
 
 def _options_of(kind: type[Any], defaults: Mapping[str, object]) -> Iterator[inspect.Parameter]:

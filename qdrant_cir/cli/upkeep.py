@@ -10,10 +10,12 @@ from qdrant_cir.cli import printing
 from qdrant_cir.cli.options import (
     CollectionOption,
     JsonOption,
+    ShardKeyOption,
     StoreOptions,
     StorePlace,
     VectorOption,
     packaged_bundle,
+    shard_key_named,
     with_options,
 )
 from qdrant_cir.errors import CirError, CollectionError, InputError, StoreError
@@ -124,6 +126,7 @@ def delete(
     ] = None,
     whole: Annotated[bool, typer.Option("--all", help="Delete the collection itself.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    shard_key: ShardKeyOption = None,
     as_json: JsonOption = False,
     store: StoreOptions,
 ) -> None:
@@ -133,15 +136,17 @@ def delete(
     `detach` removes what was attached.
     """
     from qdrant_cir.storage.collection import Collection
+    from qdrant_cir.storage.stores.opening import with_shard_key
 
-    place = store.place
+    place, key = store.place, shard_key_named(shard_key)
     wanted = list(dict.fromkeys([*(ids or []), *(image_ids or [])]))
     if whole == bool(wanted):
         raise InputError("Name what to delete: the ids of images, or --all.")
     unknown: list[str] = []
     found: int | None
     keeps_points = False
-    with place.opened(creates=False) as opened:
+    with place.opened(creates=False) as plain:
+        opened = with_shard_key(plain, key)
         if whole and vector is None and (damaged := _damaged(opened, collection)):
             _confirm(f"Delete the collection {collection} in {place.label}, which cannot be opened?", yes=yes)
             found = None

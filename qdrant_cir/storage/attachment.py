@@ -157,7 +157,7 @@ def attach_collection(store: Store, wanted: Attachment, bundle: Bundle, *, overw
         private_addresses=wanted.private_addresses,
     )
     # the companion first: it says whether the vector is ours to remove
-    # and as many copies of it as of the collection: a search needs both
+    # and it lies as the collection does: a search needs both
     store.create(companion, CollectionSpec(None, made.metadata(bundle), placement=found.placement))
     if not vector_stands:
         try:

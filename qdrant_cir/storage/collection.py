@@ -48,6 +48,7 @@ from qdrant_cir.storage.schema import (
 )
 from qdrant_cir.storage.steps import run
 from qdrant_cir.storage.stores.checks import check_name, checked_points
+from qdrant_cir.storage.stores.opening import make_shard_key
 from qdrant_cir.storage.stores.protocol import CollectionSpec, ReadOptions, Record, Store
 from qdrant_cir.types import Float32, JsonObject, JsonValue, PointId
 
@@ -185,9 +186,8 @@ class Collection:
                     if made and store.describe(name) is None:
                         store.drop(companion)
                 raise
-        if (make_key := getattr(store, "create_shard_key", None)) is not None:
-            for half in (companion, name):
-                make_key(half)
+        for half in (companion, name):
+            make_shard_key(store, half)
         return cls.open(store, name, bundle)
 
     @classmethod

@@ -799,13 +799,22 @@ def test_a_server_that_is_too_old_is_left_as_it_was(front: RestFront, join: Atta
     assert [c.name for c in owner.store.get_collections().collections] == [owner.name]
 
 
-def test_the_companion_has_as_many_copies_as_the_collection(front: RestFront, join: Attach) -> None:
+def test_the_companion_lies_as_the_collection_does(front: RestFront, join: Attach) -> None:
     owner = ClientOwner(QdrantClient(front.url, check_compatibility=False))
     owner.create()
-    front.placement = {"shard_number": 3, "replication_factor": 2, "write_consistency_factor": 2}
+    front.placement = {
+        "shard_number": 3,
+        "sharding_method": "custom",
+        "replication_factor": 2,
+        "write_consistency_factor": 2,
+        "payload": {"memory": "cold"},
+    }
+    front.strict = {"enabled": True, "max_query_limit": 100, "search_allow_exact": False, "max_points_count": 9}
     join(owner)
     (made,) = front.asked("PUT", "/products__cir")
     assert {key: made.body[key] for key in front.placement} == front.placement
+    # how many points the owner allows is about the owner's points; a companion can have more
+    assert made.body["strict_mode_config"] == {"enabled": True, "max_query_limit": 100, "search_allow_exact": False}
 
 
 def test_a_shard_key_goes_with_the_reads_of_the_users_collection(

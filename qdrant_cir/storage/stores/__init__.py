@@ -16,6 +16,7 @@ from qdrant_cir.storage.stores.opening import (
     StoreLike,
     is_folder,
     is_place,
+    make_shard_key,
     open_store,
     open_store_async,
     with_shard_key,
@@ -64,6 +65,7 @@ __all__ = [
     "open_store",
     "open_store_async",
     "retrying_within",
+    "make_shard_key",
     "with_shard_key",
 ]
 

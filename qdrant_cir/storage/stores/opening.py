@@ -21,7 +21,16 @@ from qdrant_cir.storage.stores.retrying import RETRY_SECONDS
 if TYPE_CHECKING:
     from qdrant_client import AsyncQdrantClient, QdrantClient
 
-__all__ = ["AsyncStoreLike", "StoreLike", "is_folder", "is_place", "open_store", "open_store_async", "with_shard_key"]
+__all__ = [
+    "AsyncStoreLike",
+    "StoreLike",
+    "is_folder",
+    "is_place",
+    "open_store",
+    "open_store_async",
+    "make_shard_key",
+    "with_shard_key",
+]
 
 StoreLike: TypeAlias = "Store | QdrantClient | str | PathLike[str]"
 """An open store, a Qdrant client, a server's address, the folder of an embedded store, or ``":memory:"``."""
@@ -97,6 +106,13 @@ def with_shard_key(store: Store, key: int | str | None) -> Store:
         raise InputError("Shard keys are for collections on a server; the embedded store has no shards.")
     found: Store = keyed(key)
     return found
+
+
+def make_shard_key(store: Store, name: str) -> None:
+    """Make the shards of the store's key in a collection; nothing where the store has none."""
+    make_key = getattr(store, "create_shard_key", None)
+    if make_key is not None:
+        make_key(name)
 
 
 async def open_store_async(

@@ -76,7 +76,10 @@ _logger = logging.getLogger(__name__)
 _OPERATIONS = 500
 """Payloads that one call changes."""
 
-_PLACEMENT = ("shard_number", "replication_factor", "write_consistency_factor")
+_PLACEMENT = ("shard_number", "sharding_method", "replication_factor", "write_consistency_factor", "payload")
+
+_SIZES = {"max_collection_vector_size_bytes", "max_collection_payload_size_bytes", "max_points_count"}
+"""Limits of strict mode that are about what one collection holds, and not about calls."""
 
 _Value = TypeVar("_Value")
 _Item = TypeVar("_Item")
@@ -739,7 +742,11 @@ def _spec_of(info: models.CollectionInfo) -> CollectionSpec:
         for name, params in named.items()
     }
     ours = vectors.get(VECTOR_NAME)
-    placement = {key: getattr(info.config.params, key) for key in _PLACEMENT}
+    # older clients know nothing of the payload's memory
+    placement = {key: getattr(info.config.params, key, None) for key in _PLACEMENT}
+    if (strict := info.config.strict_mode_config) is not None:
+        limits = strict.model_dump(exclude_none=True, exclude=_SIZES)
+        placement["strict_mode_config"] = models.StrictModeConfig.model_validate(limits)
     return CollectionSpec(
         vector_size=None if ours is None else ours.size,
         metadata=dict(info.config.metadata or {}),
