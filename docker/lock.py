@@ -30,8 +30,10 @@ def wanted(declared: Mapping[str, Any], kind: str) -> list[str]:
     """Return the requirements that a lock file answers, from what pyproject.toml declares."""
     if kind == "build":
         return list(declared["build-system"]["requires"])
-    extra: list[str] = declared["project"]["optional-dependencies"][kind]
-    return extra if kind == "parquet" else [*declared["project"]["dependencies"], *extra]
+    extras: Mapping[str, list[str]] = declared["project"]["optional-dependencies"]
+    if kind == "parquet":
+        return extras[kind]
+    return [*declared["project"]["dependencies"], *extras[kind], *extras["service"]]
 
 
 def resolved(requirements: Sequence[str], machine: str) -> dict[str, Any]:

@@ -168,6 +168,12 @@ def test_lock_files_are_hashed_and_satisfy_what_pyproject_asks_for(kind: str, lo
         assert wanted.specifier.contains(versions[wanted.name]), text
 
 
+@pytest.mark.parametrize("kind", ["cpu", "gpu"])
+def test_the_images_can_serve(kind: str) -> None:
+    service = DECLARED["project"]["optional-dependencies"]["service"]
+    assert {Requirement(text).name for text in service} <= locked(kind).keys()
+
+
 def test_no_lock_of_the_runtime_has_torch_or_both_onnxruntimes() -> None:
     for kind, own in (("cpu", "onnxruntime"), ("gpu", "onnxruntime-gpu")):
         assert {name for name in locked(kind) if name.startswith(("onnxruntime", "torch"))} == {own}
@@ -209,6 +215,7 @@ def test_an_image_is_two_stages_on_a_base_of_choice_for_a_numeric_user(name: str
     assert ("NVIDIA_VISIBLE_DEVICES=all" in environment) == ("NVIDIA_DRIVER_CAPABILITIES=" in environment)
     assert ("NVIDIA_VISIBLE_DEVICES=all" in environment) == (name == "Dockerfile.gpu")
     assert {"USER 1000:1000", "WORKDIR /data", "STOPSIGNAL SIGINT", 'ENTRYPOINT ["qdrant-cir"]'} <= set(last)
+    assert "EXPOSE 8000" in last
     assert any("install -d -m 1777 -o 1000 -g 1000 /data" in line for line in last)
     assert f"ARG VERSION={DECLARED['project']['version']}" in last
     assert any(line.startswith("LABEL org.opencontainers.image.title=") for line in last)
