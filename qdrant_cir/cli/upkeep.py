@@ -93,8 +93,8 @@ def info(
             "collection that exists."
         )
         return
-    for (name, _), bundle in bundles.items():
-        printing.print_text(f"Bundle {name}" if bundle is None else printing.bundle_text(bundle))
+    for (name, fingerprint), bundle in bundles.items():
+        printing.print_text(_unpackaged(name, fingerprint) if bundle is None else printing.bundle_text(bundle))
     has_attached = any(row.attachment is not None for row in rows)
     headings = ("collection", "images", "vector size", "bundle", "precision")
     printing.print_table(
@@ -109,6 +109,14 @@ def info(
             "This processor has no 8-bit dot products: precision int8 may gain nothing here. "
             "`python -m onnx_export add-precision` measures it."
         )
+
+
+def _unpackaged(name: str, fingerprint: str) -> str:
+    from qdrant_cir.model.bundle import PACKAGED_BUNDLES
+
+    if name not in PACKAGED_BUNDLES:
+        return f"Bundle {name}"
+    return f"Bundle {name} ({fingerprint[:12]}), another version than the packaged one"
 
 
 @with_options({"store": StoreOptions})

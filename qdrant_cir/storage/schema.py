@@ -125,6 +125,8 @@ def check_pair(name: str, gallery: CollectionSpec, tokens: CollectionSpec | None
     for found in (spec, companion):
         if found.fingerprint != wanted:
             expected = "one bundle for both halves" if bundle is None else repr(bundle.manifest.name)
+            if bundle is not None and found.bundle_name == bundle.manifest.name:
+                expected = "another version of it"
             raise CollectionMismatchError(
                 f"The collection {name!r} was made with the bundle {found.bundle_name!r} "
                 f"({found.fingerprint[:12]}); expected {expected} ({wanted[:12]}). "

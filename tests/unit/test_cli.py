@@ -246,6 +246,19 @@ def test_the_first_line_says_what_a_packaged_bundle_is_for(empty_shop: Shop) -> 
     assert empty_shop.run("info").stdout.splitlines()[0] == first
 
 
+def test_a_gallery_of_a_former_version_of_a_packaged_bundle_is_told_so(
+    empty_shop: Shop, build_tiny_bundle: Callable[..., Path], tmp_path: Path
+) -> None:
+    former = build_tiny_bundle(tmp_path / "former", name="photos")
+    empty_shop.run("index", str(empty_shop.pictures), "-c", "colors", "--bundle", str(former))
+    its, ours = load_bundle(former).fingerprint[:12], load_bundle("photos").fingerprint[:12]
+    first = empty_shop.run("info").stdout.splitlines()[0]
+    assert first == f"Bundle photos ({its}), another version than the packaged one"
+    refused = empty_shop.run("search", "--image-id", "red.png", "-c", "colors", "--text", "in blue", code=6)
+    assert f"'photos' ({its}); expected another version of it ({ours})" in refused.stderr
+    assert "Use that bundle, or index the images into another collection" in refused.stderr
+
+
 def test_the_first_line_names_the_bundle_and_what_it_was_trained_on(empty_shop: Shop) -> None:
     file = empty_shop.bundle / "cir_config.json"
     empty = empty_shop.index().stdout.splitlines()[0]
