@@ -142,7 +142,7 @@ class Answerer:
                 exclude_reference=body.exclude_reference,
                 effort=Effort(confidence if depth else None, budget),
                 group_by=body.group_by,
-                min_match=body.min_match or self.settings.min_match,
+                min_match=self.settings.min_match if body.min_match is None else body.min_match,
                 progress=watch,
             )
         self._before += 0.2 * (result.timings.encode + result.timings.compose - self._before)

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import binascii
 import json
+import logging
 import math
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -44,6 +45,8 @@ from qdrant_cir.types import GalleryImage, ImageSource, JsonObject, Reference, S
 
 __all__ = ["create_app", "guarded"]
 
+_log = logging.getLogger("qdrant_cir.service")
+
 PAGE = Path(__file__).parent / "page"
 
 _LARGEST = 1600
@@ -73,6 +76,11 @@ _EVENTS: dict[int | str, dict[str, Any]] = {
         "`scored` after every step of the re-ranking, `ranked`, and `done`; or `error`.",
     }
 }
+
+
+_FAILED = error_object(
+    "InternalError", "The service failed at this request. Its log has the reason, by the request's id."
+)
 
 
 class _Json(JSONResponse):
@@ -144,6 +152,11 @@ def create_app(served: Mapping[str, Served], settings: Settings) -> FastAPI:
     @app.exception_handler(HTTPException)
     async def refuse_call(_: Request, error: HTTPException) -> Response:
         return _Json(error_object("HTTPException", str(error.detail)), error.status_code, error.headers)
+
+    @app.exception_handler(Exception)
+    async def fail(_: Request, __: Exception) -> Response:
+        # the log has the traceback; it is nothing for clients
+        return _Json(_FAILED, 500)
 
     @app.exception_handler(GoneError)
     async def end(_: Request, __: GoneError) -> Response:
@@ -367,6 +380,9 @@ async def _stream(first: Event, following: AsyncIterator[Event]) -> AsyncIterato
     except CirError as error:
         told = error_object(type(error).__name__, str(error))
         yield _event(Event("error", {**told, "status": status_of(error)}))
+    except Exception:
+        _log.exception("request %s failed", request_id.get())
+        yield _event(Event("error", {**_FAILED, "status": 500}))
 
 
 def _event(event: Event) -> bytes:

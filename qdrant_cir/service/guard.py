@@ -9,6 +9,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from contextvars import ContextVar
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
@@ -26,6 +27,12 @@ request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 OPEN_PATHS = ("/healthz", "/readyz", "/", "/page/")
 """What needs no key: probes, and the files of the page."""
+
+_MOST_VALUES = 20_000
+"""Values in a body of JSON: each may become an error of its own, a hundred times as large."""
+
+_HELD_BODIES = 16
+"""Bodies of the greatest size that are held at the same time; of smaller ones more."""
 
 _log = logging.getLogger("qdrant_cir.service")
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -46,6 +53,7 @@ class Guard:
         self._app, self._metrics = app, metrics
         self._key = None if not api_key else api_key.encode()
         self._most_bytes = most_bytes
+        self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -57,6 +65,7 @@ class Guard:
         own_id = given.decode() if _ID.fullmatch(given) else secrets.token_hex(8)
         token = request_id.set(own_id)
         began, status = perf_counter(), 500
+        body = _Body(is_json=b"json" in headers.get(b"content-type", b"").lower())
 
         async def answer(message: Message) -> None:
             nonlocal status
@@ -73,8 +82,12 @@ class Guard:
                 if refused := self._refused(scope["path"], headers):
                     await _send_error(answer, *refused)
                 else:
-                    await self._app(scope, self._limited(receive), answer)
+                    await self._app(scope, self._limited(receive, body), answer)
+        except Exception:
+            # it has been answered 500; raised further, it would cost the client its connection
+            _log.exception("request %s failed", own_id)
         finally:
+            self._held -= body.taken
             seconds = perf_counter() - began
             route = getattr(scope.get("route"), "path", "other")
             self._metrics.responded(route, status, seconds)
@@ -110,18 +123,33 @@ class Guard:
     def _too_large(self) -> str:
         return f"The body has more than {self._most_bytes:,} bytes, the most that this service takes."
 
-    def _limited(self, receive: Receive) -> Receive:
-        taken = 0
-
+    def _limited(self, receive: Receive, body: _Body) -> Receive:
         async def receive_some() -> Message:
-            nonlocal taken
             message = await receive()
-            taken += len(message.get("body", b""))
-            if taken > self._most_bytes:
+            part = message.get("body", b"")
+            body.taken += len(part)
+            self._held += len(part)
+            if body.taken > self._most_bytes:
                 raise HTTPException(413, self._too_large)
+            if self._held > _HELD_BODIES * self._most_bytes:
+                raise HTTPException(429, "Too many large bodies are being read. Ask again later.", {"Retry-After": "1"})
+            if body.is_json:
+                # base64 has no commas
+                body.values += part.count(b",")
+                if body.values > _MOST_VALUES:
+                    raise HTTPException(413, f"The body has more than {_MOST_VALUES:,} values, the most that are read.")
             return message
 
         return receive_some
+
+
+@dataclass(slots=True)
+class _Body:
+    """What has been read of a request's body."""
+
+    is_json: bool
+    taken: int = 0
+    values: int = 0
 
 
 def _texts(headers: Mapping[bytes, bytes]) -> dict[str, str]:

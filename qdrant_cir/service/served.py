@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Mapping
 from functools import partial
-from urllib.parse import urlsplit
 
 from qdrant_cir.errors import CollectionNotFoundError, ImageError, InputError
 from qdrant_cir.gallery import AsyncGallery
@@ -90,8 +89,10 @@ def refuse_files(opener: Callable[[str], ImageSource]) -> Callable[[str], ImageS
     """Return an opener that opens addresses alone: what a payload says is no reason to read a file of this machine."""
 
     def opened(value: str) -> ImageSource:
-        if urlsplit(value).scheme not in ("http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"):
+        found = opener(value)
+        # the content of an address; of a file it is the path, and nothing has been read
+        if not isinstance(found, bytes):
             raise ImageError("A file outside of a root is not served. Start the service with --root DIR.")
-        return opener(value)
+        return found
 
     return opened

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,13 @@ from qdrant_front import Fault, rest_front
 from serving import COLOURS, Service, serving
 
 from qdrant_cir import Gallery, ImageRecord, connect
-from qdrant_cir.errors import BusyError
+from qdrant_cir.errors import BusyError, ImageError, InputError
+from qdrant_cir.indexing.opening import PictureOpener
 from qdrant_cir.search.gate import Gate
-from qdrant_cir.service.answering import Settings
+from qdrant_cir.service.answering import Answerer, Settings
+from qdrant_cir.service.bodies import SearchBody
 from qdrant_cir.service.run import Opened
+from qdrant_cir.service.served import refuse_files
 from qdrant_cir.service.statuses import NotHereError
 from qdrant_cir.service.uploads import Uploads
 from qdrant_cir.storage.stores.protocol import Store
@@ -307,3 +310,83 @@ def test_the_six_steps_are_spans_under_the_request(client: httpx.Client) -> None
     while above.parent.span_id in by_id:
         above = by_id[above.parent.span_id]
     assert above.name == "POST /search"
+
+
+@pytest.mark.parametrize("path", ["/search", "/rerank"])
+def test_a_body_of_very_many_values_is_refused_before_it_is_read(path: str, client: httpx.Client) -> None:
+    # each unknown key and each wrong document would become an error of its own: 20 MB took 40 s and gigabytes
+    for body in (
+        "{" + ",".join(f'"a{number}":1' for number in range(30_000)) + "}",
+        '{"query": "x", "documents": [' + ",".join(["0"] * 30_000) + "]}",
+    ):
+        answer = client.post(path, content=body, headers={"Content-Type": "application/json"})
+        assert answer.status_code == 413
+        assert "20,000 values" in answer.json()["error"]["message"]
+
+
+def test_bodies_that_are_held_at_the_same_time_are_bounded_together(narrow: Service, keyed: httpx.Client) -> None:
+    async def fill() -> list[int]:
+        release = asyncio.Event()
+
+        async def slow() -> AsyncIterator[bytes]:
+            yield b"x" * 90_000
+            await release.wait()
+            yield b"x"
+
+        async with httpx.AsyncClient(base_url=narrow.address, headers=keyed.headers, trust_env=False) as client:
+            sending = [asyncio.create_task(client.post("/uploads", content=slow(), timeout=20)) for _ in range(17)]
+            await asyncio.sleep(0.3)
+            refused = await client.post("/uploads", content=b"x" * 90_000, timeout=20)
+            release.set()
+            rest = [(await each).status_code for each in sending]
+        assert "retry-after" in refused.headers
+        return [refused.status_code, *rest]
+
+    refused, *rest = narrow.run(fill()).result(20)
+    assert refused == 429
+    assert set(rest) == {400}
+    # and they are given back
+    assert keyed.post("/uploads", content=b"x" * 90_000).status_code == 400
+
+
+def test_what_nobody_foresaw_is_an_error_as_json_in_a_stream_too(
+    service: Service, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("the secret of this machine")
+
+    monkeypatch.setattr("qdrant_cir.service.app.summary_object", fail)
+    monkeypatch.setattr("qdrant_cir.service.answering.summary_object", fail)
+    answer = client.post("/search", json=QUERY)
+    assert (answer.status_code, answer.json()["error"]["type"]) == (500, "InternalError")
+    assert "secret" not in answer.text
+    assert answer.headers["x-request-id"]
+    text = client.post("/search", json=QUERY, headers={"Accept": "text/event-stream"}).text
+    assert "event: error" in text
+    assert '"status":500' in text
+
+
+def test_a_query_may_ask_that_nothing_is_marked() -> None:
+    asked: list[float | None] = []
+
+    class Watched:
+        async def search(self, *_: object, min_match: float | None, **__: object) -> None:
+            asked.append(min_match)
+            raise InputError("enough")
+
+    async def ask() -> None:
+        answerer = Answerer(Settings(min_match=0.9))
+        for body in (SearchBody(text="x"), SearchBody(text="x", min_match=0), SearchBody(text="x", min_match=0.5)):
+            with pytest.raises(InputError, match="enough"):
+                await answerer.search(Watched(), body, None)  # type: ignore[arg-type]
+
+    asyncio.run(ask())
+    assert asked == [0.9, 0, 0.5]
+
+
+@pytest.mark.parametrize(
+    "value", ["ht\ntp:/../../etc/hostname", "file:///etc/hostname", "/etc/hostname", "http://[bad"]
+)
+def test_without_a_root_no_value_of_a_payload_opens_a_file(value: str) -> None:
+    with pytest.raises(ImageError):
+        refuse_files(PictureOpener())(value)
