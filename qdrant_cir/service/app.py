@@ -10,6 +10,7 @@ import logging
 import math
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,7 +25,6 @@ from starlette.types import ASGIApp
 from qdrant_cir import __version__
 from qdrant_cir.errors import CirError, ImageError, InputError
 from qdrant_cir.indexing.opening import PictureOpener
-from qdrant_cir.model.preprocess import load_image
 from qdrant_cir.service import bodies
 from qdrant_cir.service.answering import (
     Answerer,
@@ -36,10 +36,11 @@ from qdrant_cir.service.answering import (
     summary_object,
     until_gone,
 )
+from qdrant_cir.service.decoding import Decoder, check_picture
 from qdrant_cir.service.guard import Guard, request_id
 from qdrant_cir.service.served import Served, named
 from qdrant_cir.service.statuses import error_object, status_of
-from qdrant_cir.service.thumbnails import draw_thumbnail
+from qdrant_cir.service.thumbnails import Thumbnails, draw_thumbnail
 from qdrant_cir.service.uploads import Uploads
 from qdrant_cir.types import GalleryImage, ImageSource, JsonObject, Reference, SearchResult
 
@@ -51,6 +52,9 @@ PAGE = Path(__file__).parent / "page"
 
 _LARGEST = 1600
 """Pixels of a picture's longer side that the service sends."""
+
+_FETCHED_BODIES = 10
+"""Bytes that the addresses of one request may have, in bodies of the greatest size."""
 
 Collection = Annotated[str | None, Query(max_length=255, description="May be left out where one is served.")]
 Size = Annotated[int, Query(ge=16, le=_LARGEST, description="Pixels of the longer side.")]
@@ -93,12 +97,14 @@ class _Json(JSONResponse):
 def create_app(served: Mapping[str, Served], settings: Settings) -> FastAPI:
     """Return the service over some collections, by name; :func:`guarded` belongs around it."""
     answerer = Answerer(settings)
-    uploads = Uploads()
+    uploads, upload_thumbnails = Uploads(), Thumbnails()
+    decoder = Decoder()
     opener = PictureOpener()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
+        decoder.close()
         for each in served.values():
             await each.gallery.close()
 
@@ -121,7 +127,7 @@ def create_app(served: Mapping[str, Served], settings: Settings) -> FastAPI:
             found = base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError) as error:
             raise ImageError("The picture is not in base64. Expected the bytes of a file, or a data URI.") from error
-        await asyncio.to_thread(load_image, found)
+        await decoder.run(partial(check_picture, found))
         return found
 
     async def reference(given: bodies.ReferenceBody) -> Reference:
@@ -167,7 +173,7 @@ def create_app(served: Mapping[str, Served], settings: Settings) -> FastAPI:
     async def search(body: bodies.SearchBody, request: Request) -> Response:
         """Search with a reference, a text, or both."""
         of = named(served, body.collection)
-        given = await references(body)
+        given = await until_gone(request, asyncio.create_task(references(body)))
         if "text/event-stream" in request.headers.get("accept", ""):
             first, following = await answerer.events(of.gallery, body, given, request)
             return StreamingResponse(
@@ -180,7 +186,7 @@ def create_app(served: Mapping[str, Served], settings: Settings) -> FastAPI:
     async def explain(body: bodies.ExplainBody, request: Request) -> Response:
         """Explain the place of one result of a query."""
         of = named(served, body.collection)
-        given = await references(body)
+        given = await until_gone(request, asyncio.create_task(references(body)))
         filter = read_filter(body.filter)
         work = answerer.admitted(
             lambda: of.gallery.explain(
@@ -212,13 +218,20 @@ def create_app(served: Mapping[str, Served], settings: Settings) -> FastAPI:
         if not query.text.strip():
             raise InputError("The query has no text, so there is nothing to re-rank by.")
 
+        fetched = 0
+
         async def given_picture(value: str) -> ImageSource:
+            nonlocal fetched
             if value[:5].lower() == "data:":
                 return await picture(value)
             if value[:7].lower() == "http://" or value[:8].lower() == "https://":
                 if not settings.addresses:
                     raise InputError("This service opens no addresses. Send the picture as a data URI.")
-                return await asyncio.to_thread(opener, value)
+                opened = await asyncio.to_thread(opener, value)
+                fetched += len(opened) if isinstance(opened, bytes) else 0
+                if fetched > _FETCHED_BODIES * settings.most_bytes:
+                    raise InputError("The addresses of this request have too many bytes. Send fewer in one request.")
+                return opened
             raise InputError("A picture is given as a data URI, data:image/jpeg;base64,...")
 
         async def hit(document: bodies.RerankDocument | str) -> GalleryImage | ImageSource:
@@ -231,8 +244,11 @@ def create_app(served: Mapping[str, Served], settings: Settings) -> FastAPI:
                 return await given_picture(document.image)
             return GalleryImage(document.id if document.id is not None else "")
 
-        reference = None if query.image is None else await given_picture(query.image)
-        hits = [await hit(each) for each in body.documents]
+        async def read() -> tuple[ImageSource | None, list[GalleryImage | ImageSource]]:
+            reference = None if query.image is None else await given_picture(query.image)
+            return reference, [await hit(each) for each in body.documents]
+
+        reference, hits = await until_gone(request, asyncio.create_task(read()))
         layout = of.gallery.collection.layout
         places: dict[object, list[int]] = {}
         unique: list[object] = []
@@ -291,19 +307,21 @@ def create_app(served: Mapping[str, Served], settings: Settings) -> FastAPI:
     async def upload(request: Request) -> Response:
         """Keep a picture for an hour; the answer's name stands for it in a query."""
         data = await request.body()
-        await asyncio.to_thread(load_image, data)
+        await until_gone(request, asyncio.create_task(decoder.run(partial(check_picture, data))))
         return _Json({"upload": uploads.keep(data)})
 
     @app.get("/uploads/{upload}", responses=_JPEG, response_class=Response)
-    async def uploaded(upload: str, size: Size = 480) -> Response:
+    async def uploaded(upload: str, request: Request, size: Size = 480) -> Response:
         """Return a picture that was sent."""
-        data = await asyncio.to_thread(draw_thumbnail, uploads.read(upload), size)
-        return Response(data, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
+        draw = partial(upload_thumbnails.drawn, f"{upload} {size}", partial(draw_thumbnail, uploads.read(upload), size))
+        made = await until_gone(request, asyncio.create_task(decoder.run(draw)))
+        return Response(made.data, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
 
     @app.get("/images/{image_id:path}", responses=_JPEG, response_class=Response)
     async def image(image_id: str, request: Request, collection: Collection = None, size: Size = 480) -> Response:
         """Return a picture of the collection."""
-        made = await named(served, collection).thumbnail(image_id, size)
+        drawing = named(served, collection).thumbnail(image_id, size, decoder)
+        made = await until_gone(request, asyncio.create_task(drawing))
         headers = {"ETag": made.etag, "Cache-Control": "private, max-age=600"}
         if made.etag in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)

@@ -9,6 +9,7 @@ from functools import partial
 
 from qdrant_cir.errors import CollectionNotFoundError, ImageError, InputError
 from qdrant_cir.gallery import AsyncGallery
+from qdrant_cir.service.decoding import Decoder
 from qdrant_cir.service.facets import Look, Looks
 from qdrant_cir.service.statuses import NotHereError
 from qdrant_cir.service.thumbnails import Thumbnail, Thumbnails, draw_thumbnail
@@ -31,21 +32,34 @@ class Served:
         self._looks = Looks(gallery.collection)
         self._looking = asyncio.Lock()
 
-    async def thumbnail(self, image_id: str | PointId, size: int) -> Thumbnail:
+    async def thumbnail(self, image_id: str | PointId, size: int, decoder: Decoder) -> Thumbnail:
         """Return a picture of the collection, made small.
 
         Raises:
             NotHereError: there is no such image, or its picture cannot be read.
+            BusyError: too many pictures wait to be decoded.
             StoreError: the store failed.
         """
-        return await asyncio.to_thread(self._thumbnail, image_id, size)
+        sha256, source = await asyncio.to_thread(self._found, image_id)
+        key = hashlib.sha256(f"{sha256} {size} {source}".encode(errors="surrogatepass")).hexdigest()
+        if (kept := self._thumbnails.kept(key)) is not None:
+            return kept
+        try:
+            opened: ImageSource = source
+            if self._open_picture is not None:
+                opened = await asyncio.to_thread(self._open_picture, source)
+            return await decoder.run(partial(self._thumbnails.drawn, key, partial(draw_thumbnail, opened, size)))
+        except ImageError as error:
+            # the reason names a file of this machine
+            raise NotHereError(f"The picture of {image_id!r:.80} cannot be read.") from error
 
     async def look(self) -> Look:
         """Return what the collection holds. Raises StoreError."""
         async with self._looking:
             return await asyncio.to_thread(self._looks.look)
 
-    def _thumbnail(self, image_id: str | PointId, size: int) -> Thumbnail:
+    def _found(self, image_id: str | PointId) -> tuple[str | None, str]:
+        """Return the digest and the source of an image's picture. Raises NotHereError."""
         collection = self.gallery.collection
         layout = collection.layout
         try:
@@ -57,16 +71,7 @@ class Served:
         if not images or images[0].source is None:
             raise NotHereError(f"There is no picture of {image_id!r:.80} in {self.name!r}.")
         (image,) = images
-        source = image.views[0] if image.views else images[0].source
-        key = hashlib.sha256(f"{image.sha256} {size} {source}".encode(errors="surrogatepass")).hexdigest()
-        try:
-            return self._thumbnails.drawn(key, partial(self._draw, str(source), size))
-        except ImageError as error:
-            # the reason names a file of this machine
-            raise NotHereError(f"The picture of {image_id!r:.80} cannot be read.") from error
-
-    def _draw(self, source: str, size: int) -> bytes:
-        return draw_thumbnail(source if self._open_picture is None else self._open_picture(source), size)
+        return image.sha256, str(image.views[0] if image.views else image.source)
 
 
 def named(served: Mapping[str, Served], name: str | None) -> Served:

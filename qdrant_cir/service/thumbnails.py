@@ -35,12 +35,17 @@ class Thumbnails:
         self._kept: OrderedDict[str, Thumbnail] = OrderedDict()
         self._lock = Lock()
 
-    def drawn(self, key: str, draw: Callable[[], bytes]) -> Thumbnail:
-        """Return the thumbnail of a key, which must change when the picture does; draw it where it is not kept."""
+    def kept(self, key: str) -> Thumbnail | None:
+        """Return the thumbnail of a key, None where it is not kept."""
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
-                return self._kept[key]
+            return self._kept.get(key)
+
+    def drawn(self, key: str, draw: Callable[[], bytes]) -> Thumbnail:
+        """Return the thumbnail of a key, which must change when the picture does; draw it where it is not kept."""
+        if (kept := self.kept(key)) is not None:
+            return kept
         data = draw()
         made = Thumbnail(data, f'"{hashlib.sha256(data).hexdigest()[:32]}"')
         with self._lock:
