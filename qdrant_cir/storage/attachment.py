@@ -16,6 +16,7 @@ from qdrant_cir.storage.points import RESERVED, Layout
 from qdrant_cir.storage.reads import GalleryReads
 from qdrant_cir.storage.schema import FORMAT_VERSION, GallerySpec, lost_vector
 from qdrant_cir.storage.steps import Read, Steps
+from qdrant_cir.storage.stores.opening import describe_companion, name_companion
 from qdrant_cir.storage.stores.protocol import CollectionSpec, Store, VectorSpec
 from qdrant_cir.types import JsonObject
 
@@ -126,7 +127,7 @@ def attach_collection(store: Store, wanted: Attachment, bundle: Bundle, *, overw
     layout = Attachment(collection, wanted.vector, wanted.picture, wanted.version).layout
     spec = VectorSpec(bundle.manifest.vector_size, is_multi=layout.picture is not None and layout.picture.is_many)
     vector_stands = wanted.vector in found.vectors
-    described = store.describe(companion)
+    described = describe_companion(store, companion, wanted.collection)
     standing = None if described is None else _attachment_of(collection, wanted.vector, described)
     if vector_stands:
         if standing is not None and described is not None:
@@ -180,7 +181,7 @@ def open_attached(collection: str, vector: str, bundle: Bundle | None = None) ->
     if found is None:
         raise CollectionNotFoundError(f"There is no collection {collection!r}.")
     companion = companion_name(resolved, vector)
-    described: CollectionSpec | None = yield Read(lambda store: store.describe(companion))
+    described: CollectionSpec | None = yield Read(lambda store: describe_companion(store, companion, collection))
     if described is None:
         raise CollectionNotFoundError(
             f"Nothing is attached to {collection!r} under the vector {vector!r}. Attach first: qdrant_cir.attach(...), "
@@ -201,10 +202,15 @@ def attached_vectors(store: Store, collection: str) -> list[str]:
     begin = companion_name(collection, "")
     vectors = []
     for name in store.collection_names():
-        described = described_if_whole(store, name) if name.startswith(begin) else None
+        if not name.startswith(begin):
+            continue
+        name_companion(store, name, collection)
+        described = described_if_whole(store, name)
         ours = None if described is None else described.metadata.get(RESERVED)
         if isinstance(ours, dict) and ours.get("role") == ROLE and ours.get("collection") == collection:
             vectors.append(str(ours.get("vector")))
+        else:
+            name_companion(store, name, None)
     return sorted(vectors)
 
 

@@ -48,7 +48,7 @@ from qdrant_cir.storage.schema import (
 )
 from qdrant_cir.storage.steps import run
 from qdrant_cir.storage.stores.checks import check_name, checked_points
-from qdrant_cir.storage.stores.opening import make_shard_key
+from qdrant_cir.storage.stores.opening import describe_companion, make_shard_key
 from qdrant_cir.storage.stores.protocol import CollectionSpec, ReadOptions, Record, Store
 from qdrant_cir.types import Float32, JsonObject, JsonValue, PointId
 
@@ -163,7 +163,7 @@ class Collection:
         name = store.resolve(name)
         gallery, tokens = gallery_specs(bundle, options)
         companion = tokens_name(name)
-        standing = store.describe(companion)
+        standing = describe_companion(store, companion, name)
         if store.describe(name) is not None:
             # a gallery of another bundle is refused before anything is made beside it
             check_pair(name, store.describe(name) or gallery, standing or tokens, bundle)
@@ -601,7 +601,7 @@ def _make(store: Store, name: str, spec: CollectionSpec) -> bool:
         store.create(name, spec)
     except CollectionError:
         found = store.describe(name)
-        if found is None or found.metadata != spec.metadata:
+        if found is None or found.metadata.get(RESERVED) != spec.metadata[RESERVED]:
             raise
         return False
     return True

@@ -30,6 +30,7 @@ from qdrant_cir.storage.schema import (
     unknown_field,
 )
 from qdrant_cir.storage.steps import Read, Steps
+from qdrant_cir.storage.stores.opening import describe_companion
 from qdrant_cir.storage.stores.protocol import PLAIN, CollectionSpec, Hit, HitGroup, ReadOptions, Record, Store
 from qdrant_cir.storage.stores.retrying import retrying_within
 from qdrant_cir.types import Float32, JsonObject, PointId
@@ -246,9 +247,7 @@ class GalleryReads:
                 lambda store: store.fetch(layout.companion, ids, with_vectors=False, fields=fields, options=read), read
             )
         except CollectionNotFoundError as error:
-            raise lost_tokens(
-                layout.gallery, layout.companion, vector=layout.vector if is_attached else None
-            ) from error
+            raise lost_tokens(layout.gallery, vector=layout.vector if is_attached else None) from error
         return records
 
     def _fetch(
@@ -298,6 +297,6 @@ def open_reads(name: str, bundle: Bundle | None = None) -> Steps[GalleryReads]:
         names: list[str] = yield Read(lambda store: store.collection_names())
         raise not_found(name, names)
     companion = tokens_name(resolved)
-    tokens: CollectionSpec | None = yield Read(lambda store: store.describe(companion))
+    tokens: CollectionSpec | None = yield Read(lambda store: describe_companion(store, companion, name))
     checked = check_pair(resolved, gallery, tokens, bundle)
     return GalleryReads(Layout(resolved, companion), checked, None if tokens is None else tokens.metadata)

@@ -119,7 +119,7 @@ def check_pair(name: str, gallery: CollectionSpec, tokens: CollectionSpec | None
     """
     spec = _spec_of(name, gallery, role="gallery")
     if tokens is None:
-        raise lost_tokens(name, tokens_name(name), vector=None)
+        raise lost_tokens(name, vector=None)
     companion = _spec_of(tokens_name(name), tokens, role="tokens")
     wanted = spec.fingerprint if bundle is None else bundle.vectors_fingerprint
     for found in (spec, companion):
@@ -158,9 +158,9 @@ def lost_vector(name: str, vector: str) -> CollectionError:
     )
 
 
-def lost_tokens(name: str, companion: str, *, vector: str | None) -> CollectionError:
+def lost_tokens(name: str, *, vector: str | None) -> CollectionError:
     """Return what is wrong with a gallery without tokens; ``vector`` is the attached one, None for one of our own."""
-    gone = f"The collection {name!r} has lost its tokens: there is no collection {companion!r}."
+    gone = f"The collection {name!r} has lost its tokens."
     if vector is None:
         return CollectionError(f"{gone} Index the images again, which makes it anew.")
     return CollectionError(

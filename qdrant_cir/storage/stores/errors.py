@@ -35,6 +35,7 @@ __all__ = [
     "is_transient",
     "most_results",
     "retry_after",
+    "says_exists",
     "says_status",
     "translated",
 ]
@@ -82,12 +83,13 @@ class NotAppliedError(RuntimeError):
 
 
 @contextmanager
-def translated(place: str, *, name: str | None) -> Iterator[None]:
+def translated(place: str, *, name: str | None, is_companion: bool = False) -> Iterator[None]:
     """Turn an error of the client into one of this library that says where it happened and what to do.
 
     Args:
         place: the server, for the message.
         name: of the collection that the call was about, None for none.
+        is_companion: whether it was about the companion of that collection.
 
     Raises:
         CollectionNotFoundError: there is no such collection.
@@ -102,7 +104,7 @@ def translated(place: str, *, name: str | None) -> Iterator[None]:
     except CirError:
         raise
     except CLIENT_ERRORS as error:
-        raise _translate(error, place=place, name=name) from error
+        raise _translate(error, place=place, name=name, is_companion=is_companion) from error
 
 
 def is_transient(error: Exception) -> bool:
@@ -154,10 +156,10 @@ def _unread_date(error: Exception) -> str | None:
     return None if found is None else found[1]
 
 
-def _translate(error: Exception, *, place: str, name: str | None) -> CirError:
+def _translate(error: Exception, *, place: str, name: str | None, is_companion: bool) -> CirError:
     status = _status_of(error)
     detail = detail_of(error)
-    subject = "" if name is None else f" about the collection {name!r}"
+    subject = "" if name is None else f" about {'the tokens of ' if is_companion else ''}the collection {name!r}"
     if _is_too_large(error):
         return TooLargeError(f"{place} does not take a call{subject} of this size: {detail}. Write less at once.")
     if isinstance(error, UnexpectedResponse) and not _is_of_qdrant(error):
@@ -166,11 +168,16 @@ def _translate(error: Exception, *, place: str, name: str | None) -> CirError:
             f"{place} answered a call{subject} with status {status} and text that is not a Qdrant server's: {detail}. "
             "Check the address, and any proxy in front of the server."
         )
+    if status == HTTPStatus.NOT_FOUND and is_companion:
+        return CollectionNotFoundError(
+            f"The tokens of the collection {name!r} are gone from {place}. Index again, or attach again and index."
+        )
     if status == HTTPStatus.NOT_FOUND and name is not None:
         return CollectionNotFoundError(f"There is no collection {name!r} in {place}. Index images into it first.")
     if status == HTTPStatus.CONFLICT:
         return CollectionError(
-            f"There is already a collection {name!r} in {place}. Drop it first, or use another name."
+            f"There is already a collection {name!r} in {place}{', or one of tokens for it' if is_companion else ''}. "
+            "Drop it first, or use another name."
         )
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         return StoreError(f"{place} refused the API key{subject}: {detail}. Give a key that may do this.")
@@ -195,7 +202,7 @@ def _translate(error: Exception, *, place: str, name: str | None) -> CirError:
 def _status_of(error: Exception) -> int | None:
     """Return the HTTP status that an error stands for, None where nothing answered."""
     if isinstance(error, UnexpectedResponse):
-        if b"already exists" in error.content:
+        if says_exists(error):
             return HTTPStatus.CONFLICT
         return error.status_code
     if isinstance(error, ResourceExhaustedResponse) or _unread_date(error) is not None:
@@ -241,6 +248,13 @@ def _says_closed(error: ValueError) -> bool:
 def _is_of_qdrant(error: UnexpectedResponse) -> bool:
     wrong = (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY)
     return error.status_code not in wrong or says_status(error)
+
+
+def says_exists(error: Exception) -> bool:
+    """Return whether an answer over REST says that a collection is there already."""
+    return isinstance(error, UnexpectedResponse) and (
+        error.status_code == HTTPStatus.CONFLICT or b"already exists" in error.content
+    )
 
 
 def says_status(error: UnexpectedResponse) -> bool:

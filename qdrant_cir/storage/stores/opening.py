@@ -15,7 +15,7 @@ from qdrant_cir.arguments import checked_seconds
 from qdrant_cir.errors import CollectionNotFoundError, InputError
 from qdrant_cir.storage.stores.edge import EdgeStore
 from qdrant_cir.storage.stores.places import MEMORY, folder_of, is_address, is_memory, is_place
-from qdrant_cir.storage.stores.protocol import Store
+from qdrant_cir.storage.stores.protocol import CollectionSpec, Store
 from qdrant_cir.storage.stores.retrying import RETRY_SECONDS
 
 if TYPE_CHECKING:
@@ -24,11 +24,13 @@ if TYPE_CHECKING:
 __all__ = [
     "AsyncStoreLike",
     "StoreLike",
+    "describe_companion",
     "is_folder",
     "is_place",
     "open_store",
     "open_store_async",
     "make_shard_key",
+    "name_companion",
     "with_shard_key",
 ]
 
@@ -106,6 +108,19 @@ def with_shard_key(store: Store, key: int | str | None) -> Store:
         raise InputError("Shard keys are for collections on a server; the embedded store has no shards.")
     found: Store = keyed(key)
     return found
+
+
+def describe_companion(store: Store, companion: str, collection: str) -> CollectionSpec | None:
+    """Describe a companion; from then on, errors of a server about it name the collection that it belongs to."""
+    name_companion(store, companion, collection)
+    return store.describe(companion)
+
+
+def name_companion(store: Store, companion: str, collection: str | None) -> None:
+    """Let errors of a server about a companion name the collection that it belongs to; None: it belongs to none."""
+    name = getattr(store, "name_companion", None)
+    if name is not None:
+        name(companion, collection)
 
 
 def make_shard_key(store: Store, name: str) -> None:

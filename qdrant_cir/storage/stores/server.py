@@ -11,6 +11,7 @@ from copy import copy
 from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
+from secrets import token_hex
 from typing import Any, Self, TypeVar, cast
 from uuid import UUID
 
@@ -47,6 +48,7 @@ from qdrant_cir.storage.stores.errors import (
     has_answer,
     is_transient,
     most_results,
+    says_exists,
     says_status,
     translated,
 )
@@ -83,6 +85,12 @@ _SIZES = {"max_collection_vector_size_bytes", "max_collection_payload_size_bytes
 
 _Value = TypeVar("_Value")
 _Item = TypeVar("_Item")
+
+_SERVER_TOKEN = "_cir_server"
+"""Key of a new collection's metadata: what is written over REST must be read over gRPC."""
+
+_LAG = (0.1, 0.2, 0.4, 0.8)
+"""Seconds that another server of the cluster may take to learn of a new collection."""
 
 _UNCOMPRESSED = {"Accept-Encoding": "identity"}
 
@@ -127,6 +135,7 @@ class ServerStore:
         self._shard_key: int | str | None = None
         self._has_keys: dict[str, bool] = {}
         self._roughly_counted: set[str] = set()
+        self._companions: dict[str, str] = {}
         self._is_one_server = is_local(client) or not client.init_options.get("prefer_grpc")
 
     @classmethod
@@ -189,6 +198,13 @@ class ServerStore:
         """List all collections, sorted."""
         return _names_of(self._call(None, self._client.get_collections))
 
+    def name_companion(self, companion: str, collection: str | None) -> None:
+        """Let errors about a companion name the collection that it belongs to, which users know; None: to none."""
+        if collection is None:
+            self._companions.pop(companion, None)
+        else:
+            self._companions[companion] = collection
+
     def describe(self, name: str) -> CollectionSpec | None:
         """Return what a collection is made of, or None where there is none of that name."""
         if not self._call(name, lambda: self._client.collection_exists(name)):
@@ -202,9 +218,11 @@ class ServerStore:
     def create(self, name: str, spec: CollectionSpec) -> None:
         """Make an empty collection.
 
+        Until REST and gRPC are known to be one server, it is made over REST, and gRPC must read a token of it.
+
         Raises:
             CollectionError: one of that name exists.
-            StoreError: the server is too old to keep metadata.
+            StoreError: the server is too old to keep metadata, or REST and gRPC are two servers.
         """
         check_name(name)
         placement: dict[str, Any] = dict(spec.placement)
@@ -215,26 +233,51 @@ class ServerStore:
                 size=spec.vector_size, distance=models.Distance.COSINE, on_disk=on_disk
             )
         attempts = 0
+        over_rest = not self._is_one_server
+        if over_rest:
+            spec = replace(spec, metadata={**spec.metadata, _SERVER_TOKEN: token_hex(16)})
 
         def make() -> None:
-            nonlocal attempts
+            nonlocal attempts, over_rest
             attempts += 1
+            if over_rest:
+                wanted = models.CreateCollection(vectors=vectors, metadata=spec.metadata, **placement)
+                try:
+                    self._client.http.collections_api.create_collection(collection_name=name, create_collection=wanted)
+                except (ResponseHandlingException, UnexpectedResponse) as error:
+                    if says_exists(error) or not _may_go_on_over_grpc(self._client, error):
+                        raise
+                    # REST is closed, or something else
+                    over_rest = False
+                else:
+                    return
             self._client.create_collection(name, vectors_config=vectors, metadata=spec.metadata, **placement)
 
         try:
             self._call(name, make)
         except CollectionError:
+            if over_rest and self.describe(name) is None:
+                raise self._two_servers() from None
             # an earlier attempt may have made it although its answer was lost
             if attempts == 1 or self.describe(name) != spec or self.scroll(name, filter=None, limit=1, after=None):
                 raise
         self._forget(name)
         made = self.describe(name)
+        for pause in _LAG if over_rest else ():
+            if made is not None:
+                break
+            self._retries.sleep(pause)
+            made = self.describe(name)
+        if over_rest and (made is None or (made.metadata and made.metadata != spec.metadata)):
+            self._call(name, lambda: self._client.http.collections_api.delete_collection(collection_name=name))
+            raise self._two_servers()
         if made is None or made.metadata != spec.metadata:
             self.drop(name)
             raise StoreError(
                 f"{self._place} does not keep metadata with a collection, as servers do from version 1.16 on. Upgrade "
                 "it; the new collection was removed again."
             )
+        self._is_one_server |= over_rest
         try:
             self._check_one_server(name)
         except StoreError:
@@ -572,7 +615,8 @@ class ServerStore:
                     reason = error
         if reason is not None:
             raise TooLargeError(
-                f"{self._place}, or a proxy before it, does not take a point as large as {refused[0]} of {name!r}. "
+                f"{self._place}, or a proxy before it, does not take a point as large as {refused[0]} of "
+                f"{self._companions.get(name, name)!r}. "
                 "Give it less payload, or allow larger requests.",
                 tuple(refused),
             ) from reason
@@ -621,12 +665,15 @@ class ServerStore:
         else:
             over_rest = _peers(answer.result)
         if over_rest.isdisjoint(over_grpc):
-            port = self._client.init_options.get("grpc_port")
-            raise StoreError(
-                f"{self._place} and its gRPC port {port} are two servers: nothing was written. Give the "
-                "port of the right one (--grpc-port, QDRANT_GRPC_PORT or grpc_port=)."
-            )
+            raise self._two_servers()
         self._is_one_server = True
+
+    def _two_servers(self) -> StoreError:
+        port = self._client.init_options.get("grpc_port")
+        return StoreError(
+            f"{self._place} and its gRPC port {port} are two servers: nothing was written. Give the "
+            "port of the right one (--grpc-port, QDRANT_GRPC_PORT or grpc_port=)."
+        )
 
     def _check_filter(self, name: str, filter: models.Filter | None) -> None:
         """Refuse a filter that cannot be read, or that looks for words in a field without a text index."""
@@ -665,7 +712,8 @@ class ServerStore:
             with self._turn:
                 return call()
 
-        with translated(self._place, name=name):
+        owner = None if name is None else self._companions.get(name)
+        with translated(self._place, name=owner or name, is_companion=owner is not None):
             try:
                 value = self._retries.call(in_turn)
             except CLIENT_ERRORS as error:

@@ -1,0 +1,81 @@
+"""Errors about a companion name the collection that the user typed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from qdrant_client import QdrantClient, models
+from qdrant_front import Fault, RestFront, rest_front
+
+from qdrant_cir import CirError, Gallery, ImageRecord, attach
+from qdrant_cir.errors import CollectionError, CollectionNotFoundError, StoreError, StoreUnavailableError
+
+GALLERIES = ("own", "attached")
+
+
+@pytest.fixture
+def front() -> Iterator[RestFront]:
+    with rest_front() as front:
+        yield front
+
+
+@pytest.fixture(params=GALLERIES)
+def gallery(request: pytest.FixtureRequest, front: RestFront, tiny_bundle: Path, tmp_path: Path) -> Iterator[Gallery]:
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "red.png")
+    client = QdrantClient(front.url, check_compatibility=False, timeout=1)
+    if request.param == "own":
+        made = Gallery.create("products", store=client, bundle=tiny_bundle, retry_seconds=0)
+        made.index([ImageRecord("1", tmp_path / "red.png", payload={}, source=None)])
+    else:
+        front.memory.create_collection("products", vectors_config={})
+        front.memory.upsert("products", [models.PointStruct(id=1, payload={"picture": "red.png"}, vector={})])
+        made = attach(client, "products", picture="picture", root=tmp_path, bundle=tiny_bundle, retry_seconds=0)
+        made.index()
+    yield made
+    client.close()
+
+
+def companion_of(gallery: Gallery) -> str:
+    return gallery.collection.layout.companion
+
+
+def said(call: Callable[[], object], kind: type[CirError]) -> str:
+    with pytest.raises(kind) as caught:
+        call()
+    return str(caught.value)
+
+
+def test_refused_failed_and_gone(gallery: Gallery, front: RestFront, tiny_bundle: Path) -> None:
+    companion = companion_of(gallery)
+    store = gallery.collection.store
+    front.is_faulty = lambda request: f"/{companion}" in request.path
+
+    def look() -> object:
+        return store.scroll(companion, filter=None, limit=1, after=None)
+
+    for fault, kind, begin in (
+        (Fault(403, b'{"status": {"error": "forbidden"}}'), StoreError, "refused the API key about the tokens of"),
+        (Fault(504), StoreUnavailableError, "failed about the tokens of"),
+        (Fault(cut="before"), StoreUnavailableError, "cannot be reached about the tokens of"),
+    ):
+        for call in (
+            look,
+            gallery.info,
+            lambda: Gallery.open("products", store=front.url, bundle=tiny_bundle, retry_seconds=0),
+        ):
+            front.faults = [fault] * 9
+            text = said(call, kind)
+            assert companion not in text
+            if call is look:
+                assert f"{begin} the collection 'products'" in text
+    front.faults = []
+    front.memory.delete_collection(companion)
+    text = said(look, CollectionNotFoundError)
+    assert text.startswith("The tokens of the collection 'products' are gone")
+    assert companion not in text
+    text = said(lambda: gallery.search(None, "in blue", limit=1), CollectionError)
+    assert "has lost its tokens" in text
+    assert companion not in text
