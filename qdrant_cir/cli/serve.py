@@ -24,6 +24,8 @@ from qdrant_cir.errors import InputError, MissingExtraError
 
 __all__ = ["serve"]
 
+_LAST_PORT = 65_535
+
 
 @with_options({"store": StoreOptions})
 def serve(
@@ -108,6 +110,10 @@ def serve(
     ):
         if value is not None and value < least:
             raise InputError(f"{name} is {value}; it must be at least {least}.")
+    if port > _LAST_PORT:
+        raise InputError(f"--port is {port}; it must be at most {_LAST_PORT}.")
+    if service_key is not None and not service_key.strip():
+        raise InputError("--service-key is empty, which would let everybody in. Give a key, or leave it out.")
     if confidence is not None and not 0 < confidence < 1:
         raise InputError(f"--confidence is {confidence}; it must be above 0 and below 1.")
     settings = Settings(

@@ -66,7 +66,12 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     409: {"model": bodies.ErrorAnswer, "description": "The collection, or what it holds, is not usable as it is."},
     413: {"model": bodies.ErrorAnswer, "description": "The body is too large."},
     422: {"model": bodies.ErrorAnswer, "description": "The request is not of this form."},
-    429: {"model": bodies.ErrorAnswer, "description": "Too many queries wait; `Retry-After` has the seconds."},
+    429: {
+        "model": bodies.ErrorAnswer,
+        "description": "Too many queries or pictures wait; `Retry-After` has the seconds.",
+    },
+    500: {"model": bodies.ErrorAnswer, "description": "The service failed; its log has the reason."},
+    501: {"model": bodies.ErrorAnswer, "description": "An extra is missing where the service runs."},
     503: {"model": bodies.ErrorAnswer, "description": "Qdrant cannot be reached."},
 }
 _JPEG: dict[int | str, dict[str, Any]] = {

@@ -60,6 +60,10 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        method = scope["method"]
+        if method == "HEAD":
+            # whatever answers GET; the server leaves out the body
+            scope = {**scope, "method": "GET"}
         headers = dict(scope["headers"])
         given = headers.get(b"x-request-id", b"")
         own_id = given.decode() if _ID.fullmatch(given) else secrets.token_hex(8)
@@ -76,7 +80,7 @@ class Guard:
 
         try:
             with (
-                request_span(f"{scope['method']} {scope['path']}", _texts(headers)),
+                request_span(f"{method} {scope['path']}", _texts(headers)),
                 qdrant_headers({"X-Request-ID": own_id}),
             ):
                 if refused := self._refused(scope["path"], headers):
@@ -96,7 +100,7 @@ class Guard:
                 json.dumps(
                     {
                         "request": own_id,
-                        "method": scope["method"],
+                        "method": method,
                         "path": scope["path"],
                         "status": status,
                         "ms": round(seconds * 1000, 1),

@@ -135,7 +135,8 @@ async def _serve(store: Store, names: Sequence[str], how: Opened, settings: Sett
     )
     server = _Server(config)
     listening = listen(config)
-    _log.info("serving %s on http://%s:%s", ", ".join(served), address.host, listening.getsockname()[1])
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    _log.info("serving %s on http://%s:%s", ", ".join(served), host, listening.getsockname()[1])
     await server.serve([listening])
 
 

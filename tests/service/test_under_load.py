@@ -390,3 +390,11 @@ def test_a_query_may_ask_that_nothing_is_marked() -> None:
 def test_without_a_root_no_value_of_a_payload_opens_a_file(value: str) -> None:
     with pytest.raises(ImageError):
         refuse_files(PictureOpener())(value)
+
+
+def test_head_is_answered_as_get_is_without_the_body(client: httpx.Client) -> None:
+    for path in ("/healthz", "/info", "/images/red", "/", "/nowhere"):
+        got, told = client.get(path), client.head(path)
+        assert (told.status_code, told.content) == (got.status_code, b"")
+        assert told.headers["content-length"] == got.headers["content-length"]
+    assert client.head("/search").status_code == 405
