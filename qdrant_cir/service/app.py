@@ -68,7 +68,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     422: {"model": bodies.ErrorAnswer, "description": "The request is not of this form."},
     429: {
         "model": bodies.ErrorAnswer,
-        "description": "Too many queries or pictures wait; `Retry-After` has the seconds.",
+        "description": "Too many wait; `Retry-After` has the seconds.",
     },
     500: {"model": bodies.ErrorAnswer, "description": "The service failed; its log has the reason."},
     501: {"model": bodies.ErrorAnswer, "description": "An extra is missing where the service runs."},
