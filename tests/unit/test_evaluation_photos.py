@@ -19,7 +19,7 @@ from qdrant_cir.evaluation.datasets.photos import (
     read_eye_labels,
 )
 from qdrant_cir.model.bundle import load_bundle
-from qdrant_cir.photographs.labels import read_photographs, split_of
+from qdrant_cir.photographs.labels import KINDS, Photograph, read_photographs, split_of
 
 COLOURS = {"red": (180, 30, 40), "blue": (30, 60, 160), "green": (40, 130, 60)}
 TEST_SENDERS = [str(number) for number in range(60) if split_of(str(number)) == "test"][:6]
@@ -74,6 +74,49 @@ def test_the_right_answers_of_a_colour_are_of_the_kind_in_that_colour(benchmark:
             assert found.kind == reference.kind
             assert query.text == f"in {found.colour}" != f"in {reference.colour}"
         assert query.reference not in query.gallery
+
+
+def test_a_negation_names_the_reference_s_colour_and_another_one_is_right(benchmark: PhotoBenchmark) -> None:
+    queries = [query for query in benchmark.queries if query.group == "negation"]
+    assert queries
+    for query in queries:
+        reference = benchmark.pictures[query.reference]
+        found = [benchmark.pictures[place] for place in query.right.tolist()]
+        assert {picture.kind for picture in found} == {reference.kind}
+        (asked,) = {picture.colour for picture in found}
+        assert asked != reference.colour
+        assert {asked, reference.colour} <= set(query.text.replace(",", "").split())
+
+
+def test_brighter_is_of_the_same_hue_with_more_colour(tmp_path: Path) -> None:
+    shades = {"dull": (150, 90, 90), "bright": (200, 20, 30), "green": (30, 160, 40), "grey": (120, 120, 120)}
+    photographs, rng = [], np.random.default_rng(0)
+    for name, colour in shades.items():
+        pixels = np.full((120, 100, 3), (205, 200, 190), np.float64)
+        pixels[28:92, 26:74] = colour
+        noisy = np.clip(pixels + rng.normal(0, 3, pixels.shape), 0, 255).astype(np.uint8)
+        Image.fromarray(noisy).save(tmp_path / f"{name}.png")
+        photographs.append(Photograph(f"{name}.png", tmp_path / f"{name}.png", KINDS["skirt"], TEST_SENDERS[0]))
+    benchmark = photo_benchmark(photographs, eye_labels={})
+    told = [
+        (
+            benchmark.pictures[query.reference].image_id,
+            query.text,
+            [benchmark.pictures[place].image_id for place in query.right.tolist()],
+        )
+        for query in benchmark.queries
+        if query.group == "brighter, duller"
+    ]
+    assert sorted(told) == [("bright.png", "duller", ["dull.png"]), ("dull.png", "brighter", ["bright.png"])]
+
+
+def test_what_has_a_print_is_asked_for_without_it(folder: Path) -> None:
+    seen = {"0.png": EyeLabel("red", "short", "print"), "1.png": EyeLabel("blue", "short", "plain")}
+    benchmark = photo_benchmark(read_photographs(folder), eye_labels=seen)
+    (query,) = [query for query in benchmark.queries if query.group == "negation of a pattern, by eye"]
+    assert benchmark.pictures[query.reference].image_id == "0.png"
+    assert [benchmark.pictures[place].image_id for place in query.right.tolist()] == ["1.png"]
+    assert query.text in ("without print", "no print", "without the print")
 
 
 def test_an_edited_garment_has_one_right_answer_among_all_pictures(benchmark: PhotoBenchmark) -> None:

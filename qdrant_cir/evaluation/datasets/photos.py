@@ -44,6 +44,11 @@ EYE_LABELS = Path(__file__).with_name("photo_labels.csv")
 """Labels that come with this package, of photographs by held-out senders of the "Clothing dataset"."""
 _LIGHTNESS, _HUE = 10.0, 12.0
 """Lab units by which a lighter picture is lighter, and by which its hue may differ."""
+_CHROMA, _ANGLE = 10.0, 20.0
+"""Lab units by which a brighter picture is more colourful, and degrees by which its hue may differ."""
+_NO_HUE = 8.0
+"""Chroma up to which a colour has no hue, so that nothing is said of it."""
+_NEGATIONS = ("not {old} but {new}", "{new} and not {old}", "no longer {old}, now {new}", "is {new} instead of {old}")
 _LARGEST_SIDE, _EDITED_SIDE = 320, 256
 _PLAIN_SPREAD = 8.0
 """Spread of colour up to which a garment counts as plain, so that a pattern can be drawn on it."""
@@ -98,7 +103,8 @@ class PhotoQuery:
     """One query.
 
     Attributes:
-        group: what is asked for: ``colour``, ``class``, ``sleeves``, ``shade``, ``pattern``, or ``same in ...``.
+        group: what is asked for: ``colour``, ``class``, ``sleeves``, ``shade``, ``brighter, duller``, ``pattern``,
+            ``negation``, or ``same garment, ...``.
         reference: place of the reference in the gallery; it is never returned.
         text: the modification text.
         right: places of the pictures that answer it.
@@ -217,7 +223,12 @@ def photo_benchmark(
         *_sleeve_queries(pictures, sure, queries_per_group, rng),
         *_shade_queries(pictures, originals, queries_per_group, rng),
     ]
+    # a generator of their own, so that the other groups' queries stay what they were before there were these
+    own = np.random.default_rng([seed, 1])
+    queries += _chroma_queries(pictures, originals, queries_per_group, own)
+    queries += _negated_queries(pictures, sure, queries_per_group, own)
     queries += _eye_queries(pictures, queries_per_group, rng)
+    queries += _plain_queries(pictures, queries_per_group, own)
     queries += _edited_queries(pictures, garments, queries_per_group, rng)
     return PhotoBenchmark(tuple(pictures), tuple(queries), without_mask, unreadable)
 
@@ -326,6 +337,56 @@ def _shade_queries(
         same = (kinds == pictures[place].kind.label) & near
         made.append(_query("shade", place, "lighter", same & (lighter > _LIGHTNESS), gallery))
         made.append(_query("shade", place, "darker", same & (lighter < -_LIGHTNESS), gallery))
+    return _draw(made, most, rng)
+
+
+def _chroma_queries(
+    pictures: Sequence[LabelledPicture], gallery: NDArray[np.int64], most: int, rng: np.random.Generator
+) -> list[PhotoQuery]:
+    """Ask for the same kind in the same hue, with a stronger or a weaker colour."""
+    kinds, _ = _columns(pictures)
+    labs = np.array([np.full(3, np.nan) if p.lab is None else p.lab for p in pictures])
+    chroma, angle = np.hypot(labs[:, 1], labs[:, 2]), np.degrees(np.arctan2(labs[:, 2], labs[:, 1]))
+    made = []
+    for place in gallery.tolist():
+        if not chroma[place] > _NO_HUE:
+            continue
+        near = np.abs((angle - angle[place] + 180) % 360 - 180) < _ANGLE
+        same = (kinds == pictures[place].kind.label) & near & (chroma > _NO_HUE)
+        more = chroma - chroma[place]
+        made.append(_query("brighter, duller", place, "brighter", same & (more > _CHROMA), gallery))
+        made.append(_query("brighter, duller", place, "duller", same & (more < -_CHROMA), gallery))
+    return _draw(made, most, rng)
+
+
+def _negated_queries(
+    pictures: Sequence[LabelledPicture], gallery: NDArray[np.int64], most: int, rng: np.random.Generator
+) -> list[PhotoQuery]:
+    """Ask for another colour in texts that also name the reference's, so that a model that passes over "not" fails."""
+    kinds, colours = _columns(pictures)
+    made = []
+    for place in gallery.tolist():
+        picture = pictures[place]
+        others = np.flatnonzero((kinds == picture.kind.label) & (colours != picture.colour) & (colours != ""))
+        if not len(others):
+            continue
+        colour = str(colours[int(rng.choice(others))])
+        text = _NEGATIONS[int(rng.integers(len(_NEGATIONS)))].format(old=picture.colour, new=colour)
+        made.append(_query("negation", place, text, (kinds == picture.kind.label) & (colours == colour), gallery))
+    return _draw(made, most, rng)
+
+
+def _plain_queries(pictures: Sequence[LabelledPicture], most: int, rng: np.random.Generator) -> list[PhotoQuery]:
+    """Ask for what is labelled by eye as patterned or printed, without that, on the same kind in whatever colour."""
+    kinds, _ = _columns(pictures)
+    patterns = np.array([p.eye.pattern if p.eye else "" for p in pictures])
+    gallery = np.flatnonzero([p.eye is not None for p in pictures])
+    made = []
+    for place in gallery.tolist():
+        if patterns[place] in (*PATTERNS, "print"):
+            text = ("without {}", "no {}", "without the {}")[int(rng.integers(3))].format(patterns[place])
+            right = (kinds == kinds[place]) & (patterns == "plain")
+            made.append(_query("negation of a pattern, by eye", place, text, right, gallery))
     return _draw(made, most, rng)
 
 
