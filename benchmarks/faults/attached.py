@@ -33,8 +33,10 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         name="points_replaced_where_the_embedded_store_writes_a_vector",
         file="qdrant_cir/storage/stores/edge.py",
-        old="edge.UpdateOperation.update_vectors(points)",
-        new="edge.UpdateOperation.upsert_points([edge.Point(p.id, p.vector, {}) for p in points])",
+        old="edge.UpdateOperation.update_vectors(\n" + " " * 28 + "[\n" + " " * 32 + "edge.PointVectors(point_id, "
+        "{vector: values[point_id].astype(float).tolist()})\n",
+        new="edge.UpdateOperation.upsert_points(\n" + " " * 28 + "[\n" + " " * 32 + "edge.Point(point_id, "
+        "{vector: values[point_id].astype(float).tolist()}, {})\n",
         tests=_LAWS,
     ),
     Fault(

@@ -19,10 +19,10 @@ FAULTS: tuple[Fault, ...] = (
         tests=_STEPS,
     ),
     Fault(
-        name="error_of_an_awaited_step_swallowed",
+        name="cancelled_path_goes_on",
         file="qdrant_cir/storage/steps.py",
-        old="\n        except Exception as error:\n            resume = partial(path.steps.throw, error)\n",
-        new="\n        except Exception:\n            resume = partial(path.steps.send, None)\n",
+        old="    finally:\n        stopped.set()\n",
+        new="    finally:\n        pass\n",
         tests=_STEPS,
     ),
     Fault(
@@ -42,8 +42,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         name="waiting_counted_where_steps_are_awaited",
         file="qdrant_cir/storage/steps.py",
-        old="                path.watch.stop()\n                value = await",
-        new="                value = await",
+        old="    def work() -> T:\n        path.watch.start()\n",
+        new="    path.watch.start()\n\n    def work() -> T:\n",
         tests=_STEPS,
     ),
     Fault(

@@ -34,15 +34,19 @@ FAULTS = (
         "",
         _SESSIONS,
     ),
-    *(
-        Fault(
-            f"waiting_charged_to_the_budget_{driver}",
-            "qdrant_cir/storage/steps.py",
-            f"                path.watch.stop()\n                {then}",
-            f"                {then}",
-            _BUDGET,
-        )
-        for driver, then in (("where_steps_are_awaited", "value = await"), ("side_by_side", "computing["))
+    Fault(
+        "waiting_charged_to_the_budget_where_steps_are_awaited",
+        "qdrant_cir/storage/steps.py",
+        "    def work() -> T:\n        path.watch.start()\n",
+        "    path.watch.start()\n\n    def work() -> T:\n",
+        _BUDGET,
+    ),
+    Fault(
+        "waiting_charged_to_the_budget_side_by_side",
+        "qdrant_cir/storage/steps.py",
+        "                path.watch.stop()\n                computing[",
+        "                computing[",
+        _BUDGET,
     ),
     Fault(
         "waiting_charged_to_the_timings",

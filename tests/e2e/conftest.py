@@ -34,9 +34,9 @@ ARGUMENTS = [
 ]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium, driven by playwright."""
+    """Debian's Chromium, driven by playwright, whose event loop must end before other tests of this process run."""
     playwright = pytest.importorskip("playwright.sync_api", reason="needs browser: playwright is not installed")
     if CHROMIUM is None:
         pytest.skip("needs browser: chromium is not installed")
@@ -51,7 +51,7 @@ def catalog() -> DrawnCatalog:
     return sample_drawn(2026, products=PRODUCTS, queries=6)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def pictures(browser: Browser, catalog: DrawnCatalog, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the catalogue's pictures, not drawn where no browser would see them."""
     folder = tmp_path_factory.mktemp("catalog")
@@ -59,7 +59,7 @@ def pictures(browser: Browser, catalog: DrawnCatalog, tmp_path_factory: pytest.T
     return folder / "images"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def service(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a service over the gallery ``catalog``."""
     with closing(open_store(tmp_path_factory.mktemp("store"))) as store:

@@ -130,6 +130,35 @@ def test_what_a_path_does_not_catch_reaches_the_caller(driver: Driver, threads: 
         driver(timed(steps()), threads, None)
 
 
+def test_a_path_whose_caller_is_cancelled_ends_after_its_step(threads: ThreadPoolExecutor) -> None:
+    began, may_end, after = threading.Event(), threading.Event(), threading.Event()
+    closed: list[str] = []
+
+    def wait() -> None:
+        began.set()
+        assert may_end.wait(10)
+
+    def steps() -> Steps[str]:
+        try:
+            yield Call(wait)
+            yield Call(after.set)
+            return "done"
+        finally:
+            closed.append("closed")
+
+    async def ask() -> None:
+        asking = asyncio.create_task(run_async(timed(steps()), cast(Store, Shelf()), threads))
+        await asyncio.to_thread(began.wait, 10)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        may_end.set()
+
+    asyncio.run(ask())
+    threads.shutdown()
+    assert (after.is_set(), closed) == (False, ["closed"])
+
+
 @pytest.mark.parametrize("driver", [awaited, side_by_side])
 def test_the_watch_counts_reads_and_computations_and_not_the_waiting_for_a_thread(driver: Driver) -> None:
     clock = HandClock()
