@@ -326,7 +326,9 @@ class Gallery:
         Raises:
             InputError, ImageError, TokensError, StoreError, ProviderError: as :meth:`Retriever.search`.
         """
-        return self._retriever.compose(Query(reference, text, must_not or "", weights, must_not_weight))
+        return self._retriever.compose(
+            Query(reference, text, "" if must_not is None else must_not, weights, must_not_weight)
+        )
 
     def rerank(
         self,
@@ -377,7 +379,7 @@ class Gallery:
     ) -> SearchResult:
         """Compose, retrieve and re-rank in one call; arguments as :meth:`compose` and :meth:`Retriever.search`."""
         return self._retriever.search(
-            Query(reference, text, must_not or "", weights, must_not_weight),
+            Query(reference, text, "" if must_not is None else must_not, weights, must_not_weight),
             limit=limit,
             rerank_depth=rerank_depth,
             filter=filter,
@@ -414,7 +416,7 @@ class Gallery:
     ) -> Explanation:
         """Explain the place of one candidate; arguments as :meth:`search` and :meth:`Retriever.explain`."""
         return self._retriever.explain(
-            Query(reference, text, must_not or "", weights, must_not_weight),
+            Query(reference, text, "" if must_not is None else must_not, weights, must_not_weight),
             candidate,
             rerank_depth=rerank_depth,
             filter=filter,
@@ -626,7 +628,9 @@ class AsyncGallery:
     ) -> ComposedQuery:
         """Compose a query; as :meth:`Gallery.compose`."""
         retriever = await self._retriever()
-        return await retriever.compose(Query(reference, text, must_not or "", weights, must_not_weight))
+        return await retriever.compose(
+            Query(reference, text, "" if must_not is None else must_not, weights, must_not_weight)
+        )
 
     async def rerank(
         self,
@@ -679,7 +683,7 @@ class AsyncGallery:
         """Compose, retrieve and re-rank in one call; as :meth:`Gallery.search`."""
         retriever = await self._retriever()
         return await retriever.search(
-            Query(reference, text, must_not or "", weights, must_not_weight),
+            Query(reference, text, "" if must_not is None else must_not, weights, must_not_weight),
             limit=limit,
             rerank_depth=rerank_depth,
             filter=filter,
@@ -717,7 +721,7 @@ class AsyncGallery:
         """Explain the place of one candidate; as :meth:`Gallery.explain`."""
         retriever = await self._retriever()
         return await retriever.explain(
-            Query(reference, text, must_not or "", weights, must_not_weight),
+            Query(reference, text, "" if must_not is None else must_not, weights, must_not_weight),
             candidate,
             rerank_depth=rerank_depth,
             filter=filter,

@@ -19,6 +19,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import chdir
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -242,7 +243,8 @@ def count_outcomes(count: int, seed_number: int, bundle: str | None = None) -> t
     outcomes: Counter[str] = Counter(worked=0, refused=0, raw=0)
     raw: Counter[str] = Counter()
     longest = 0.0
-    with tempfile.TemporaryDirectory() as place:
+    # odd texts are names of folders, which a store makes below the current one
+    with tempfile.TemporaryDirectory() as place, tempfile.TemporaryDirectory() as current, chdir(current):
         folder = Path(place)
         calls = public_calls(folder, bundle)
         loop = asyncio.new_event_loop()

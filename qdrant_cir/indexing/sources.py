@@ -18,7 +18,7 @@ from math import isfinite
 from pathlib import Path
 from typing import NoReturn, overload
 
-from qdrant_cir.arguments import checked_path, checked_text
+from qdrant_cir.arguments import checked_path, checked_text, shown
 from qdrant_cir.errors import InputError
 from qdrant_cir.indexing.row_files import ROW_FILE_SUFFIXES, Row, RowFile, open_row_file
 from qdrant_cir.types import ImageSource, JsonObject, JsonValue, PointId
@@ -117,11 +117,7 @@ class ImageFolder(Sequence[ImageRecord]):
 
 def read_images(path: str | os.PathLike[str], *, prefix: str = "") -> ImageFolder | ImageManifest:
     """Read a folder with :func:`read_folder`, a file with :func:`read_manifest`; both have a length."""
-    return (
-        read_folder(path, prefix=prefix)
-        if checked_path(path, name="path").is_dir()
-        else read_manifest(path, prefix=prefix)
-    )
+    return read_folder(path, prefix=prefix) if _existing(path).is_dir() else read_manifest(path, prefix=prefix)
 
 
 def in_part(name: str, part: tuple[int, int]) -> bool:
@@ -135,6 +131,18 @@ def check_part(part: tuple[int, int]) -> None:
     is_pair = isinstance(part, tuple) and len(part) == 2 and all(type(each) is int for each in part)
     if not is_pair or not 1 <= part[0] <= part[1]:
         raise InputError(f"{part!r} is not a part. Give its number, counted from 1, and how many there are: (1, 3).")
+
+
+def _existing(path: str | os.PathLike[str]) -> Path:
+    """Return a path that can be looked for. Raises InputError for one that no file system has."""
+    found = checked_path(path, name="path")
+    try:
+        found.exists()
+    except OSError as error:
+        raise InputError(
+            f"{shown(str(found))} cannot be read: {error.strerror}. Give a folder or a manifest."
+        ) from error
+    return found
 
 
 def sample_images(path: str | os.PathLike[str], count: int) -> list[ImageRecord | RejectedRow]:
@@ -160,7 +168,7 @@ def read_folder(path: str | os.PathLike[str], *, prefix: str = "") -> ImageFolde
         InputError: the folder does not exist, cannot be read or holds no picture.
     """
     checked_text(prefix, name="prefix")
-    root = checked_path(path, name="path").absolute()
+    root = _existing(path).absolute()
     if not root.is_dir():
         raise InputError(f"{root} is not a folder; expected a folder of images")
     found: list[Path] = []
@@ -192,7 +200,7 @@ def read_manifest(path: str | os.PathLike[str], *, prefix: str = "") -> ImageMan
         MissingExtraError: a Parquet file without pyarrow.
     """
     checked_text(prefix, name="prefix")
-    file = checked_path(path, name="path").absolute()
+    file = _existing(path).absolute()
     if not file.is_file():
         formats = ", ".join(ROW_FILE_SUFFIXES)
         raise InputError(f"{file} does not exist; expected a folder of images or a manifest ({formats})")
