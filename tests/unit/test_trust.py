@@ -42,7 +42,7 @@ def test_public_calls_with_wrong_arguments_work_or_are_refused(tiny_bundle: Path
         warnings.simplefilter("ignore")
         outcomes, raw, longest = calls.count_outcomes(600, 11, str(tiny_bundle))
     assert dict(raw) == {}
-    assert outcomes["worked"] > 30
+    assert outcomes["worked"] > 10
     assert longest < 20
 
 
