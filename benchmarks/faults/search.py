@@ -35,13 +35,6 @@ FAULTS = (
         _SESSIONS,
     ),
     Fault(
-        "waiting_charged_to_the_budget_where_steps_are_awaited",
-        "qdrant_cir/storage/steps.py",
-        "    def work() -> T:\n        path.watch.start()\n",
-        "    path.watch.start()\n\n    def work() -> T:\n",
-        _BUDGET,
-    ),
-    Fault(
         "waiting_charged_to_the_budget_side_by_side",
         "qdrant_cir/storage/steps.py",
         "                path.watch.stop()\n                computing[",
