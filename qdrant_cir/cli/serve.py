@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,9 @@ from qdrant_cir.cli.search import MinMatchOption
 from qdrant_cir.errors import InputError, MissingExtraError
 
 __all__ = ["serve"]
+
+_RETRY_SECONDS = 2.0
+"""How long a call of Qdrant's is tried again where nothing else is asked for: a client waits for the answer."""
 
 _LAST_PORT = 65_535
 
@@ -91,7 +95,8 @@ def serve(
 ) -> None:
     """Answer searches over HTTP, and show the page.
 
-    Stops at Ctrl-C or SIGTERM, when all that was accepted has been answered.
+    Stops at Ctrl-C or SIGTERM, when all that was accepted has been answered. A failed call of Qdrant's is tried again for
+    2 seconds, or --retry-seconds.
     """
     try:
         from qdrant_cir.service.answering import Settings
@@ -134,7 +139,10 @@ def serve(
         root=None if root is None else root.resolve(),
     )
     _log_to_stderr()
-    with store.place.opened(creates=False) as opened:
+    place = store.place
+    if place.retry_seconds is None:
+        place = replace(place, retry_seconds=_RETRY_SECONDS)
+    with place.opened(creates=False) as opened:
         run_service(opened, collections or [], how, settings, Address(host, port, origins or []))
     printing.print_note("Stopped; what was accepted has been answered.")
 

@@ -256,31 +256,61 @@ def test_a_server_that_stops_in_the_middle_is_503_and_the_service_goes_on(
                 assert asking.post("/search", json=QUERY).status_code == 200
 
 
+@contextmanager
+def serve_process(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run `qdrant-cir serve` and yield the process and its address."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from qdrant_cir.cli import main; main()", "serve", *arguments, "--port", "0"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert process.stderr is not None
+    try:
+        yield process, next(line.split()[-1] for line in process.stderr if "serving" in line)
+    finally:
+        process.kill()
+        process.wait(20)
+        process.stderr.close()
+
+
 def test_sigterm_answers_what_was_accepted(
     service_bundle: Path, write_solid_images: Callable[..., list[Path]], tmp_path: Path
 ) -> None:
     paths = write_solid_images(tmp_path / "pictures", COLOURS)
     with Gallery.create("shop", store=tmp_path / "store", bundle=service_bundle) as gallery:
         gallery.index([ImageRecord(path.stem, path, {}, str(path)) for path in paths])
-    command = ["-c", "from qdrant_cir.cli import main; main()", "serve", "--path", str(tmp_path / "store")]
-    process = subprocess.Popen(
-        [sys.executable, *command, "-c", "shop", "--bundle", str(service_bundle), "--port", "0"],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert process.stderr is not None
-    address = next(line.split()[-1] for line in process.stderr if "serving" in line)
-    client = httpx.Client(base_url=address, timeout=20, trust_env=False)
-    with client.stream("POST", "/search", json=QUERY, headers={"Accept": "text/event-stream"}) as answer:
-        process.send_signal(signal.SIGTERM)
-        text = answer.read().decode()
-    assert "event: done" in text
-    client.close()
-    said = process.stderr.read()
-    assert process.wait(20) == 0
-    assert "Stopped" in said
-    assert "Traceback" not in said
+    arguments = ("--path", str(tmp_path / "store"), "-c", "shop", "--bundle", str(service_bundle))
+    with serve_process(*arguments) as (process, address):
+        client = httpx.Client(base_url=address, timeout=20, trust_env=False)
+        with client.stream("POST", "/search", json=QUERY, headers={"Accept": "text/event-stream"}) as answer:
+            process.send_signal(signal.SIGTERM)
+            text = answer.read().decode()
+        assert "event: done" in text
+        client.close()
+        assert process.stderr is not None
+        said = process.stderr.read()
+        assert process.wait(20) == 0
+        assert "Stopped" in said
+        assert "Traceback" not in said
+
+
+def test_while_qdrant_is_dead_a_call_is_refused_within_seconds(
+    service_bundle: Path, write_solid_images: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    paths = write_solid_images(tmp_path, COLOURS)
+    with rest_front() as front:
+        with Gallery.create("shop", store=connect(front.url), bundle=service_bundle) as gallery:
+            gallery.index([ImageRecord(path.stem, path, {}, str(path)) for path in paths])
+        with serve_process("--url", front.url, "-c", "shop", "--bundle", str(service_bundle)) as (_, address):
+            client = httpx.Client(base_url=address, timeout=30, trust_env=False)
+            assert client.get("/readyz").status_code == 200
+            front.faults.extend(Fault(status=503) for _ in range(1000))
+            for ask in (lambda: client.get("/readyz"), lambda: client.post("/search", json=QUERY)):
+                began = time.monotonic()
+                assert ask().status_code == 503
+                assert time.monotonic() - began < 15
+            client.close()
 
 
 def test_the_six_steps_are_spans_under_the_request(client: httpx.Client) -> None:
