@@ -95,8 +95,8 @@ def serve(
 ) -> None:
     """Answer searches over HTTP, and show the page.
 
-    Stops at Ctrl-C or SIGTERM, when all that was accepted has been answered. A failed call of Qdrant's is tried again for
-    2 seconds, or --retry-seconds.
+    Stops at Ctrl-C or SIGTERM, when all that was accepted has been answered. A call that Qdrant fails is tried again
+    for 2 seconds, or --retry-seconds.
     """
     try:
         from qdrant_cir.service.answering import Settings
