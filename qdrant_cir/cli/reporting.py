@@ -40,20 +40,20 @@ class ReportingGroup(TyperGroup):
 
 
 def show_debugging(context: typer.Context, *, debug: bool) -> None:
-    """Show the library's log with ``--debug``, and hide it otherwise: commands print their own reports."""
+    """Show the library's log with ``--debug``, and else its warnings of the store alone: commands print reports."""
     context.obj = {"debug": debug}
     if debug:
         logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
         logging.getLogger("qdrant_cir").setLevel(logging.DEBUG)
     else:
         logging.getLogger("qdrant_cir").addHandler(logging.NullHandler())
-        copies = logging.getLogger("qdrant_cir.storage.stores.edge_folder")
-        if not any(isinstance(handler, _Notes) for handler in copies.handlers):
-            copies.addHandler(_Notes(logging.WARNING))
+        stores = logging.getLogger("qdrant_cir.storage")
+        if not any(isinstance(handler, _Notes) for handler in stores.handlers):
+            stores.addHandler(_Notes(logging.WARNING))
 
 
 class _Notes(logging.Handler):
-    """Print as a note what a command's report does not say: that a store is searched in a copy."""
+    """Print as a note what a command's report does not say of its store: that it waits, or is searched in a copy."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print_note(record.getMessage())

@@ -102,7 +102,7 @@ def test_replaced_pictures_are_counted_and_those_of_another_folder_are_noticed(
     [
         (("--dry-run",), "without --prune"),
         (("--prune", "--part", "1/2"), "do not go together"),
-        (("--part", "3/2"), "is not a part"),
+        (("--part", "3/2"), "'3/2' is not a part. Expected one such as 1/3"),
         (("--part", "0/2"), "is not a part"),
         (("--part", "half"), "Expected one such as 1/3"),
         (("--prune", "--prune-limit", "20"), "not a share"),

@@ -155,6 +155,14 @@ def test_a_server_that_asks_for_more_time_than_there_is_is_not_waited_for(
     assert clock.pauses == []
 
 
+def test_the_time_that_a_server_asks_for_is_told_where_it_is_more_than_there_is(
+    store: ServerStore, front: RestFront
+) -> None:
+    front.faults.append(Fault(429, retry_after="61"))
+    with pytest.raises(StoreError, match=r"status 429.* asks to wait 61 s, and retries go on for less"):
+        store.count("gallery", None)
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 422, 501])
 def test_what_waiting_does_not_mend_is_told_at_once(
     store: ServerStore, front: RestFront, clock: Clock, status: int
@@ -165,11 +173,11 @@ def test_what_waiting_does_not_mend_is_told_at_once(
     assert clock.pauses == []
 
 
-@pytest.mark.parametrize("status", [400, 404, 422])
+@pytest.mark.parametrize("status", [200, 302, 400, 401, 403, 404, 422, 502, 520])
 def test_a_proxys_page_is_neither_the_users_error_nor_a_collection_that_is_missing(
     store: ServerStore, front: RestFront, status: int
 ) -> None:
-    front.faults.append(Fault(status, body=b"<html><body>who are you?</body></html>"))
+    front.faults += [Fault(status, body=b"<html><body>who are you?</body></html>")] * 20
     with pytest.raises(StoreError, match=f"status {status} and text that is not a Qdrant server"):
         store.count("gallery", None)
 

@@ -162,9 +162,9 @@ def _translate(error: Exception, *, place: str, name: str | None, is_companion: 
     subject = "" if name is None else f" about {'the tokens of ' if is_companion else ''}the collection {name!r}"
     if _is_too_large(error):
         return TooLargeError(f"{place} does not take a call{subject} of this size: {detail}. Write less at once.")
-    if isinstance(error, UnexpectedResponse) and not _is_of_qdrant(error):
+    if _is_foreign(error):
         # a proxy's page is not the user's mistake, and says nothing about collections
-        return StoreError(
+        return (StoreUnavailableError if is_transient(error) else StoreError)(
             f"{place} answered a call{subject} with status {status} and text that is not a Qdrant server's: {detail}. "
             "Check the address, and any proxy in front of the server."
         )
@@ -196,6 +196,11 @@ def _translate(error: Exception, *, place: str, name: str | None, is_companion: 
         return kind(
             f"{place} cannot be reached{subject}: {detail}. Check the address, and that Qdrant runs there and answers."
         )
+    if (asked := retry_after(error)) > 0:
+        return kind(
+            f"{place} failed{subject} with status {status}: {detail}. It asks to wait {asked:.0f} s, and retries go on "
+            "for less (retry_seconds, --retry-seconds). Try again then."
+        )
     return kind(f"{place} failed{subject} with status {status}: {detail}. See the server's log.")
 
 
@@ -218,6 +223,8 @@ def _status_of(error: Exception) -> int | None:
         return _HTTP_STATUS_OF.get(code, HTTPStatus.INTERNAL_SERVER_ERROR)
     if isinstance(error, ResponseHandlingException) and isinstance(error.source, ValueError):
         return HTTPStatus.BAD_GATEWAY
+    if isinstance(error, json.JSONDecodeError):
+        return HTTPStatus.OK
     if isinstance(error, ValueError) and not _says_closed(error):
         return _status_in_memory(str(error))
     return None
@@ -245,9 +252,13 @@ def _says_closed(error: ValueError) -> bool:
     return "closed channel" in str(error)
 
 
-def _is_of_qdrant(error: UnexpectedResponse) -> bool:
-    wrong = (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY)
-    return error.status_code not in wrong or says_status(error)
+def _is_foreign(error: Exception) -> bool:
+    """Return whether an answer is another program's, such as the page of a proxy."""
+    if isinstance(error, UnexpectedResponse):
+        wrong = (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY)
+        is_page = error.content.lstrip().startswith(b"<") or 300 <= (error.status_code or 0) < 400
+        return is_page or (error.status_code in wrong and not says_status(error))
+    return isinstance(error, json.JSONDecodeError)
 
 
 def says_exists(error: Exception) -> bool:

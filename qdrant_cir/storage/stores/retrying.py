@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -120,6 +121,10 @@ class _Budget:
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
         self._waited += pause
         _logger.warning(
-            "%s failed (%s); trying again in %.1f s, for %.0f s at most", retries.place, detail_of(error), pause, left
+            "%s failed (%s); trying again in %.1f s, for %d s at most",
+            retries.place,
+            detail_of(error),
+            pause,
+            math.ceil(left),
         )
         return pause
