@@ -163,8 +163,8 @@ class Retriever:
             rerank_depth: how many of stage one's best are re-ranked; 0 is stage one alone. May be larger than
                 the collection.
             filter: conditions on the user's payload fields, applied in the store.
-            exclude_reference: leave the reference itself out: a gallery image by its id, a picture by its
-                content. Every exact copy of the picture's file counts as the reference.
+            exclude_reference: leave the reference itself out, and every exact copy of its file. A Pillow image or an
+                array is compared by its vector.
             effort: re-rank all of those candidates, which is the default, or stop early: see :class:`Effort`.
             group_by: path of a payload field, such as ``product_id``: one result per value, the best of its members.
                 ``limit`` and ``rerank_depth`` count groups then, and all members of the first groups are re-ranked.

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "blank_pixels",
     "hash_source",
+    "is_pixels",
     "load_image",
     "preprocess",
     "read_pixels",
@@ -196,6 +197,11 @@ def source_digests(source: ImageSource) -> frozenset[str]:
         with suppress(ImageError):
             digests.add(hash_source(Path(os.fspath(origin))))
     return frozenset(digests)
+
+
+def is_pixels(source: object) -> bool:
+    """Return whether a picture is given by its pixels, which do not tell the file that they were read from."""
+    return isinstance(source, np.ndarray) or _is_pillow(source)
 
 
 def settled(source: ImageSource) -> Path | bytes | Image:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from qdrant_cir.arguments import checked_flag, checked_function, checked_text, shown
 from qdrant_cir.errors import CirError, InputError, StoreUnavailableError
+from qdrant_cir.model.preprocess import is_pixels
 from qdrant_cir.search.effort import EXACT, Effort, StopRule
 from qdrant_cir.search.explanation import Explanation, WordEffect
 from qdrant_cir.search.given_hits import GivenHit, GivenHits, given_hits, missing_payloads
@@ -26,6 +27,7 @@ from qdrant_cir.search.query_model import (
     checked_query,
     gallery_ids,
     picture_digests,
+    references_of,
 )
 from qdrant_cir.search.ranking import rank_candidates, rank_groups, rank_hits
 from qdrant_cir.storage.points import GalleryHit, HitTokens, KnownImage
@@ -43,6 +45,9 @@ _STEPS = ("encode", "compose", "retrieve", "fetch", "rerank")
 
 _MOST = 2**31 - 1
 """The largest number of results, candidates or seconds that may be asked for: all stores can count so far."""
+
+_SAME_PICTURE = 1e-5
+"""How far below 1 the cosine of a picture with itself may lie: float32 arithmetic in batches of other sizes."""
 
 _TOKENS_SECONDS = 2.0
 """Seconds that a read of tokens is tried again: stage one's order can stand in for them."""
@@ -215,7 +220,7 @@ def compose_steps(reads: GalleryReads, model: QueryModel, query: Query, watch: S
     watch.start()
     laps = _Laps(watch)
     encoded = yield from _encode(reads, model, query, laps, PLAIN)
-    return (yield from _compose(reads, model, query, encoded, laps))
+    return (yield from _compose(reads, model, query, encoded.references, laps))
 
 
 def rerank_steps(
@@ -321,7 +326,7 @@ def explain_steps(
     image = places[place][0].image
     entries = yield from reads.tokens([image], options=options.read)
     entry = next(each for each in entries if each.data is not None and each.view == explained.view)
-    words = yield from computed(partial(model.score_without_words, query, encoded, found.composed, entry))
+    words = yield from computed(partial(model.score_without_words, query, encoded.references, found.composed, entry))
     cells = yield from computed(
         partial(
             model.explain_cells, found.composed, entry, words, source=entry.view or image.source, opener=open_picture
@@ -340,13 +345,20 @@ def explain_steps(
     )
 
 
-def _encode(
-    reads: GalleryReads, model: QueryModel, query: Query, laps: _Laps, read: ReadOptions
-) -> Steps[list[EncodedReference]]:
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    """A query's references, and the digests of those that are gallery images."""
+
+    references: Sequence[EncodedReference]
+    digests: frozenset[str]
+
+
+def _encode(reads: GalleryReads, model: QueryModel, query: Query, laps: _Laps, read: ReadOptions) -> Steps[_Encoded]:
     stored = yield from reads.images(gallery_ids(query), options=read)
     encoded = yield from computed(partial(model.encode, query, stored))
     laps.end("encode")
-    return encoded
+    digests = {image.image.sha256 or image.tokens.sha256 for image in stored.values()}
+    return _Encoded(encoded, frozenset(digest for digest in digests if digest))
 
 
 def _compose(
@@ -361,18 +373,21 @@ def _search(
     reads: GalleryReads,
     model: QueryModel,
     query: Query,
-    encoded: Sequence[EncodedReference],
+    encoded: _Encoded,
     options: SearchOptions,
     stop: StopRule,
     laps: _Laps,
 ) -> Steps[_Searched]:
     """Run steps 2 to 5: compose, retrieve, fetch and re-rank."""
-    composed = yield from _compose(reads, model, query, encoded, laps)
+    composed = yield from _compose(reads, model, query, encoded.references, laps)
     excluded: frozenset[PointId | str] = frozenset()
     if options.exclude_reference:
         ids = {reads.layout.point_id(image_id) for image_id in gallery_ids(query)}
-        excluded = (yield from computed(partial(picture_digests, query))) | ids
+        excluded = (yield from computed(partial(picture_digests, query))) | encoded.digests | ids
         laps.end("encode")
+        for reference, (given, _) in zip(encoded.references, references_of(query), strict=True):
+            if is_pixels(given):
+                excluded |= yield from _twins(reads, reference, options)
     found = yield from _retrieve(reads, composed, options, excluded)
     laps.end("retrieve")
     wanted = found.places[: options.rerank_depth] if composed.terms else []
@@ -382,6 +397,17 @@ def _search(
         report(_Scored())
     scored = yield from _rerank(reads, model, composed, wanted, stop, laps, options.read, report=report)
     return _Searched(composed, found.places, wanted, scored, found.foreign)
+
+
+def _twins(reads: GalleryReads, reference: EncodedReference, options: SearchOptions) -> Steps[frozenset[PointId]]:
+    """Find the images whose vector is the reference's own: pixels do not tell the file that was indexed."""
+    asked = 10
+    while True:
+        found = yield from reads.nearest(reference.vector, limit=asked, filter=options.filter, options=options.read)
+        same = [hit.point_id for hit in found.hits if hit.score >= 1 - _SAME_PICTURE]
+        if len(same) < len(found.hits) or found.count < asked:
+            return frozenset(same)
+        asked *= 4
 
 
 def _report(progress: Callable[[SearchProgress], None], places: Sequence[Place], scored: _Scored) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -181,12 +182,20 @@ def field_names(records: Iterable[Record]) -> tuple[str, ...]:
     return tuple(sorted({key for record in records for key in record.payload} - {RESERVED}))
 
 
+_PLAIN_NAME = re.compile(r"[\w-]+")
+
+
 def unknown_field(name: str, field: str, fields: Sequence[str], *, named_by: str = "The filter") -> InputError:
-    """Return the error for a filter, or another argument, on a field that no image has; it names those that exist."""
-    known = ", ".join(fields) if fields else "none"
+    """Return the error for a filter, or another argument, on a field that no image has; it names those that exist.
+
+    They are written as in a filter, so that it never denies a field and lists it.
+    """
+    written = [known if _PLAIN_NAME.fullmatch(known) else f'"{known}"' for known in fields]
+    is_quoted = any(known.startswith('"') for known in written)
     return InputError(
         f"{named_by} names the field {field!r}, which no image of the collection {name!r} has. "
-        f"Fields that images have: {known}."
+        f"Fields that images have: {', '.join(written) or 'none'}."
+        + (" Give a name in double quotes with them; without them a dot is a step." if is_quoted else "")
     )
 
 

@@ -310,3 +310,8 @@ def test_a_graph_is_built_once_and_finds_nearly_all_of_what_is_nearest(tmp_path:
         store.optimize("gallery")
         assert graphs() == built
     assert found >= 0.9 * 20 * 50
+
+
+def test_a_name_that_no_file_system_takes_is_refused() -> None:
+    with pytest.raises(InputError, match="is not the place of a store"):
+        EdgeStore("\ud800")

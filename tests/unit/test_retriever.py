@@ -231,9 +231,9 @@ def test_excluding_the_reference_leaves_out_that_image_and_keeps_the_limit(
     retriever: Retriever, pictures: Mapping[str, Path]
 ) -> None:
     with Image.open(pictures["blue"]) as opened:
-        pillow = opened.copy()
-    del pillow
-    for reference in (GalleryImage("blue"), pictures["blue"], pictures["blue"].read_bytes()):
+        pixels = opened.convert("RGB")
+    forms = (GalleryImage("blue"), pictures["blue"], pictures["blue"].read_bytes(), pixels, np.asarray(pixels))
+    for reference in forms:
         query = Query(reference, "same but darker")
         assert "blue" in ids(retriever.search(query, limit=5))
         rest = retriever.search(query, limit=5, exclude_reference=True)
@@ -251,6 +251,23 @@ def test_a_spare_hit_stands_in_for_the_excluded_reference(
         rest = retriever.search(query, limit=limit, rerank_depth=rerank_depth, exclude_reference=True)
         assert "blue" not in ids(rest)
         assert (len(rest.candidates), rest.scored) == (limit, rerank_depth)
+
+
+def test_copies_of_the_reference_are_left_out_in_whatever_form_it_is_given(
+    tiny_bundle: Path, pictures: Mapping[str, Path], tmp_path: Path
+) -> None:
+    content = pictures["blue"].read_bytes()
+    with Image.open(pictures["blue"]) as opened:
+        pixels = opened.convert("RGB")
+    copies = [ImageRecord(f"copy{place}", content, {}, None) for place in range(12)]
+    others = [ImageRecord(name, path, {}, None) for name, path in pictures.items() if name != "blue"]
+    with Indexer.open("shop", store=tmp_path / "copies", bundle=tiny_bundle) as indexer:
+        indexer.index(copies + others)
+    with Retriever.open("shop", store=tmp_path / "copies", bundle=tiny_bundle) as retriever:
+        for reference in (GalleryImage("copy3"), content, pixels, np.asarray(pixels), [pixels, content]):
+            for text in ("", "same"):
+                found = retriever.search(Query(reference, text), limit=5, rerank_depth=3, exclude_reference=True)
+                assert set(ids(found)) == {record.image_id for record in others}
 
 
 def test_a_text_that_is_too_long_is_cut_and_the_answer_says_so(

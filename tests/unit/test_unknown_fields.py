@@ -46,3 +46,18 @@ def test_must_not_on_an_unknown_field_is_refused_by_name(retriever: Retriever) -
 def test_must_not_on_a_field_that_images_have_leaves_those_out(retriever: Retriever) -> None:
     result = retriever.search(QUERY, filter=m.Filter(must_not=[color("color", "red")]))
     assert [candidate.image_id for candidate in result.candidates] == ["blue"]
+
+
+@pytest.mark.parametrize("group_by", [None, "price.usd"])
+def test_a_field_with_a_dot_is_not_denied_and_listed_in_one_sentence(
+    tmp_path: Path, tiny_bundle: Path, group_by: str | None
+) -> None:
+    records = [ImageRecord(name, Image.new("RGB", (8, 8), name), {"price.usd": 3}, None) for name in ("red", "blue")]
+    with Indexer.open("prices", store=tmp_path / "store", bundle=tiny_bundle) as indexer:
+        indexer.index(records)
+    priced = m.FieldCondition(key="price.usd", match=m.MatchValue(value=3))
+    with Retriever.open("prices", store=tmp_path / "store", bundle=tiny_bundle) as retriever:
+        with pytest.raises(InputError, match=r'have: "price\.usd"\. Give a name in double quotes with them'):
+            retriever.search(QUERY, filter=None if group_by else m.Filter(must=[priced]), group_by=group_by)
+        quoted = m.FieldCondition(key='"price.usd"', match=m.MatchValue(value=3))
+        assert len(retriever.search(QUERY, filter=m.Filter(must=[quoted])).candidates) == 2

@@ -41,7 +41,7 @@ def folder_of(place: str | PathLike[str]) -> Path:
             server would stay empty, without a warning.
     """
     given = os.fspath(place)
-    if not isinstance(given, str) or not given.strip() or "\0" in given:
+    if not isinstance(given, str) or not given.strip() or "\0" in given or not _is_file_name(given):
         raise InputError(
             f"{given!r} is not the place of a store. Give a folder, or an address such as http://localhost:6333."
         )
@@ -53,6 +53,14 @@ def folder_of(place: str | PathLike[str]) -> Path:
             "http:// or https:// and is given as a text, such as http://localhost:6333, on the command line as --url."
         )
     return Path(given)
+
+
+def _is_file_name(text: str) -> bool:
+    try:
+        os.fsencode(text)
+    except UnicodeError:
+        return False
+    return True
 
 
 def shown_address(address: str) -> str:
