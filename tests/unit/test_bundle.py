@@ -417,10 +417,10 @@ def test_a_manifest_of_a_hundred_megabytes_is_not_read(folder: Path) -> None:
 
     with (folder / "cir_config.json").open("ab") as file:
         file.truncate(100_000_000)
-    started = time.monotonic()
+    started = time.thread_time()
     with pytest.raises(BundleError, match="is larger than 4194304 bytes"):
         load_bundle(folder)
-    assert time.monotonic() - started < 1
+    assert time.thread_time() - started < 1
 
 
 def test_files_by_the_thousand_are_refused(folder: Path) -> None:

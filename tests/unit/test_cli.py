@@ -588,10 +588,10 @@ def test_a_name_with_dots_is_a_path_but_where_a_field_is_called_so() -> None:
 
 @pytest.mark.parametrize("expression", ["a" + " " * 200_000, '"' * 200_001, "a.b" * 70_000, " " * 200_000 + "="])
 def test_a_long_expression_is_refused_at_once(expression: str) -> None:
-    begin = time.perf_counter()
+    begin = time.thread_time()
     with pytest.raises(InputError) as refusal:
         parse_filters([expression])
-    assert time.perf_counter() - begin < 1
+    assert time.thread_time() - begin < 1
     assert len(str(refusal.value)) < 500
 
 

@@ -104,7 +104,7 @@ def test_a_closed_grpc_port_leaves_rest(front: RestFront) -> None:
     assert names(connect(front.url, grpc_port=closed)) == ["here"]
 
 
-def test_a_grpc_port_that_swallows_everything_costs_less_than_a_second(front: RestFront) -> None:
+def test_a_grpc_port_that_swallows_everything_costs_no_three_seconds(front: RestFront) -> None:
     # a queue of one that is full: the kernel answers no further connection, as a firewall does
     with socket.socket() as swallowing, socket.socket() as first, socket.socket() as second:
         swallowing.bind(("127.0.0.1", 0))
@@ -114,7 +114,7 @@ def test_a_grpc_port_that_swallows_everything_costs_less_than_a_second(front: Re
             filler.connect_ex(swallowing.getsockname())
         started = perf_counter()
         client = connect(front.url, grpc_port=swallowing.getsockname()[1])
-        assert perf_counter() - started < 1
+        assert perf_counter() - started < 2.5
         assert client.init_options["prefer_grpc"] is False
         client.close()
 
@@ -123,7 +123,7 @@ def test_a_grpc_port_that_takes_calls_and_never_answers_costs_about_a_second(fro
     with socket.create_server(("127.0.0.1", 0)) as silent:
         started = perf_counter()
         client = connect(front.url, grpc_port=silent.getsockname()[1])
-        assert perf_counter() - started < 2.5
+        assert perf_counter() - started < 5
         assert client.init_options["prefer_grpc"] is False
         client.close()
 

@@ -99,6 +99,6 @@ def test_what_known_tokenizers_do_not_use_is_refused(expression: str, reason: st
 def test_a_long_expression_is_looked_at_at_once(expression: str) -> None:
     import time
 
-    started = time.monotonic()
+    started = time.thread_time()
     why_endless(expression)
-    assert time.monotonic() - started < 0.5
+    assert time.thread_time() - started < 0.5

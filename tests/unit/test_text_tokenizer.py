@@ -84,12 +84,12 @@ def test_a_maximum_without_room_for_words_is_refused(bundle: Bundle) -> None:
 
 
 def test_ten_megabytes_take_no_time_and_give_the_first_ids(tokenizer: TextTokenizer) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     for text in ("red " * 2_500_000, "x" * 10_000_000, "\u0301" * 10_000_000, "red" + " " * 10_000_000 + "red"):
         tokenized = tokenizer.tokenize([text])
         assert tokenized.input_ids.shape[1] <= 8
         assert tokenized.truncated == (True,)
-    assert time.monotonic() - started < 5
+    assert time.process_time() - started < 5
 
 
 @pytest.mark.parametrize("gap", [" ", "  \n", " " * 700])
