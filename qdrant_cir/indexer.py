@@ -342,6 +342,7 @@ class _Pipeline:
         self._views = _Views()
         # sources of the images that are to be replaced, by id; of the store's thread alone
         self._standing: dict[str, str | None] = {}
+        self._failure: StoreError | None = None
 
     def run(self, records: Iterable[ImageRecord | RejectedRow], tally: Tally, *, batch_size: int, sweeps: bool) -> None:
         """Index the records; after an exception, what was encoded is written and every thread has ended."""
@@ -395,17 +396,31 @@ class _Pipeline:
         read = list(self._decoders.map(partial(_attempt, hash_image), records))
         failed = [result for result in read if isinstance(result, FailedImage)]
         hashed = [result for result in read if isinstance(result, HashedImage)]
-        compared = self._store.submit(self._compare, hashed).result()
+        compared = self._on_store(partial(self._compare, hashed)).result()
         decode = partial(decode_image, spec=self._bundle.manifest.preprocessing, limits=self._limits)
         decoded = list(self._decoders.map(partial(_attempt, decode), compared.changed))
         failed += [result for result in decoded if isinstance(result, FailedImage)]
         self._views.failed({failure.image_id for failure in failed}, records)
         images = [result for result in decoded if isinstance(result, PreparedImage)]
         if failed and self._collection.attachment is None:
-            failed = self._store.submit(self._told_of_older, failed).result()
+            failed = self._on_store(partial(self._told_of_older, failed)).result()
         failed += compared.failed
         outcome = Outcome(updated=compared.updated, unchanged=compared.unchanged, failed=(*refused, *failed))
         return _PreparedBatch(images, outcome)
+
+    def _on_store(self, task: Callable[[], _Out]) -> Future[_Out]:
+        """Run a task in the store's thread; after a failure none starts, so that retries are waited for once."""
+
+        def run() -> _Out:
+            if self._failure is not None:
+                raise self._failure
+            try:
+                return task()
+            except StoreError as error:
+                self._failure = error
+                raise
+
+        return self._store.submit(run)
 
     def _compare(self, images: list[HashedImage]) -> _Compared:
         """Find the images that the collection lacks and update the metadata of the others, in the store's thread."""
@@ -456,7 +471,7 @@ class _Pipeline:
     def _encode(self, images: list[PreparedImage], tally: Tally) -> None:
         """Encode a batch and hand it to the store's thread, which may be a few batches behind."""
         encoded = self._encoder.encode(np.stack([image.pixels for image in images]))
-        self._writes.append(self._store.submit(self._write, images, encoded))
+        self._writes.append(self._on_store(partial(self._write, images, encoded)))
         self._settle(tally, behind=_WRITES_BEHIND)
 
     def _write(self, images: list[PreparedImage], encoded: EncodedImages) -> Outcome:

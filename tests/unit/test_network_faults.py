@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 from uuid import UUID
 
 import numpy as np
 import pytest
 from PIL import Image
 from qdrant_client import QdrantClient
-from qdrant_front import Fault, RestFront, rest_front
+from qdrant_front import Fault, Request, RestFront, rest_front
 
-from qdrant_cir import Effort, Gallery, StoreUnavailableError, TooLargeError
+from qdrant_cir import Effort, Gallery, Indexer, IndexingError, StoreUnavailableError, TooLargeError
 from qdrant_cir.indexing.sources import ImageRecord
 from qdrant_cir.storage.stores import CollectionSpec, ServerStore, StoredPoint
 
@@ -79,6 +79,26 @@ def test_a_record_over_the_servers_limit_is_that_records_failure(gallery: Galler
     again = gallery.index([record("small", RED, "x" * 30_000), record("other", BLUE, "new")])
     assert (again.updated, [failed.image_id for failed in again.failed]) == (1, ["small"])
     assert gallery.search(RED, limit=1, rerank_depth=0)[0].payload == {"text": ""}
+
+
+def test_a_run_whose_write_was_given_up_waits_for_the_server_no_second_time(
+    front: RestFront, tiny_bundle: Path
+) -> None:
+    def is_write(request: Request) -> bool:
+        if not request.call.startswith("PUT shop__tokens/points"):
+            return False
+        sleep(0.3)  # the other batches line up behind it
+        return True
+
+    with Indexer.open("shop", store=front.url, bundle=tiny_bundle, retry_seconds=0) as indexer:
+        front.is_faulty = is_write
+        front.faults = [Fault(503)] * 99
+        pictures = [record(f"{n}", Image.new("RGB", (8, 8), (n, 0, 0))) for n in range(200)]
+        with pytest.raises(IndexingError, match="after 0 images"):
+            indexer.index(pictures)
+    calls = front.calls()
+    assert calls[-1].startswith("PUT shop__tokens/points")
+    assert len([call for call in calls if call.startswith("PUT shop__tokens/points")]) == 1
 
 
 def test_a_write_that_is_only_acknowledged_is_made_until_it_is_applied(store: ServerStore, front: RestFront) -> None:
