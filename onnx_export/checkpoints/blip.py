@@ -283,7 +283,7 @@ def read_sizes(config: Path, base: ModelSizes = BLIP_BASE) -> ModelSizes:
     """
     try:
         values = json.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{config} cannot be read as a model configuration: {error}") from error
     given = values if isinstance(values, dict) else {}
     found = {ours: given[field] for field, ours in _SIZE_FIELDS.items() if field in given}

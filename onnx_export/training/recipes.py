@@ -35,7 +35,7 @@ def read_recipe(path: Path | None, default: _Recipe, *, made: Callable[[Any], _R
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         return kind(**found) if made is None else made(found)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise TrainingError(f"{path} cannot be read as a recipe: {error}") from error
     except TypeError as error:
         names = ", ".join(field.name for field in fields(kind))

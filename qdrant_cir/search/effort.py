@@ -73,7 +73,7 @@ class EffortCalibration:
         """Read a file of ``qdrant-cir calibrate``. Raises InputError if it is not one."""
         try:
             value = json.loads(checked_path(path, name="path").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(
                 f"The calibration {path} cannot be read: {error}. Make one with `qdrant-cir calibrate`."
             ) from error

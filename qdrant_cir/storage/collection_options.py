@@ -81,7 +81,7 @@ class CollectionOptions:
 
         try:
             found = json.loads(Path(path).read_text("utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"The options of collections cannot be read from {path}: {error}.") from error
         names = [each.name for each in fields(cls)]
         if not isinstance(found, dict) or set(found) - set(names):

@@ -67,7 +67,7 @@ def read_json(path: Path) -> object:
         value: object = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique_keys)
     except FileNotFoundError as error:
         raise InputError(f"There is no {path}. Give the folder that holds the published files.") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read as JSON: {error}") from error
     return value
 
@@ -95,7 +95,7 @@ def read_json_lines(path: Path) -> list[Annotation]:
         place = f"{path.name} line {number}"
         try:
             value: object = json.loads(line, object_pairs_hook=_unique_keys)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{place} is not JSON: {error}") from error
         annotations.append(_annotation(place, value))
     if not annotations:

@@ -106,7 +106,7 @@ def read_run(path: Path) -> tuple[RunHeader, dict[str, QueryRecord]]:
     for number, line in enumerate(lines[1:], start=2):
         try:
             record = _record_of(json.loads(line))
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise EvaluationError(
                 f"{path} line {number} is not an answer to a query ({error}). Remove the line and complete the run."
             ) from error
@@ -128,7 +128,7 @@ def _header_of(path: Path, line: str) -> RunHeader:
                 f"{path} has the format {value['format']!r}; this version reads {_FORMAT}. Remove it and run again."
             )
         return RunHeader(**value["run"])
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise EvaluationError(
             f"{path} does not begin with a valid header ({error}). Remove it and run again."
         ) from error

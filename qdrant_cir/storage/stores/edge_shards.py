@@ -133,7 +133,7 @@ def read_spec(folder: Path) -> CollectionSpec:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         version, size, metadata = content["format_version"], content["vector_size"], content["metadata"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise StoreError(
             f"{path} is damaged or cannot be read: {error!r}. Restore it, or remove {folder} and index again."
         ) from error

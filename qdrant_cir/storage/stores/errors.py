@@ -272,7 +272,7 @@ def says_status(error: UnexpectedResponse) -> bool:
     """Return whether an answer has the form of Qdrant's, and is not a proxy's page."""
     try:
         return "status" in json.loads(error.content)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return False
 
 
@@ -293,7 +293,7 @@ def detail_of(error: Exception) -> str:
     if isinstance(error, UnexpectedResponse):
         try:
             return str(json.loads(error.content)["status"]["error"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return str(error).replace("\n", " ")
     if isinstance(error, grpc.RpcError):
         return str(getattr(error, "details", lambda: None)() or error)
