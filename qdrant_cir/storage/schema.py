@@ -201,6 +201,10 @@ def unknown_field(name: str, field: str, fields: Sequence[str], *, named_by: str
 
 def _spec_of(name: str, found: CollectionSpec, *, role: str) -> GallerySpec:
     ours = found.metadata.get(RESERVED)
+    if isinstance(ours, dict) and (attached_to := ours.get("collection")) is not None:
+        raise CollectionMismatchError(
+            f"The collection {name!r} holds the tokens of {attached_to!r}, to which it is attached. Name that one."
+        )
     if not isinstance(ours, dict) or ours.get("role") != role:
         raise CollectionMismatchError(
             f"The collection {name!r} was not made by this library as a {role} collection. Use another name"

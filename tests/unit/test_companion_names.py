@@ -79,3 +79,15 @@ def test_refused_failed_and_gone(gallery: Gallery, front: RestFront, tiny_bundle
     text = said(lambda: gallery.search(None, "in blue", limit=1), CollectionError)
     assert "has lost its tokens" in text
     assert companion not in text
+
+
+@pytest.mark.parametrize("gallery", ["attached"], indirect=True)
+def test_who_names_an_attached_collections_companion_is_told_the_collection(
+    gallery: Gallery, tiny_bundle: Path
+) -> None:
+    companion = companion_of(gallery)
+    for make in (Gallery.open, Gallery.create):
+        message = said(
+            lambda make=make: make(companion, store=gallery.collection.store, bundle=tiny_bundle), CollectionError
+        )  # type: ignore[misc]
+        assert "holds the tokens of 'products'" in message
