@@ -136,7 +136,10 @@ def _claim_folder(drawn: DrawnCatalog, folder: Path, size: int) -> None:
     }
     path = folder / "catalog.json"
     if path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise InputError(f"{path} is damaged or cannot be read: {error}. Choose another folder.") from error
         if found != record:
             raise InputError(
                 f"{folder} already holds another catalogue: expected {record}, found {found}. "

@@ -255,6 +255,13 @@ def test_two_processes_draw_what_one_would(tmp_path: Path, monkeypatch: pytest.M
         assert (tmp_path / "images" / f"p{index:06d}.jpg").read_bytes() == drawn_here.read_bytes()
 
 
+@pytest.mark.parametrize("content", ["", "[" * 5000])
+def test_a_folder_whose_catalogue_is_damaged_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "catalog.json").write_text(content)
+    with pytest.raises(InputError, match="is damaged or cannot be read"):
+        write_drawn(sample_drawn(1, products=20, queries=1), tmp_path, size=32)
+
+
 def test_a_folder_that_holds_another_catalog_is_refused(tmp_path: Path) -> None:
     write_drawn(sample_drawn(1, products=20, queries=1), tmp_path, size=32)
     with pytest.raises(InputError, match="already holds another catalogue"):
