@@ -14,6 +14,7 @@ import shutil
 import tempfile
 import time
 from collections import Counter
+from copy import deepcopy
 from pathlib import Path
 from typing import TypeAlias
 
@@ -203,7 +204,7 @@ def _change(root: Json, random: Generator) -> None:
         case 2:
             place[key] = {"a": inner}  # type: ignore[index,call-overload]
         case 3:
-            place[key] = _PARTS[int(random.integers(len(_PARTS)))]  # type: ignore[index,call-overload]
+            place[key] = deepcopy(_PARTS[int(random.integers(len(_PARTS)))])  # type: ignore[index,call-overload]
         case 4:
             place[key] = _WORDS[int(random.integers(len(_WORDS)))]  # type: ignore[index,call-overload]
         case _:
