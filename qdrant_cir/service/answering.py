@@ -149,7 +149,7 @@ class Answerer:
         wanted = min(depth, found)
         is_whole = result.rerank_mode in ("exact", "compressed")
         self.metrics.answered(result, waited=waited, misses=max(0, wanted - result.scored) if is_whole else 0)
-        trace_steps(result.timings, result)
+        trace_steps(result)
         if result.rerank_mode == "budget":
             notes = (*notes, f"The deadline of {deadline_ms} ms ended the re-ranking after {result.scored} candidates.")
         return Answered(

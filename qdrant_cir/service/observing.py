@@ -13,7 +13,7 @@ from qdrant_cir.search.gate import Gate
 from qdrant_cir.types import SearchResult
 
 if TYPE_CHECKING:
-    from qdrant_cir.types import Timings
+    pass
 
 try:
     from opentelemetry import propagate, trace
@@ -74,15 +74,15 @@ def request_span(name: str, headers: Mapping[str, str]) -> Iterator[None]:
         yield
 
 
-def trace_steps(timings: Timings, result: SearchResult) -> None:
+def trace_steps(result: SearchResult) -> None:
     """Write the six steps of a query that has just ended as spans under the current one, one behind the other."""
     if trace is None:
         return
     tracer = trace.get_tracer("qdrant_cir.service")
     now = time.time_ns()
-    start = now - int(timings.total * 1e9)
+    start = now - int(result.timings.total * 1e9)
     for step in STEPS:
-        end = start + int(getattr(timings, step) * 1e9)
+        end = start + int(getattr(result.timings, step) * 1e9)
         tracer.start_span(step, start_time=start).end(end)
         start = end
     order = tracer.start_span("order", start_time=start)

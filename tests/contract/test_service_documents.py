@@ -1,4 +1,4 @@
-"""The description of the service's interface, its curl lines and its dashboard are those of the code."""
+"""The description of the service's interface and its dashboard are those of the code."""
 
 from __future__ import annotations
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import math
+import shlex
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -158,3 +161,15 @@ def test_info_and_probes(client: httpx.Client) -> None:
     assert told == {"name": "shop", "count": 6, "bundle": "tiny", "attached": False}
     assert client.get("/healthz").json() == {"status": "ok"}
     assert client.get("/readyz").json() == {"status": "ready"}
+
+
+def test_the_documents_curl_lines_are_answered(service: Service) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("needs curl: curl is not installed")
+    text = (Path(__file__).parents[2] / "docs" / "service.md").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line.startswith("curl ")]
+    assert len(lines) >= 6
+    for line in lines:
+        command = shlex.split(line.replace("http://127.0.0.1:8000", service.address))
+        done = subprocess.run([*command, "--fail", "--noproxy", "*"], capture_output=True, text=True, check=False)
+        assert (done.returncode, line if not done.stdout else "") == (0, "")
