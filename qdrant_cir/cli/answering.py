@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qdrant_cir.cli.filters import parse_filters
 from qdrant_cir.cli.options import StorePlace, open_bundle
+from qdrant_cir.cli.query_options import QueryOptions
 from qdrant_cir.contact_sheet import SheetRow, draw_contact_sheet, draw_explanation
 from qdrant_cir.errors import InputError
 from qdrant_cir.gallery import Gallery
@@ -29,27 +30,7 @@ if TYPE_CHECKING:
 
     from qdrant_cir.indexing.opening import PictureOpener
 
-__all__ = ["SearchRequest", "answer", "explained", "opened_gallery", "opener_of", "read_effort", "save_picture"]
-
-
-@dataclass(frozen=True, slots=True)
-class SearchRequest:
-    """A query and how it is to be searched; the meaning of each is with :meth:`Retriever.search`.
-
-    ``filters`` are expressions of the command line, ``exact`` asks a server to compare with every vector, and
-    ``group_size`` is None for the default.
-    """
-
-    query: Query
-    limit: int
-    rerank_depth: int
-    filters: Sequence[str]
-    exclude_reference: bool
-    effort: Effort
-    group_by: str | None = None
-    group_size: int | None = None
-    exact: bool = False
-    min_match: float | None = None
+__all__ = ["answer", "explained", "opened_gallery", "opener_of", "read_effort", "save_picture"]
 
 
 def read_effort(confidence: float | None, calibration: Path | None, time_budget: float | None) -> Effort:
@@ -60,24 +41,19 @@ def read_effort(confidence: float | None, calibration: Path | None, time_budget:
 
 
 def answer(
-    request: SearchRequest,
-    *,
-    place: StorePlace,
-    collection: str,
-    vector: str | None,
-    bundle: Path | None,
-    compute: Compute,
-    save: Path | None,
+    asked: QueryOptions, place: StorePlace, *, limit: int, effort: Effort, min_match: float | None
 ) -> SearchResult:
-    """Search once, and draw the answer where ``save`` names a picture file.
+    """Search once, and draw the answer where a picture file is named.
 
     Raises:
         CirError: as :meth:`Gallery.open` and :meth:`Gallery.search`; InputError where the file cannot be written.
     """
-    query, limit = request.query, request.limit
+    query, filters = asked.query, asked.filters or []
+    # an expression that cannot be read is refused before anything is opened
+    parse_filters(filters)
     # the sheet shows stage one's best too, wherever re-ranking has put them
-    depth = limit if save is None else max(limit, request.rerank_depth)
-    with opened_gallery(place, collection, vector, bundle, compute) as gallery:
+    depth = limit if asked.save is None else max(limit, asked.rerank_depth)
+    with opened_gallery(place, asked.collection, asked.vector, asked.bundle, asked.compute) as gallery:
         result = gallery.search(
             query.reference,
             query.modification_text,
@@ -86,39 +62,31 @@ def answer(
             must_not_weight=query.must_not_weight,
             # a limit that is wrong is to be refused as it was given
             limit=depth if limit >= 1 else limit,
-            rerank_depth=request.rerank_depth,
-            filter=parse_filters(request.filters, fields=lambda: _fields_of(gallery)),
-            exclude_reference=request.exclude_reference,
-            effort=request.effort,
-            group_by=request.group_by,
-            group_size=DEFAULT_GROUP_SIZE if request.group_size is None else request.group_size,
-            min_match=request.min_match,
-            params=_exact_params() if request.exact else None,
+            rerank_depth=asked.rerank_depth,
+            filter=parse_filters(filters, fields=lambda: _fields_of(gallery)),
+            exclude_reference=asked.exclude_reference,
+            effort=effort,
+            group_by=asked.group_by,
+            group_size=DEFAULT_GROUP_SIZE if asked.group_size is None else asked.group_size,
+            min_match=min_match,
+            params=_exact_params() if asked.exact else None,
         )
-        if save is not None:
+        if asked.save is not None:
             row = SheetRow(_picture_of(query, gallery), query.modification_text, _with_files(result, gallery))
-            save_picture(draw_contact_sheet([row]), save)
+            save_picture(draw_contact_sheet([row]), asked.save)
     return replace(result, candidates=result.candidates[:limit])
 
 
-def explained(
-    request: SearchRequest,
-    candidate: str,
-    *,
-    place: StorePlace,
-    collection: str,
-    vector: str | None,
-    bundle: Path | None,
-    compute: Compute,
-    save: Path | None,
-) -> Explanation:
-    """Search once and explain one result, and draw the explanation where ``save`` names a picture file.
+def explained(asked: QueryOptions, place: StorePlace, candidate: str) -> Explanation:
+    """Search once and explain one result, and draw the explanation where a picture file is named.
 
     Raises:
         CirError: as :meth:`Gallery.open` and :meth:`Gallery.explain`; InputError where the file cannot be written.
     """
-    query = request.query
-    with opened_gallery(place, collection, vector, bundle, compute) as gallery:
+    query, filters = asked.query, asked.filters or []
+    # an expression that cannot be read is refused before anything is opened
+    parse_filters(filters)
+    with opened_gallery(place, asked.collection, asked.vector, asked.bundle, asked.compute) as gallery:
         why = gallery.explain(
             query.reference,
             query.modification_text,
@@ -126,18 +94,18 @@ def explained(
             must_not=query.must_not or None,
             weights=query.weights,
             must_not_weight=query.must_not_weight,
-            rerank_depth=request.rerank_depth,
-            filter=parse_filters(request.filters, fields=lambda: _fields_of(gallery)),
-            exclude_reference=request.exclude_reference,
-            group_by=request.group_by,
-            group_size=DEFAULT_GROUP_SIZE if request.group_size is None else request.group_size,
-            params=_exact_params() if request.exact else None,
+            rerank_depth=asked.rerank_depth,
+            filter=parse_filters(filters, fields=lambda: _fields_of(gallery)),
+            exclude_reference=asked.exclude_reference,
+            group_by=asked.group_by,
+            group_size=DEFAULT_GROUP_SIZE if asked.group_size is None else asked.group_size,
+            params=_exact_params() if asked.exact else None,
         )
-        if save is not None:
+        if asked.save is not None:
             source = why.candidate.view or why.candidate.source
             opener = opener_of(gallery)
             picture = source if source is None or opener is None else opener(source)
-            save_picture(draw_explanation(why, picture), save)
+            save_picture(draw_explanation(why, picture), asked.save)
     return why
 
 

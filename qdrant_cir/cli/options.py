@@ -213,10 +213,11 @@ def with_options(
     """
 
     def decorate(command: Command) -> Command:
-        own = [
-            each for each in inspect.signature(command, eval_str=True).parameters.values() if each.name not in groups
+        options = [
+            option
+            for each in inspect.signature(command, eval_str=True).parameters.values()
+            for option in (_options_of(groups[each.name], defaults or {}) if each.name in groups else [each])
         ]
-        shared = [option for kind in groups.values() for option in _options_of(kind, defaults or {})]
 
         @functools.wraps(command)
         def run_command(**given: Any) -> None:  # noqa: ANN401 - what the options of the command line hold
@@ -226,7 +227,7 @@ def with_options(
             }
             command(**given, **joined)
 
-        signature = inspect.Signature([*own, *shared])
+        signature = inspect.Signature(options)
         run_command.__signature__ = signature  # type: ignore[attr-defined]
         run_command.__annotations__ = {name: each.annotation for name, each in signature.parameters.items()}
         return run_command
