@@ -137,7 +137,8 @@ class Gallery:
                 store. A client or store that is given stays open.
             bundle: a model folder, or a packaged model's name; None for the packaged model that made the collection,
                 and for a new one the default.
-            options: of the collections on a server, if they are new.
+            options: of the collections on a server, if they are new; of one that stands, a warning names those that
+                it was not made with.
             provider: where the model runs; ``auto`` takes CUDA where it works.
             threads: for one graph; None for as many as this process may use.
             precision: what the re-ranker computes in.

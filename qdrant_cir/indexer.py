@@ -128,7 +128,8 @@ class Indexer:
                 bundle holds them (``python -m onnx_export add-precision --graph image_encoder``). Images are marked
                 with it, and encoded again where the exact encoder indexes them later.
             limits: of one picture; a picture beyond them is reported and not indexed.
-            options: of the collections on a server, if they are new.
+            options: of the collections on a server, if they are new; of one that stands, a warning names those that
+                it was not made with.
             api_key: of the server at an address; ``QDRANT_API_KEY`` where it is None.
             grpc_port: where that server speaks gRPC; ``QDRANT_GRPC_PORT`` where it is None.
             retry_seconds: how long one call of a server is tried again; 0 for no second attempt.

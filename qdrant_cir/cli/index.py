@@ -160,6 +160,11 @@ def index(
             encoder = ImageEncoder.open(made, compute)
             makes = source is not None and not dry_run
             stored = _collection_for(opened, collection, vector, made, options, has_source=makes)
+            if stored.attachment is not None and options.given:
+                raise InputError(
+                    f"{collection!r} is attached, and options are for a new collection. Leave out --shards, "
+                    "--replicas and --options."
+                )
             return Gallery(stored, made, compute=compute, encoder=encoder)
 
         gallery = with_bundle(given, joined)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from qdrant_cir.errors import CollectionMismatchError, CollectionNotFoundError, InputError, StoreError
 from qdrant_cir.model.bundle import Bundle
+from qdrant_cir.storage.collection_options import of_companion
 from qdrant_cir.storage.payload_path import PayloadPath
 from qdrant_cir.storage.points import RESERVED, Layout
 from qdrant_cir.storage.reads import GalleryReads
@@ -35,6 +36,9 @@ logger = logging.getLogger(__name__)
 
 ROLE = "attached"
 _BATCH = 1000
+
+_SIZES = {"max_collection_vector_size_bytes", "max_collection_payload_size_bytes", "max_points_count"}
+"""Limits of strict mode that are about what one collection holds, and not about calls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +163,7 @@ def attach_collection(store: Store, wanted: Attachment, bundle: Bundle, *, overw
     )
     # the companion first: it says whether the vector is ours to remove
     # and it lies as the collection does: a search needs both
-    store.create(companion, CollectionSpec(None, made.metadata(bundle), placement=found.placement))
+    store.create(companion, CollectionSpec(None, made.metadata(bundle), placement=_of_companion(found)))
     if not vector_stands:
         try:
             store.add_vector(collection, wanted.vector, spec)
@@ -263,6 +267,18 @@ def detach_collection(store: Store, attachment: Attachment) -> None:
             )
             after = records[-1].point_id
     store.drop(layout.companion)
+
+
+def _of_companion(found: CollectionSpec) -> dict[str, object]:
+    """Return how the companion lies: as the collection does, without its limits of points and bytes."""
+    placement = of_companion(found.placement)
+    if (strict := placement.get("strict_mode_config")) is not None:
+        from qdrant_client.models import StrictModeConfig
+
+        if isinstance(strict, StrictModeConfig):
+            limits = strict.model_dump(exclude_none=True, exclude=_SIZES)
+            placement["strict_mode_config"] = StrictModeConfig.model_validate(limits)
+    return placement
 
 
 def _check_vector(collection: str, name: str, found: VectorSpec, wanted: VectorSpec) -> None:

@@ -11,6 +11,7 @@ say of which picture they are, so the vector is written first: what an interrupt
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Self
 from qdrant_cir.errors import CirError, CollectionError, CollectionMismatchError, InputError, TooLargeError
 from qdrant_cir.model.bundle import Bundle
 from qdrant_cir.storage.attachment import Attachment, attached_vectors, open_attached
-from qdrant_cir.storage.collection_options import CollectionOptions
+from qdrant_cir.storage.collection_options import CollectionOptions, differences
 from qdrant_cir.storage.points import (
     RESERVED,
     IndexedImage,
@@ -48,7 +49,7 @@ from qdrant_cir.storage.schema import (
 )
 from qdrant_cir.storage.steps import run
 from qdrant_cir.storage.stores.checks import check_name, checked_points
-from qdrant_cir.storage.stores.opening import describe_companion, make_shard_key
+from qdrant_cir.storage.stores.opening import check_placement, describe_companion, make_shard_key
 from qdrant_cir.storage.stores.protocol import CollectionSpec, ReadOptions, Record, Store
 from qdrant_cir.types import Float32, JsonObject, JsonValue, PointId
 
@@ -56,6 +57,8 @@ if TYPE_CHECKING:
     from qdrant_client.models import Filter
 
 __all__ = ["PAGE", "Collection", "CollectionInfo", "Label", "Unwritten", "list_collections", "pages_of"]
+
+logger = logging.getLogger(__name__)
 
 BATCH_BYTES = 4 * 2**20
 """Largest stored form of one write: servers cap a REST body at 32 MB, and smaller ones pass faster."""
@@ -152,21 +155,30 @@ class Collection:
     ) -> Self:
         """Make a gallery where there is none, and open it.
 
-        One that stands is opened as it is, whatever the options. Halves that an interrupted call left alone are
-        completed.
+        One that stands is opened as it is; a warning names the options that it was not made with. Halves that an
+        interrupted call left alone are completed.
 
         Raises:
-            InputError: the name cannot be used.
+            InputError: the name cannot be used, or the store takes no options.
             CollectionMismatchError: one of that name was made with another bundle, or by somebody else.
         """
         check_name(name, room=len(tokens_name("")))
         name = store.resolve(name)
         gallery, tokens = gallery_specs(bundle, options)
+        check_placement(store, gallery.placement)
         companion = tokens_name(name)
         standing = describe_companion(store, companion, name)
-        if store.describe(name) is not None:
+        found = store.describe(name)
+        if found is not None:
             # a gallery of another bundle is refused before anything is made beside it
-            check_pair(name, store.describe(name) or gallery, standing or tokens, bundle)
+            check_pair(name, found, standing or tokens, bundle)
+            if unlike := differences(gallery.placement, found.placement):
+                logger.warning(
+                    "%s stands already, and options are for a new collection. It stays as it is: %s. Change what can "
+                    "be changed with update_collection of qdrant-client; shards take a new collection.",
+                    name,
+                    "; ".join(unlike),
+                )
         elif standing is not None and standing.metadata.get(RESERVED) != tokens.metadata[RESERVED]:
             if store.scroll(companion, filter=None, limit=1, after=None, fields=()):
                 raise CollectionMismatchError(
@@ -177,7 +189,7 @@ class Collection:
             store.drop(companion)
             standing = None
         made = standing is None and _make(store, companion, tokens)
-        if store.describe(name) is None:
+        if found is None:
             try:
                 _make(store, name, gallery)
             except BaseException:

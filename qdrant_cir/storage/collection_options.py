@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from os import PathLike
 from pathlib import Path
@@ -13,7 +14,7 @@ from qdrant_cir.errors import InputError
 if TYPE_CHECKING:
     from qdrant_client import models
 
-__all__ = ["CollectionOptions"]
+__all__ = ["CollectionOptions", "differences", "of_companion"]
 
 _OF_COMPANION = (
     "shard_number",
@@ -24,6 +25,9 @@ _OF_COMPANION = (
     "payload",
 )
 """What the collection of tokens takes as well: it has no vectors."""
+
+_UNSAID: Mapping[str, object] = {"sharding_method": "auto", "on_disk": False}
+"""What a server means where it names no value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,11 +68,6 @@ class CollectionOptions:
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         return {name: value for name, value in values.items() if value is not None}
 
-    @property
-    def of_companion(self) -> dict[str, object]:
-        """What of it the collection of tokens takes: without what is said of vectors."""
-        return {name: value for name, value in self.given.items() if name in _OF_COMPANION}
-
     @classmethod
     def read(cls, path: str | PathLike[str]) -> Self:
         """Read options from a JSON object with the names of ``create_collection``, as Qdrant's REST API takes them.
@@ -97,3 +96,42 @@ class CollectionOptions:
         if on_disk is not None and not isinstance(on_disk, bool):
             raise InputError(f"{path}: on_disk is {on_disk!r:.40}; expected true or false.")
         return cls(on_disk=on_disk, **{name: getattr(read, name) for name in found})
+
+
+def of_companion(placement: Mapping[str, object]) -> dict[str, object]:
+    """Return what of a collection's options its collection of tokens takes: without what is said of vectors."""
+    return {name: value for name, value in placement.items() if name in _OF_COMPANION and value is not None}
+
+
+def differences(given: Mapping[str, object], standing: Mapping[str, object]) -> list[str]:
+    """Describe the options that a collection was not made with: ``shard_number is 2, not 6``.
+
+    Args:
+        given: options that are wanted. Of an object, only the fields that are set count.
+        standing: those of the collection; what is not named there is not known.
+    """
+    found = []
+    for name, value in given.items():
+        if name in standing:
+            now = _plain(standing[name])
+            found += _unlike(name, _UNSAID.get(name) if now is None else now, _plain(value))
+    return found
+
+
+def _plain(value: object) -> object:
+    """Return an option as JSON, without the fields that are not set."""
+    from pydantic import BaseModel
+
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", exclude_none=True)
+    return getattr(value, "value", value)
+
+
+def _unlike(name: str, now: object, wanted: object) -> list[str]:
+    if isinstance(now, dict) and isinstance(wanted, dict):
+        return [each for key, value in wanted.items() for each in _unlike(f"{name}.{key}", now.get(key), value)]
+    return [] if now == wanted else [f"{name} is {_shown(now)}, not {_shown(wanted)}"]
+
+
+def _shown(value: object) -> str:
+    return "not set" if value is None else json.dumps(value) if isinstance(value, dict) else str(value)

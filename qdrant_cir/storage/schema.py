@@ -15,7 +15,7 @@ from qdrant_cir.errors import (
     InputError,
 )
 from qdrant_cir.model.bundle import Bundle
-from qdrant_cir.storage.collection_options import CollectionOptions
+from qdrant_cir.storage.collection_options import CollectionOptions, of_companion
 from qdrant_cir.storage.points import RESERVED
 from qdrant_cir.storage.stores.protocol import CollectionSpec, Record
 from qdrant_cir.types import JsonObject
@@ -99,7 +99,7 @@ def gallery_specs(
             "fingerprint": bundle.vectors_fingerprint,
             "bundle_name": bundle.manifest.name,
         }
-        placement = options.of_companion if vector_size is None else options.given
+        placement = of_companion(options.given) if vector_size is None else options.given
         return CollectionSpec(vector_size=vector_size, metadata={RESERVED: ours}, placement=placement)
 
     return spec("gallery", bundle.manifest.vector_size), spec("tokens", None)

@@ -109,6 +109,12 @@ def same(one: Sequence[Record], other: Sequence[Record]) -> bool:
     )
 
 
+def test_options_of_new_collections_are_refused_for_an_attached_one(products: Products) -> None:
+    products.attach()
+    refused = products.use("index", "--shards", "6", code=3)
+    assert "Leave out --shards, --replicas and --options" in refused.stderr
+
+
 def test_attach_index_search_detach_leave_the_collection_as_it_was(products: Products) -> None:
     before = products.points()
     attached = products.attach().stdout.splitlines()

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from qdrant_cir import CollectionOptions, Gallery, InputError
 from qdrant_cir.cli import app
+from qdrant_cir.storage.collection_options import differences
 
 SCALAR = {"scalar": {"type": "int8", "quantile": 0.99, "always_ram": True}}
 
@@ -71,6 +72,55 @@ def test_the_command_line_takes_shards_copies_and_a_file(
     assert "quantization_config" not in tokens
 
 
+def test_a_collection_that_stands_stays_as_it_is_and_what_is_otherwise_is_said(
+    tmp_path: Path,
+    tiny_bundle: Path,
+    write_solid_images: Callable[[Path, Mapping[str, tuple[int, int, int]]], list[Path]],
+) -> None:
+    write_solid_images(tmp_path / "pictures", {"red": (255, 0, 0)})
+    with rest_front() as front:
+
+        def said(*options: str) -> str:
+            place = ["-c", "shop", "--url", front.url, "--bundle", str(tiny_bundle)]
+            done = CliRunner().invoke(app, ["index", str(tmp_path / "pictures"), *place, *options])
+            assert done.exit_code == 0, done.stderr
+            return " ".join(done.stderr.split())
+
+        front.placement = {"shard_number": 6, "replication_factor": 2}
+        assert "stands already" not in said("--shards", "6", "--replicas", "2")
+        assert "stands already" not in said("--shards", "6", "--replicas", "2")
+        assert "stands already" not in said()
+        assert said("--shards", "3", "--replicas", "2").count(
+            "shop stands already, and options are for a new collection. It stays as it is: shard_number is 6, not 3. "
+        ) == 1  # fmt: skip
+
+
+def test_of_an_option_only_the_fields_that_are_set_are_compared() -> None:
+    standing: dict[str, object] = {
+        "hnsw_config": models.HnswConfig(m=32, ef_construct=100, full_scan_threshold=10_000),
+        "quantization_config": None,
+        "sharding_method": None,
+        "on_disk": None,
+    }
+    given = CollectionOptions(
+        hnsw_config=models.HnswConfigDiff(m=32),
+        sharding_method=models.ShardingMethod.AUTO,
+        on_disk=False,
+        payload="a server that says nothing of it",
+    )
+    assert differences(given.given, standing) == []
+    other = CollectionOptions(
+        hnsw_config=models.HnswConfigDiff(m=64),
+        quantization_config=models.ScalarQuantization.model_validate(SCALAR),
+        on_disk=True,
+    )
+    assert differences(other.given, standing) == [
+        "on_disk is False, not True",
+        "hnsw_config.m is 32, not 64",
+        f"quantization_config is not set, not {json.dumps(SCALAR)}",
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -94,3 +144,5 @@ def test_the_embedded_store_takes_none(tmp_path: Path, tiny_bundle: Path) -> Non
         Gallery.create("shop", store=tmp_path / "store", bundle=tiny_bundle, options=options)
     with Gallery.create("shop", store=tmp_path / "store", bundle=tiny_bundle) as gallery:
         assert gallery.count() == 0
+    with pytest.raises(InputError, match="replication_factor"):
+        Gallery.create("shop", store=tmp_path / "store", bundle=tiny_bundle, options=options)

@@ -125,14 +125,18 @@ class EdgeStore:
             # from its description alone: what cannot be opened can still be named, and dropped
             return replace(read_spec(folder.directory / name), vectors=read_vectors(folder.directory / name))
 
+    @staticmethod
+    def check_placement(placement: Mapping[str, object]) -> None:
+        """Refuse options of collections, which are for a server. Raises InputError."""
+        if placement:
+            raise InputError(
+                f"The embedded store takes no options of collections ({', '.join(placement)}): they are for a server."
+            )
+
     def create(self, name: str, spec: CollectionSpec) -> None:
         """Make an empty collection. Raises CollectionError where one of that name exists."""
         check_name(name)
-        if spec.placement:
-            raise InputError(
-                f"The embedded store takes no options of collections ({', '.join(spec.placement)}): they are for a "
-                "server."
-            )
+        self.check_placement(spec.placement)
         with self._writing() as opened:
             folder = opened.directory / name
             if folder.exists():

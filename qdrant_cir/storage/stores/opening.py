@@ -7,6 +7,7 @@ store; a caller with a client has loaded it already.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, TypeAlias, cast
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AsyncStoreLike",
     "StoreLike",
+    "check_placement",
     "describe_companion",
     "is_folder",
     "is_place",
@@ -121,6 +123,13 @@ def name_companion(store: Store, companion: str, collection: str | None) -> None
     name = getattr(store, "name_companion", None)
     if name is not None:
         name(companion, collection)
+
+
+def check_placement(store: Store, placement: Mapping[str, object]) -> None:
+    """Refuse options of collections where the store takes none. Raises InputError."""
+    check = getattr(store, "check_placement", None)
+    if check is not None:
+        check(placement)
 
 
 def make_shard_key(store: Store, name: str) -> None:

@@ -74,8 +74,8 @@ class CollectionSpec:
         metadata: kept with the collection and returned by :meth:`Store.describe`.
         vectors: every dense vector by its name, the unnamed one by ``""``; filled by :meth:`Store.describe`.
         placement: how it lies on a server, by the names of ``create_collection``, and ``on_disk`` of its vectors.
-            :meth:`Store.describe` fills in what a companion takes: shards and their method, copies and the copies that
-            confirm a write, the memory of the payload, and the limits of calls in strict mode.
+            :meth:`Store.describe` fills in all that a server says, and None for what it has no value of; nothing for
+            a collection that lies on no server.
     """
 
     vector_size: int | None

@@ -78,10 +78,14 @@ _logger = logging.getLogger(__name__)
 _OPERATIONS = 500
 """Payloads that one call changes."""
 
-_PLACEMENT = ("shard_number", "sharding_method", "replication_factor", "write_consistency_factor", "payload")
-
-_SIZES = {"max_collection_vector_size_bytes", "max_collection_payload_size_bytes", "max_points_count"}
-"""Limits of strict mode that are about what one collection holds, and not about calls."""
+_PLACEMENT = (
+    "shard_number",
+    "sharding_method",
+    "replication_factor",
+    "write_consistency_factor",
+    "on_disk_payload",
+    "payload",
+)
 
 _Value = TypeVar("_Value")
 _Item = TypeVar("_Item")
@@ -209,7 +213,10 @@ class ServerStore:
         """Return what a collection is made of, or None where there is none of that name."""
         if not self._call(name, lambda: self._client.collection_exists(name)):
             return None
-        spec = _spec_of(self._call(name, lambda: self._client.get_collection(name)))
+        info = self._call(name, lambda: self._client.get_collection(name))
+        spec = _spec_of(info)
+        if not is_local(self._client):
+            spec = replace(spec, placement=_placement_of(info.config))
         # a search that follows need not ask again
         self._forget(name)
         self._known |= {(name, vector): found for vector, found in spec.vectors.items()}
@@ -790,17 +797,29 @@ def _spec_of(info: models.CollectionInfo) -> CollectionSpec:
         for name, params in named.items()
     }
     ours = vectors.get(VECTOR_NAME)
-    # older clients know nothing of the payload's memory
-    placement = {key: getattr(info.config.params, key, None) for key in _PLACEMENT}
-    if (strict := info.config.strict_mode_config) is not None:
-        limits = strict.model_dump(exclude_none=True, exclude=_SIZES)
-        placement["strict_mode_config"] = models.StrictModeConfig.model_validate(limits)
     return CollectionSpec(
         vector_size=None if ours is None else ours.size,
         metadata=dict(info.config.metadata or {}),
         vectors=vectors,
-        placement={key: value for key, value in placement.items() if value is not None},
     )
+
+
+def _placement_of(config: models.CollectionConfig) -> dict[str, object]:
+    """Return how a collection lies on a server, by the names of ``create_collection``."""
+    # older clients know nothing of the payload's memory
+    placement = {key: getattr(config.params, key) for key in _PLACEMENT if hasattr(config.params, key)}
+    vectors, strict = config.params.vectors, config.strict_mode_config
+    ours = vectors.get(VECTOR_NAME) if isinstance(vectors, dict) else None
+    return placement | {
+        "on_disk": None if ours is None else ours.on_disk,
+        "hnsw_config": config.hnsw_config,
+        "optimizers_config": config.optimizer_config,
+        "wal_config": config.wal_config,
+        "quantization_config": config.quantization_config,
+        "strict_mode_config": None
+        if strict is None
+        else models.StrictModeConfig.model_validate(strict.model_dump(exclude_none=True)),
+    }
 
 
 def _point_struct(point: StoredPoint) -> models.PointStruct:
