@@ -17,6 +17,7 @@ from qdrant_cir.storage.points import RESERVED, Layout
 from qdrant_cir.storage.reads import GalleryReads
 from qdrant_cir.storage.schema import FORMAT_VERSION, GallerySpec, lost_vector
 from qdrant_cir.storage.steps import Read, Steps
+from qdrant_cir.storage.stores.checks import check_vector_name
 from qdrant_cir.storage.stores.opening import describe_companion, name_companion
 from qdrant_cir.storage.stores.protocol import CollectionSpec, Store, VectorSpec
 from qdrant_cir.types import JsonObject
@@ -128,6 +129,7 @@ def attach_collection(store: Store, wanted: Attachment, bundle: Bundle, *, overw
             "`search` take it as it is."
         )
     companion = companion_name(collection, wanted.vector)
+    check_vector_name(wanted.vector, wanted.collection, companion)
     layout = Attachment(collection, wanted.vector, wanted.picture, wanted.version).layout
     spec = VectorSpec(bundle.manifest.vector_size, is_multi=layout.picture is not None and layout.picture.is_many)
     vector_stands = wanted.vector in found.vectors
@@ -354,7 +356,8 @@ def _ours(companion: str, described: CollectionSpec) -> JsonObject:
         )
     if ours.get("format_version") != FORMAT_VERSION:
         raise InputError(
-            f"{companion!r} has the format version {ours.get('format_version')!r}; this version of qdrant-cir reads "
-            f"{FORMAT_VERSION}. Install the version that wrote it."
+            f"What is attached to {ours.get('collection')!r} under the vector {ours.get('vector')!r} has the format "
+            f"version {ours.get('format_version')!r}; this version of qdrant-cir reads {FORMAT_VERSION}. Install the "
+            "version that wrote it."
         )
     return ours

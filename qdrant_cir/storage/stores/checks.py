@@ -21,6 +21,7 @@ __all__ = [
     "check_name",
     "check_path",
     "check_query_vector",
+    "check_vector_name",
     "checked_payloads",
     "checked_points",
     "needs_index",
@@ -28,6 +29,10 @@ __all__ = [
 
 _NAME = re.compile(r'[^\x00-\x1f\x7f<>:"/\\|?*.~][^\x00-\x1f\x7f<>:"/\\|?*]*')
 _LONGEST_NAME = 200
+_RULE = (
+    "A name has 1 to {} bytes, does not begin with a dot or a tilde, and holds no control characters and none of "
+    '< > : " / \\ | ? *'
+)
 
 DEEPEST = 64
 """The most levels of objects and lists in a payload or a filter. From 123 on, Edge cannot read its own log again."""
@@ -46,16 +51,27 @@ def check_name(name: str, *, room: int = 0) -> None:
     """
     if not isinstance(name, str):
         check_given_name(name)
+    longest = _LONGEST_NAME - room
+    if not _is_name(name, longest):
+        raise InputError(f"{name!r} cannot name a collection. {_RULE.format(longest)}")
+
+
+def check_vector_name(vector: str, collection: str, companion: str) -> None:
+    """Refuse the name of a vector for which there can be no companion. Raises InputError."""
+    if not _is_name(companion, _LONGEST_NAME):
+        longest = _LONGEST_NAME - len(companion.encode(errors="replace")) + len(vector.encode(errors="replace"))
+        raise InputError(
+            f"A vector named {shown(vector)} cannot be attached to {collection!r}: its collection of tokens is named "
+            f"after both. Choose another name with vector= (--vector). {_RULE.format(longest)}"
+        )
+
+
+def _is_name(name: str, longest: int) -> bool:
     try:
         size = len(name.encode())
     except UnicodeEncodeError:
-        size = 0
-    longest = _LONGEST_NAME - room
-    if not 0 < size <= longest or not _NAME.fullmatch(name):
-        raise InputError(
-            f"{name!r} cannot name a collection. A name has 1 to {longest} bytes, does not begin with a dot "
-            'or a tilde, and holds no control characters and none of < > : " / \\ | ? *'
-        )
+        return False
+    return 0 < size <= longest and _NAME.fullmatch(name) is not None
 
 
 def check_given_name(name: str) -> None:

@@ -117,6 +117,14 @@ class EdgeStore:
         with self._using() as folder:
             return folder.collection_names()
 
+    def name_companion(self, companion: str, collection: str | None) -> None:
+        """Let errors about a companion name the collection that it belongs to, which users know; None: to none."""
+        with self._using() as folder:
+            if collection is None:
+                folder.companions.pop(companion, None)
+            else:
+                folder.companions[companion] = collection
+
     def describe(self, name: str) -> CollectionSpec | None:
         """Return what a collection is made of, or None where there is none of that name."""
         with self._using() as folder:
@@ -161,7 +169,7 @@ class EdgeStore:
             folder.check_writable(name)
             held = folder.open.pop(name, None)
             if held is not None:
-                with suppress(StoreError), translated(f"close the collection {name!r}"):
+                with suppress(StoreError), translated(f"close {folder.subject(name)}"):
                     held.shard.close()
             drop_folder(folder.directory / name)
 
@@ -287,7 +295,7 @@ class EdgeStore:
             _check_words(name, held.shard, filter)
             check_query_vector(vector, name=name, size=self._size_of(folder, name, using))
             given = options.params
-            with translated(f"search the collection {name!r}"):
+            with translated(f"search {folder.subject(name)}"):
                 request = edge.QueryRequest(
                     limit=limit,
                     query=edge.Query.Nearest(vector.astype(float).tolist(), using=using),
@@ -330,7 +338,7 @@ class EdgeStore:
         with self._using() as folder:
             held = folder.collection(name)
             vectors = [using] if with_vectors and self._size_of(folder, name, using) is not None else False
-            with translated(f"read the collection {name!r}"):
+            with translated(f"read {folder.subject(name)}"):
                 found = held.shard.retrieve(list(dict.fromkeys(point_ids)), _payload_of(fields), vectors)
         records = {record.point_id: record for record in (_record(record, using) for record in found)}
         return [records[point_id] for point_id in point_ids if point_id in records]
@@ -352,7 +360,7 @@ class EdgeStore:
         with self._using() as folder:
             held = folder.collection(name)
             _check_words(name, held.shard, filter)
-            with translated(f"read the collection {name!r}"):
+            with translated(f"read {folder.subject(name)}"):
                 request = edge.ScrollRequest(
                     offset=start,
                     limit=limit,
@@ -375,7 +383,7 @@ class EdgeStore:
         with self._using() as folder:
             held = folder.collection(name)
             _check_words(name, held.shard, filter)
-            with translated(f"count the collection {name!r}"):
+            with translated(f"count {folder.subject(name)}"):
                 request = edge.CountRequest(exact=True, filter=_edge_filter(filter))
                 return held.shard.count(request)
 
@@ -391,8 +399,8 @@ class EdgeStore:
         with self._writing(name) as folder:
             held = folder.collection(name)
             # segments are written anew beside the old ones
-            check_room(folder.directory, f"optimize the collection {name!r}", bytes_on_disk(held.folder))
-            with translated(f"optimize the collection {name!r}"):
+            check_room(folder.directory, f"optimize {folder.subject(name)}", bytes_on_disk(held.folder))
+            with translated(f"optimize {folder.subject(name)}"):
                 held.shard.optimize()
                 held.shard.flush()
 
@@ -449,8 +457,8 @@ class EdgeStore:
         with self._writing(name) as folder:
             shard = folder.collection(name).shard
             folder.check_writable(name)
-            check_room(folder.directory, f"write to the collection {name!r}", _COPIES * size)
-            with translated(f"write to the collection {name!r}"):
+            check_room(folder.directory, f"write to {folder.subject(name)}", _COPIES * size)
+            with translated(f"write to {folder.subject(name)}"):
                 made = operations()
                 try:
                     for operation in made:

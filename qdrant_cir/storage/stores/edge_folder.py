@@ -59,6 +59,7 @@ class EdgeFolder:
         self.guard = RLock()
         self.holders: WeakSet[object] = WeakSet()
         self.open: dict[str, OpenCollection] = {}
+        self.companions: dict[str, str] = {}
         self.lock: DirectoryLock | None = None
         self._copies: Path | None = None
         if is_shard(directory):
@@ -129,6 +130,11 @@ class EdgeFolder:
     def check_name(self, name: str) -> None:
         """Refuse the name of no collection. Raises CollectionNotFoundError."""
         names = self.collection_names()
+        if name not in names and name in self.companions:
+            raise CollectionNotFoundError(
+                f"The tokens of the collection {self.companions[name]!r} are gone from {self.directory}. Index again, "
+                "or attach again and index."
+            )
         if name not in names:
             raise CollectionNotFoundError(
                 f"There is no collection {name!r} in {self.directory}. "
@@ -139,7 +145,7 @@ class EdgeFolder:
         """Return the folder in which a collection can be opened: its own, or a copy where it cannot be written."""
         folder = self.directory / name
         if is_writable(folder) and self.is_writable:
-            check_room(folder, f"open the collection {name!r}")
+            check_room(folder, f"open {self.subject(name)}")
             return folder
         if self._copies is None:
             place = Path(tempfile.gettempdir())
@@ -166,6 +172,11 @@ class EdgeFolder:
             with translated(f"copy {folder} to {self._copies}"):
                 copy_folder(folder, copy)
         return copy
+
+    def subject(self, name: str) -> str:
+        """Return a collection for messages; a companion by the collection that it belongs to."""
+        owner = self.companions.get(name)
+        return f"the collection {name!r}" if owner is None else f"the tokens of the collection {owner!r}"
 
     def collection_names(self) -> list[str]:
         """List all collections, sorted."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -83,13 +83,16 @@ class NotAppliedError(RuntimeError):
 
 
 @contextmanager
-def translated(place: str, *, name: str | None, is_companion: bool = False) -> Iterator[None]:
+def translated(
+    place: str, *, name: str | None, is_companion: bool = False, worded: Callable[[str], str] = str
+) -> Iterator[None]:
     """Turn an error of the client into one of this library that says where it happened and what to do.
 
     Args:
         place: the server, for the message.
         name: of the collection that the call was about, None for none.
         is_companion: whether it was about the companion of that collection.
+        worded: makes the server's own words plain.
 
     Raises:
         CollectionNotFoundError: there is no such collection.
@@ -104,7 +107,7 @@ def translated(place: str, *, name: str | None, is_companion: bool = False) -> I
     except CirError:
         raise
     except CLIENT_ERRORS as error:
-        raise _translate(error, place=place, name=name, is_companion=is_companion) from error
+        raise _translate(error, worded(detail_of(error)), place=place, name=name, is_companion=is_companion) from error
 
 
 def is_transient(error: Exception) -> bool:
@@ -156,9 +159,8 @@ def _unread_date(error: Exception) -> str | None:
     return None if found is None else found[1]
 
 
-def _translate(error: Exception, *, place: str, name: str | None, is_companion: bool) -> CirError:
+def _translate(error: Exception, detail: str, *, place: str, name: str | None, is_companion: bool) -> CirError:
     status = _status_of(error)
-    detail = detail_of(error)
     subject = "" if name is None else f" about {'the tokens of ' if is_companion else ''}the collection {name!r}"
     if _is_too_large(error):
         return TooLargeError(f"{place} does not take a call{subject} of this size: {detail}. Write less at once.")

@@ -65,6 +65,7 @@ class Retries:
         sleep: waits so many seconds.
         clock: seconds that pass.
         has_answered: whether the server is known to be there.
+        worded: makes the server's own words plain.
     """
 
     place: str
@@ -72,6 +73,7 @@ class Retries:
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
     has_answered: bool = False
+    worded: Callable[[str], str] = str
 
     def call(self, call: Callable[[], _Value]) -> _Value:
         """Make a call that may be repeated, again after growing pauses while the failure is likely to pass.
@@ -123,7 +125,7 @@ class _Budget:
         _logger.warning(
             "%s failed (%s); trying again in %.1f s, for %d s at most",
             retries.place,
-            detail_of(error),
+            retries.worded(detail_of(error)),
             pause,
             math.ceil(left),
         )

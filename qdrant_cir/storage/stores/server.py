@@ -131,7 +131,8 @@ class ServerStore:
         self._owns_client = False
         self._place = place_of(client)
         self._turn = turn_of(client)
-        self._retries = Retries(self._place, retry_seconds, sleep=sleep, clock=clock)
+        self._companions: dict[str, str] = {}
+        self._retries = Retries(self._place, retry_seconds, sleep=sleep, clock=clock, worded=self._worded)
         self._reads_over_rest = _may_compress(client)
         self._known: dict[tuple[str, str], VectorSpec | None] = {}
         self._versions_are_checked = checks_itself(client)
@@ -139,7 +140,6 @@ class ServerStore:
         self._shard_key: int | str | None = None
         self._has_keys: dict[str, bool] = {}
         self._roughly_counted: set[str] = set()
-        self._companions: dict[str, str] = {}
         self._is_one_server = is_local(client) or not client.init_options.get("prefer_grpc")
 
     @classmethod
@@ -208,6 +208,12 @@ class ServerStore:
             self._companions.pop(companion, None)
         else:
             self._companions[companion] = collection
+
+    def _worded(self, text: str) -> str:
+        """Return a server's words with the names of companions as users know them."""
+        for companion, collection in self._companions.items():
+            text = text.replace(companion, f"{collection} (tokens)")
+        return text
 
     def describe(self, name: str) -> CollectionSpec | None:
         """Return what a collection is made of, or None where there is none of that name."""
@@ -720,7 +726,7 @@ class ServerStore:
                 return call()
 
         owner = None if name is None else self._companions.get(name)
-        with translated(self._place, name=owner or name, is_companion=owner is not None):
+        with translated(self._place, name=owner or name, is_companion=owner is not None, worded=self._worded):
             try:
                 value = self._retries.call(in_turn)
             except CLIENT_ERRORS as error:
