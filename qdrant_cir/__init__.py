@@ -43,7 +43,16 @@ if TYPE_CHECKING:
     from qdrant_cir.storage.collection import CollectionInfo
     from qdrant_cir.storage.collection_options import CollectionOptions
     from qdrant_cir.storage.stores.connection import connect, connect_async
-    from qdrant_cir.types import Candidate, GalleryImage, PictureLimits, Query, SearchProgress, SearchResult, Timings
+    from qdrant_cir.types import (
+        AddressLimits,
+        Candidate,
+        GalleryImage,
+        PictureLimits,
+        Query,
+        SearchProgress,
+        SearchResult,
+        Timings,
+    )
 
 __version__ = "0.1.0"
 
@@ -81,7 +90,16 @@ _MODULES = {
     "storage.collection_options": ("CollectionOptions",),
     "storage.stores.connection": ("connect", "connect_async"),
     "retriever": ("AsyncRetriever", "Retriever"),
-    "types": ("Candidate", "GalleryImage", "PictureLimits", "Query", "SearchProgress", "SearchResult", "Timings"),
+    "types": (
+        "AddressLimits",
+        "Candidate",
+        "GalleryImage",
+        "PictureLimits",
+        "Query",
+        "SearchProgress",
+        "SearchResult",
+        "Timings",
+    ),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -108,6 +126,7 @@ __all__ = [
     "WordEffect",
     "CellEffects",
     "ImageRecord",
+    "AddressLimits",
     "PictureLimits",
     "read_folder",
     "read_images",

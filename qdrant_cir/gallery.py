@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from qdrant_cir.arguments import checked_flag
+from qdrant_cir.arguments import checked_flag, shown
 from qdrant_cir.errors import CollectionError, InputError
 from qdrant_cir.indexer import Indexer
 from qdrant_cir.indexing.checking import CheckReport, check_collection
@@ -54,6 +54,7 @@ from qdrant_cir.storage.stores import (
 from qdrant_cir.storage.stores.protocol import Store
 from qdrant_cir.types import (
     DEFAULT_LIMITS,
+    AddressLimits,
     Candidate,
     ImageSource,
     JsonValue,
@@ -502,7 +503,7 @@ class Gallery:
         attachment = self.collection.attachment
         if attachment is None:
             return PictureOpener()
-        return PictureOpener(root=attachment.root, private_addresses=attachment.private_addresses)
+        return PictureOpener.of_attached(attachment)
 
     def close(self) -> None:
         """Release a store that was opened for the gallery."""
@@ -806,6 +807,7 @@ def attach(
     root: str | PathLike[str] | None = None,
     open_picture: Callable[[str], ImageSource] | None = None,
     private_addresses: bool = False,
+    address_limits: AddressLimits | None = None,
     overwrite: bool = False,
     provider: ExecutionProvider = "auto",
     threads: int | None = None,
@@ -833,6 +835,8 @@ def attach(
             it was attached. Another one than then holds for this gallery object; to change what is kept, detach.
         open_picture: opens a picture by its value in the payload, instead of files and addresses.
         private_addresses: allow pictures from addresses of a private network.
+        address_limits: of one picture that is opened by its address, kept with the gallery; None for those that were
+            given last, or 50 MB and 20 seconds.
         overwrite: fill a vector that stood before and holds values that are not ours.
         provider: where the model runs; ``auto`` takes CUDA where it works.
         threads: for one graph; None for as many as this process may use.
@@ -852,6 +856,8 @@ def attach(
     compute, given = Compute(provider, threads, precision), given_bundle(bundle)
     if root is not None and not (isinstance(root, str | PathLike) and Path(root).is_dir()):
         raise InputError(f"The root {root!s:.200} is not a folder. Give the folder that the pictures lie below.")
+    if address_limits is not None and not isinstance(address_limits, AddressLimits):
+        raise InputError(f"address_limits is {shown(address_limits)}; expected AddressLimits.")
     wanted = Attachment(
         collection,
         vector,
@@ -859,6 +865,7 @@ def attach(
         version,
         root=None if root is None else str(Path(root).resolve()),
         private_addresses=checked_flag(private_addresses, name="private_addresses"),
+        address_limits=address_limits,
     )
 
     def made(plain: Store) -> Gallery:
@@ -912,6 +919,7 @@ def attach_async(
     root: str | PathLike[str] | None = None,
     open_picture: Callable[[str], ImageSource] | None = None,
     private_addresses: bool = False,
+    address_limits: AddressLimits | None = None,
     overwrite: bool = False,
     provider: ExecutionProvider = "auto",
     threads: int | None = None,
@@ -937,6 +945,7 @@ def attach_async(
             root=root,
             open_picture=open_picture,
             private_addresses=private_addresses,
+            address_limits=address_limits,
             overwrite=overwrite,
             provider=provider,
             threads=threads,

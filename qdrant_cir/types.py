@@ -11,7 +11,7 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
-from qdrant_cir.arguments import shown
+from qdrant_cir.arguments import checked_seconds, shown
 from qdrant_cir.errors import InputError
 
 if TYPE_CHECKING:
@@ -70,6 +70,28 @@ class PictureLimits:
 
 
 DEFAULT_LIMITS = PictureLimits()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddressLimits:
+    """Limits of one picture that is opened by its address; files have none of these.
+
+    Attributes:
+        max_bytes: that an address may send before it is refused.
+        seconds: for one address as a whole, redirects included.
+    """
+
+    max_bytes: int = 50_000_000
+    seconds: float = 20.0
+
+    def __post_init__(self) -> None:
+        """Check the numbers. Raises InputError."""
+        if not isinstance(self.max_bytes, int) or isinstance(self.max_bytes, bool) or self.max_bytes < 1:
+            raise InputError(
+                f"AddressLimits.max_bytes is {shown(self.max_bytes)}; expected a whole number of at least 1."
+            )
+        if checked_seconds(self.seconds, name="AddressLimits.seconds") == 0:
+            raise InputError("AddressLimits.seconds is 0; expected a number of seconds above 0.")
 
 
 Reference: TypeAlias = "ImageSource | GalleryImage"

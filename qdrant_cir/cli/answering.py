@@ -185,4 +185,4 @@ def opener_of(gallery: Gallery) -> PictureOpener | None:
         return None
     from qdrant_cir.indexing.opening import PictureOpener
 
-    return PictureOpener(root=attachment.root, private_addresses=attachment.private_addresses)
+    return PictureOpener.of_attached(attachment)

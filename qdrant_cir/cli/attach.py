@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,7 +20,11 @@ from qdrant_cir.cli.options import (
     shard_key_named,
     with_options,
 )
-from qdrant_cir.errors import CollectionNotFoundError, InputError
+from qdrant_cir.errors import CollectionError, CollectionNotFoundError, InputError
+
+if TYPE_CHECKING:
+    from qdrant_cir.storage.stores.protocol import Store
+    from qdrant_cir.types import AddressLimits
 
 __all__ = ["attach", "detach"]
 
@@ -55,6 +60,26 @@ def attach(
     private_addresses: Annotated[
         bool, typer.Option("--private-addresses", help="Allow pictures from addresses of a private network.")
     ] = False,
+    max_megabytes: Annotated[
+        float | None,
+        typer.Option(
+            "--max-megabytes",
+            min=0.001,
+            max=1e6,
+            help="Pictures from addresses that send more millions of bytes are not read; 50 by default.",
+            show_default=False,
+        ),
+    ] = None,
+    address_seconds: Annotated[
+        float | None,
+        typer.Option(
+            "--address-seconds",
+            min=0.001,
+            max=1e6,
+            help="How long one address may take, redirects included; 20 by default.",
+            show_default=False,
+        ),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Fill a vector that already holds values of somebody else.")
     ] = False,
@@ -84,6 +109,7 @@ def attach(
             # the command that indexes may run in another folder
             root=None if root is None else root.resolve(),
             private_addresses=private_addresses,
+            address_limits=_limits(opened, collection, vector, megabytes=max_megabytes, seconds=address_seconds),
             overwrite=overwrite,
             shard_key=shard_key_named(shard_key),
         )
@@ -106,6 +132,25 @@ def attach(
             f"It was attached before with --root {attachment.root or '(none)'} and private addresses "
             f"{'allowed' if attachment.private_addresses else 'refused'}, which stays. To change it, detach first."
         )
+
+
+def _limits(
+    store: Store, collection: str, vector: str, *, megabytes: float | None, seconds: float | None
+) -> AddressLimits | None:
+    """Return the limits of addresses, of which one that is not given stays; None where none is. Raises InputError."""
+    from qdrant_cir.storage.collection import Collection
+    from qdrant_cir.types import AddressLimits
+
+    if megabytes is None and seconds is None:
+        return None
+    kept = AddressLimits()
+    with suppress(CollectionError):
+        attachment = Collection.open_attached(store, collection, vector).attachment
+        kept = attachment.address_limits or kept if attachment is not None else kept
+    return AddressLimits(
+        max_bytes=kept.max_bytes if megabytes is None else round(megabytes * 1e6),
+        seconds=kept.seconds if seconds is None else seconds,
+    )
 
 
 @with_options({"store": StoreOptions})

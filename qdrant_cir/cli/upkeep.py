@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -195,6 +196,8 @@ def delete(
 
 def collection_json(info: CollectionInfo) -> JsonObject:
     """Return a collection's description as JSON."""
+    from qdrant_cir.types import AddressLimits
+
     attachment = info.attachment
     return {
         "collection": info.name,
@@ -216,6 +219,7 @@ def collection_json(info: CollectionInfo) -> JsonObject:
             "made_vector": attachment.made_vector,
             "root": attachment.root,
             "private_addresses": attachment.private_addresses,
+            "address_limits": asdict(attachment.address_limits or AddressLimits()),
         },
     }
 

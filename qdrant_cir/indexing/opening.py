@@ -30,11 +30,11 @@ from concurrent.futures import Future
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Self, TypeVar, cast
 from urllib.parse import unquote, unquote_to_bytes
 
 from qdrant_cir.errors import ImageError, InputError, MissingExtraError
-from qdrant_cir.types import ImageSource
+from qdrant_cir.types import AddressLimits, ImageSource
 
 if TYPE_CHECKING:
     import ssl
@@ -42,10 +42,9 @@ if TYPE_CHECKING:
     import httpcore
     import httpx
 
-__all__ = ["MAX_BYTES", "PictureOpener"]
+    from qdrant_cir.storage.attachment import Attachment
 
-MAX_BYTES = 50_000_000
-"""Bytes that an address may send before it is refused."""
+__all__ = ["PictureOpener"]
 
 _WEB = ("http", "https")
 _LIBRARIES = {
@@ -79,6 +78,8 @@ _LONGEST_HOST = 253
 # Servers close idle connections after two seconds or more; a request must not meet that moment.
 _IDLE_SECONDS = 2.0
 _SHOWN = 200
+_OF_SIZE = "allow more with address_limits=, or attach again with --max-megabytes"
+_OF_TIME = "allow more with address_limits=, or attach again with --address-seconds"
 
 # Beyond this nothing is masked, for nothing is shown: a data address can hold a whole picture.
 _MASKED = 8192
@@ -141,13 +142,12 @@ class PictureOpener:
         root: folder below which files must lie, after symbolic links and ``..`` are resolved; relative paths start
             there. Without it paths are taken as they stand.
         private_addresses: web addresses may lead to hosts that are not public (loopback, private, link-local, ...).
-        max_bytes: what an address may send; files are not limited here.
-        timeout: seconds for one address as a whole, redirects included.
+        limits: of one address; files are not limited here.
         resolve: host and port to IP addresses, best first; the system's resolver by default.
         connect: IP address, port and seconds to an open stream; TCP by default.
 
     Raises:
-        InputError: root is not a folder, or a limit is not positive.
+        InputError: root is not a folder.
     """
 
     def __init__(
@@ -155,16 +155,13 @@ class PictureOpener:
         *,
         root: str | PathLike[str] | None = None,
         private_addresses: bool = False,
-        max_bytes: int = MAX_BYTES,
-        timeout: float = 20.0,
+        limits: AddressLimits = AddressLimits(),  # noqa: B008 - frozen
         resolve: Callable[[str, int], list[str]] | None = None,
         connect: Callable[[str, int, float], httpcore.NetworkStream] | None = None,
     ) -> None:
-        if max_bytes < 1 or not 0 < timeout < math.inf:
-            raise InputError(f"max_bytes and timeout must be positive, got {max_bytes} and {timeout}")
         self._root = None if root is None else _folder(Path(root))
-        self._max_bytes = max_bytes
-        self._timeout = timeout
+        self._max_bytes = limits.max_bytes
+        self._timeout = limits.seconds
         self._deadline = _Deadline()
         self._network = _CheckedNetwork(
             self._deadline,
@@ -174,6 +171,15 @@ class PictureOpener:
         )
         self._pool: httpcore.ConnectionPool | None = None
         self._pool_lock = threading.Lock()
+
+    @classmethod
+    def of_attached(cls, attachment: Attachment, *, root: str | PathLike[str] | None = None) -> Self:
+        """Open the pictures of an attached collection, as its attachment says; ``root`` outweighs the kept one."""
+        return cls(
+            root=attachment.root if root is None else root,
+            private_addresses=attachment.private_addresses,
+            limits=attachment.address_limits or AddressLimits(),
+        )
 
     def __call__(self, value: str) -> ImageSource:
         """Open one picture; it is not decoded, and a file is not read either.
@@ -195,7 +201,9 @@ class PictureOpener:
         except _UnreadableError as error:
             raise ImageError(f"{_shown(value, address=scheme is not None)} cannot be read: {error}.") from error
         except TimeoutError as error:
-            raise ImageError(f"{_shown(value, address=True)} did not arrive within {self._timeout:g} s.") from error
+            raise ImageError(
+                f"{_shown(value, address=True)} did not arrive within {self._timeout:g} s ({_OF_TIME})."
+            ) from error
         except (ImageError, MissingExtraError, MemoryError):
             raise
         # Clients of four kinds of servers raise whatever they stumbled over, so every kind is translated here.
@@ -274,12 +282,12 @@ class PictureOpener:
                 raise _UnreadableError(f"its content is packed ({_shown(coding, address=False)})")
             length = headers.get(b"content-length", b"0")
             if int(length) > self._max_bytes:
-                raise _UnreadableError(f"it has {int(length)} bytes; at most {self._max_bytes} are read")
+                raise _UnreadableError(f"it has {int(length)} bytes; at most {self._max_bytes} are read ({_OF_SIZE})")
             body = bytearray()
             for part in response.iter_stream():
                 body += part
                 if len(body) > self._max_bytes:
-                    raise _UnreadableError(f"it has more than {self._max_bytes} bytes")
+                    raise _UnreadableError(f"it has more than {self._max_bytes} bytes ({_OF_SIZE})")
             return bytes(body)
 
     def _web_pool(self) -> httpcore.ConnectionPool:
@@ -329,7 +337,7 @@ class PictureOpener:
         if not isinstance(content, bytes):
             raise _UnreadableError(f"{library} returned {type(content).__name__} and not bytes")
         if len(content) > self._max_bytes:
-            raise _UnreadableError(f"it has more than {self._max_bytes} bytes")
+            raise _UnreadableError(f"it has more than {self._max_bytes} bytes ({_OF_SIZE})")
         return content
 
 

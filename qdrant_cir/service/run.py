@@ -145,7 +145,7 @@ async def _open(store: Store, name: str, how: Opened) -> Served:
     opener: Callable[[str], ImageSource] | None = None
     if found.attachment is not None:
         root = how.root or found.attachment.root
-        any_opener = PictureOpener(root=root, private_addresses=found.attachment.private_addresses)
+        any_opener = PictureOpener.of_attached(found.attachment, root=root)
         opener = any_opener if root is not None else refuse_files(any_opener)
     gallery = await AsyncGallery.open(
         name,

@@ -7,7 +7,7 @@ companion's metadata.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
 from qdrant_cir.errors import CollectionMismatchError, CollectionNotFoundError, InputError, StoreError
 from qdrant_cir.model.bundle import Bundle
@@ -20,7 +20,7 @@ from qdrant_cir.storage.steps import Read, Steps
 from qdrant_cir.storage.stores.checks import check_vector_name
 from qdrant_cir.storage.stores.opening import describe_companion, name_companion
 from qdrant_cir.storage.stores.protocol import CollectionSpec, Store, VectorSpec
-from qdrant_cir.types import JsonObject
+from qdrant_cir.types import AddressLimits, JsonObject
 
 __all__ = [
     "Attachment",
@@ -54,6 +54,7 @@ class Attachment:
         made_vector: whether attaching made the vector, so that detaching removes it.
         root: folder that pictures must lie below; None for any.
         private_addresses: whether pictures may be opened from addresses of a private network.
+        address_limits: of a picture that is opened by its address; None for the usual ones.
     """
 
     collection: str
@@ -63,6 +64,7 @@ class Attachment:
     made_vector: bool = True
     root: str | None = None
     private_addresses: bool = False
+    address_limits: AddressLimits | None = None
 
     @property
     def layout(self) -> Layout:
@@ -90,6 +92,7 @@ class Attachment:
                 "made_vector": self.made_vector,
                 "root": self.root,
                 "private_addresses": self.private_addresses,
+                "address_limits": None if self.address_limits is None else asdict(self.address_limits),
             }
         }
 
@@ -147,6 +150,9 @@ def attach_collection(store: Store, wanted: Attachment, bundle: Bundle, *, overw
         standing = described = None
     if standing is not None and described is not None:
         _check_standing(standing, wanted, described, bundle)
+        if wanted.address_limits not in (None, standing.address_limits):
+            standing = replace(standing, address_limits=wanted.address_limits)
+            store.update_metadata(companion, standing.metadata(bundle))
         return standing
     if vector_stands and not overwrite and _holds_values(store, collection, wanted.vector):
         raise CollectionMismatchError(
@@ -162,6 +168,7 @@ def attach_collection(store: Store, wanted: Attachment, bundle: Bundle, *, overw
         made_vector=not vector_stands,
         root=wanted.root,
         private_addresses=wanted.private_addresses,
+        address_limits=wanted.address_limits,
     )
     # the companion first: it says whether the vector is ours to remove
     # and it lies as the collection does: a search needs both
@@ -344,7 +351,19 @@ def _attachment_of(collection: str, vector: str, described: CollectionSpec) -> A
         made_vector=ours.get("made_vector") is True,
         root=root if isinstance(root, str) else None,
         private_addresses=ours.get("private_addresses") is True,
+        address_limits=_limits_of(ours),
     )
+
+
+def _limits_of(ours: JsonObject) -> AddressLimits | None:
+    """Return the limits of addresses that a companion names; None where it names none."""
+    limits = ours.get("address_limits")
+    if not isinstance(limits, dict):
+        return None
+    most, seconds = limits.get("max_bytes"), limits.get("seconds")
+    if not isinstance(most, int) or not isinstance(seconds, int | float):
+        return None
+    return AddressLimits(max_bytes=most, seconds=seconds)
 
 
 def _ours(companion: str, described: CollectionSpec) -> JsonObject:

@@ -10,6 +10,7 @@ import pytest
 import qdrant_cir
 
 PUBLIC = {
+    "AddressLimits",
     "AsyncGallery",
     "AsyncRetriever",
     "Bundle",

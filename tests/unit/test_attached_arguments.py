@@ -206,6 +206,11 @@ def test_limits_are_limits(gallery: Gallery) -> None:
         gallery.index(limits=5)  # type: ignore[arg-type]
 
 
+def test_limits_of_addresses_are_checked_before_anything_is_made(owner: Owner, tiny_bundle: Path) -> None:
+    with pytest.raises(InputError, match="expected AddressLimits"):
+        join(owner, tiny_bundle, address_limits={"seconds": 3})
+
+
 def test_an_asynchronous_client_is_shown_the_asynchronous_doors(tiny_bundle: Path) -> None:
     client = AsyncQdrantClient(":memory:")
     with pytest.raises(InputError, match="attach_async"):

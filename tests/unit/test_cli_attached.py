@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from uuid import UUID, uuid5
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
+from qdrant_cir import AddressLimits, Gallery, attach
 from qdrant_cir.cli import app
 from qdrant_cir.storage.stores import EdgeStore, Record
 from qdrant_cir.storage.stores.protocol import CollectionSpec, StoredPoint
@@ -115,6 +119,54 @@ def test_options_of_new_collections_are_refused_for_an_attached_one(products: Pr
     assert "Leave out --shards, --replicas and --options" in refused.stderr
 
 
+def test_limits_of_addresses_are_kept_until_others_are_given(products: Products) -> None:
+    handler = partial(SimpleHTTPRequestHandler, directory=str(products.pictures))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_address[1]}/red.png"
+        vector = np.eye(4, dtype=np.float32)[0]
+        with EdgeStore(products.store) as store:
+            store.create("shop", CollectionSpec(4, {}))
+            store.upsert("shop", [StoredPoint(1, vector, {"url": address})])
+
+        def use(command: str, *options: str, code: int = 0) -> Result:
+            return products.run(command, "-c", "shop", "--bundle", str(products.bundle), *options, code=code)
+
+        def limits() -> object:
+            attached = products.listed("-c", "shop")[0]["attached"]
+            assert isinstance(attached, dict)
+            return attached["address_limits"]
+
+        size = (products.pictures / "red.png").stat().st_size
+        # the bytes of the smallest limit are fewer than the picture's
+        use("attach", "--picture", "url", "--private-addresses", "--address-seconds", "9", "--max-megabytes", "0.001")
+        assert limits() == {"max_bytes": 1000, "seconds": 9.0}
+        with open_gallery(products, AddressLimits(max_bytes=size - 1)) as gallery:
+            report = gallery.index()
+            assert f"at most {size - 1} are read (allow more with address_limits=" in report.failed[0].reason
+        assert limits() == {"max_bytes": size - 1, "seconds": 20.0}
+        use("attach", "--picture", "url", "--private-addresses", "--address-seconds", "7")
+        assert limits() == {"max_bytes": size - 1, "seconds": 7.0}
+        assert "at most" in use("index", code=9).stdout
+        use("attach", "--picture", "url", "--private-addresses", "--max-megabytes", "1")
+        assert limits() == {"max_bytes": 1_000_000, "seconds": 7.0}
+        use("attach", "--picture", "url", "--private-addresses")
+        assert limits() == {"max_bytes": 1_000_000, "seconds": 7.0}
+        assert json.loads(use("index", "--json").stdout)["indexed"] == 1
+        server.shutdown()
+
+
+def open_gallery(products: Products, limits: AddressLimits) -> Gallery:
+    return attach(
+        products.store,
+        "shop",
+        picture="url",
+        private_addresses=True,
+        address_limits=limits,
+        bundle=products.bundle,
+    )
+
+
 def test_attach_index_search_detach_leave_the_collection_as_it_was(products: Products) -> None:
     before = products.points()
     attached = products.attach().stdout.splitlines()
@@ -152,6 +204,7 @@ def test_info_shows_what_is_attached_beside_a_gallery_of_our_own(filled: Product
         "made_vector": True,
         "root": str(filled.pictures.resolve()),
         "private_addresses": False,
+        "address_limits": {"max_bytes": 50_000_000, "seconds": 20.0},
     }
     assert [row["collection"] for row in filled.listed("-c", "products")] == ["products"]
     table = filled.run("info").stdout

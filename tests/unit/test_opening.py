@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 from qdrant_cir.errors import ImageError, InputError, MissingExtraError
 from qdrant_cir.indexing.opening import PictureOpener, _is_public
-from qdrant_cir.types import ImageSource
+from qdrant_cir.types import AddressLimits, ImageSource
 
 PUBLIC = "93.184.215.14"
 PRIVATE = [
@@ -132,8 +132,8 @@ def net(web: Web, **names: list[list[str]]) -> Net:
     return Net(web, {f"{name}.example": answers for name, answers in names.items()})
 
 
-def opener(net: Net, **limits: float) -> PictureOpener:
-    return PictureOpener(resolve=net.resolve, connect=net.connect, **limits)  # type: ignore[arg-type]
+def opener(net: Net, *, seconds: float = 20) -> PictureOpener:
+    return PictureOpener(resolve=net.resolve, connect=net.connect, limits=AddressLimits(seconds=seconds))
 
 
 def refused(opening: PictureOpener, value: str) -> str:
@@ -231,11 +231,15 @@ class TestFiles:
             PictureOpener(root=tmp_path / "missing")
 
     @pytest.mark.parametrize(
-        "limits", [{"max_bytes": 0}, {"timeout": 0.0}, {"timeout": float("nan")}, {"timeout": float("inf")}]
+        "limits",
+        [
+            *({"max_bytes": wrong} for wrong in (0, -1, 1.5, True, "5")),
+            *({"seconds": wrong} for wrong in (0, -1, float("nan"), float("inf"), True, "5")),
+        ],
     )
     def test_limits_must_be_positive(self, limits: dict[str, float]) -> None:
-        with pytest.raises(InputError, match="positive"):
-            PictureOpener(**limits)  # type: ignore[arg-type]
+        with pytest.raises(InputError, match=f"AddressLimits.{next(iter(limits))} is"):
+            AddressLimits(**limits)  # type: ignore[arg-type]
 
 
 class TestSchemes:
@@ -304,7 +308,7 @@ class TestSchemes:
     @example("http://\u24dbocalhost/")
     @settings(deadline=None)
     def test_whatever_the_value_nothing_but_an_image_error_leaves(self, value: str) -> None:
-        opening = PictureOpener(resolve=lambda *_: [PUBLIC], connect=unreachable, timeout=5)
+        opening = PictureOpener(resolve=lambda *_: [PUBLIC], connect=unreachable, limits=AddressLimits(seconds=5))
         try:
             opened: ImageSource = opening(value)
         except (ImageError, MissingExtraError) as error:
@@ -431,7 +435,9 @@ class TestLimits:
 
         web.answers["/a"] = announce
         started = time.monotonic()
-        message = refused(PictureOpener(private_addresses=True, max_bytes=10, timeout=25), f"{web.url}/a")
+        message = refused(
+            PictureOpener(private_addresses=True, limits=AddressLimits(max_bytes=10, seconds=25)), f"{web.url}/a"
+        )
         assert "11 bytes; at most 10" in message
         assert time.monotonic() - started < 10
 
@@ -445,12 +451,12 @@ class TestLimits:
 
         web.answers["/a"] = endless
         assert "more than 100000 bytes" in refused(
-            PictureOpener(private_addresses=True, max_bytes=100_000), f"{web.url}/a"
+            PictureOpener(private_addresses=True, limits=AddressLimits(max_bytes=100_000)), f"{web.url}/a"
         )
 
     def test_a_body_of_exactly_the_limit_is_read(self, web: Web) -> None:
         web.answers["/a"] = answer(b"x" * 10)
-        assert PictureOpener(private_addresses=True, max_bytes=10)(f"{web.url}/a") == b"x" * 10
+        assert PictureOpener(private_addresses=True, limits=AddressLimits(max_bytes=10))(f"{web.url}/a") == b"x" * 10
 
     @pytest.mark.parametrize(
         "start", [b"", b"HTTP/1.1 200 OK\r\nx-a: ", b"HTTP/1.1 200 OK\r\ncontent-length: 9999\r\n\r\n"]
@@ -463,7 +469,7 @@ class TestLimits:
 
         web.answers["/a"] = drip
         started = time.monotonic()
-        message = refused(PictureOpener(private_addresses=True, timeout=0.5), f"{web.url}/a")
+        message = refused(PictureOpener(private_addresses=True, limits=AddressLimits(seconds=0.5)), f"{web.url}/a")
         assert "did not arrive within 0.5 s" in message
         assert 0.4 < time.monotonic() - started < 5
 
@@ -473,11 +479,15 @@ class TestLimits:
             answer(b"", status=302, location="/a")(handler)
 
         web.answers["/a"] = slow
-        assert "did not arrive" in refused(PictureOpener(private_addresses=True, timeout=0.7), f"{web.url}/a")
+        assert "did not arrive" in refused(
+            PictureOpener(private_addresses=True, limits=AddressLimits(seconds=0.7)), f"{web.url}/a"
+        )
 
     def test_a_server_that_never_answers_ends_with_the_time(self, web: Web) -> None:
         web.answers["/a"] = lambda _: web.over.wait(30) and None
-        assert "did not arrive" in refused(PictureOpener(private_addresses=True, timeout=0.3), f"{web.url}/a")
+        assert "did not arrive" in refused(
+            PictureOpener(private_addresses=True, limits=AddressLimits(seconds=0.3)), f"{web.url}/a"
+        )
 
     def test_a_resolver_that_never_answers_ends_with_the_time(self, web: Web) -> None:
         def resolve(host: str, port: int) -> list[str]:
@@ -485,12 +495,14 @@ class TestLimits:
             return [PUBLIC]
 
         started = time.monotonic()
-        assert "did not arrive" in refused(PictureOpener(resolve=resolve, timeout=0.3), "http://shop.example/a")
+        assert "did not arrive" in refused(
+            PictureOpener(resolve=resolve, limits=AddressLimits(seconds=0.3)), "http://shop.example/a"
+        )
         assert time.monotonic() - started < 10
 
     def test_each_call_has_its_own_time(self, web: Web) -> None:
         web.answers["/a"] = answer(b"picture")
-        opening = PictureOpener(private_addresses=True, timeout=2)
+        opening = PictureOpener(private_addresses=True, limits=AddressLimits(seconds=2))
         opening(f"{web.url}/a")
         time.sleep(2.1)
         assert opening(f"{web.url}/a") == b"picture"
@@ -664,7 +676,7 @@ class TestTls:
 
     def test_a_server_that_never_greets_ends_with_the_time(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as silent:
-            opening = PictureOpener(private_addresses=True, timeout=0.3)
+            opening = PictureOpener(private_addresses=True, limits=AddressLimits(seconds=0.3))
             assert "did not arrive" in refused(opening, f"https://127.0.0.1:{silent.getsockname()[1]}/a")
 
 
@@ -703,11 +715,11 @@ class TestObjects:
     def test_an_object_gives_its_bytes(self, bucket: Bucket) -> None:
         bucket.pipe_file("/bucket/red.jpg", b"picture")
         assert PictureOpener()("gs://bucket/red.jpg") == b"picture"
-        assert PictureOpener(max_bytes=7)("GS://bucket/red.jpg") == b"picture"
+        assert PictureOpener(limits=AddressLimits(max_bytes=7))("GS://bucket/red.jpg") == b"picture"
 
     def test_an_object_over_the_limit_is_refused(self, bucket: Bucket) -> None:
         bucket.pipe_file("/bucket/red.jpg", b"picture")
-        assert "more than 6 bytes" in refused(PictureOpener(max_bytes=6), "gs://bucket/red.jpg")
+        assert "more than 6 bytes" in refused(PictureOpener(limits=AddressLimits(max_bytes=6)), "gs://bucket/red.jpg")
 
     @pytest.mark.parametrize(
         ("name", "reason"),
@@ -715,7 +727,7 @@ class TestObjects:
     )
     def test_whatever_goes_wrong_is_an_image_error(self, bucket: Bucket, name: str, reason: str) -> None:
         bucket.pipe_file("/bucket/empty", b"")
-        message = refused(PictureOpener(timeout=0.5), f"gs://bucket/{name}")
+        message = refused(PictureOpener(limits=AddressLimits(seconds=0.5)), f"gs://bucket/{name}")
         assert reason in message
         assert "SECRET" not in message
 
