@@ -102,6 +102,8 @@ async function ask() {
       await { retrieved, scored, ranked, done }[event]?.(data);
     }
     if (!answer.done) notice("The answer ended early. What came is shown.", { again: true });
+    await settled();
+    if (!signal.aborted) $("results").dataset.settled = body.text;
   } catch (error) {
     if (signal.aborted) return;
     const failure = error instanceof Failure ? error : new Failure("The connection broke.");
@@ -121,7 +123,7 @@ function retrieved({ candidates }) {
   showHonesty();
 }
 
-/** Scores of some candidates: those that have one stand before the others. */
+/** Scores of some candidates: these stand before the others. */
 function scored({ candidates }) {
   const scores = new Map(candidates.map(({ id, score }) => [id, score]));
   const order = answer.candidates.map((each) => ({ ...each, score: scores.get(each.id) ?? each.score }))
@@ -150,8 +152,6 @@ async function done(data) {
     if (mode === "budget") notice(`Time ran out: ${number(count)} of ${number(answer.retrieved)} were re-ranked.`, { again: true });
     else notice(otherNotes(notes)[0] ?? (count ? movedSentence(answer.candidates) : "The nearest pictures."));
   }
-  await settled();
-  $("results").dataset.settled = answer.body.text;
 }
 
 function drawWall(moves) {
