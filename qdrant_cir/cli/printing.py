@@ -19,6 +19,7 @@ from qdrant_cir.cli.exit_codes import NO_READER, UNWRITABLE
 from qdrant_cir.cli.interrupts import Progress, counted
 from qdrant_cir.errors import printable, shortened
 from qdrant_cir.indexing.report import MOST_SHOWN
+from qdrant_cir.search.answer_json import candidate_object, result_object
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -160,7 +161,6 @@ def bundle_training_data(bundle: Bundle) -> str | None:
 
 def search_result_json(query: Query, result: SearchResult, *, references: Sequence[str]) -> JsonObject:
     """Return an answer as JSON: the query, the candidates in order, seconds per step, and notes."""
-    timings: JsonObject = dict(asdict(result.timings))
     return {
         "query": {
             "reference": references[0] if references else None,
@@ -169,14 +169,10 @@ def search_result_json(query: Query, result: SearchResult, *, references: Sequen
             "modification_text": query.modification_text,
             "must_not": query.must_not or None,
         },
-        "candidates": [_candidate_json(rank, c) for rank, c in enumerate(result.candidates, start=1)],
-        "rerank_mode": result.rerank_mode,
-        "scored": result.scored,
-        "precision": result.precision,
-        "match_probability": result.match_probability,
-        "is_match": result.is_match,
-        "timings": timings,
-        "notes": list(result.notes),
+        "candidates": [
+            candidate_object(each, rank, with_point=True) for rank, each in enumerate(result.candidates, start=1)
+        ],
+        **result_object(result),
     }
 
 
@@ -383,25 +379,6 @@ def _speed(per_second: float, eta_seconds: float | None) -> str:
         return f"{per_second:.1f}/s"
     minutes, seconds = divmod(round(eta_seconds), _MINUTE)
     return f"{per_second:.1f}/s, {f'{minutes} min {seconds} s' if minutes else f'{seconds} s'} left"
-
-
-def _candidate_json(rank: int, candidate: Candidate) -> JsonObject:
-    return {
-        "rank": rank,
-        "id": candidate.point_id
-        if candidate.point_id is None or isinstance(candidate.point_id, int)
-        else str(candidate.point_id),
-        "image_id": candidate.image_id,
-        "score": candidate.retrieval_score if candidate.rerank_score is None else candidate.rerank_score,
-        "source": candidate.source,
-        "retrieval_score": candidate.retrieval_score,
-        "retrieval_rank": candidate.retrieval_rank,
-        "rerank_score": candidate.rerank_score,
-        "rerank_rank": candidate.rerank_rank,
-        "group": candidate.group,
-        "view": candidate.view,
-        "payload": dict(candidate.payload),
-    }
 
 
 def _fields(candidate: Candidate) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from qdrant_cir.search.answer_json import candidate_object
 from qdrant_cir.types import Candidate, JsonObject, Precision
 
 __all__ = ["CellEffects", "Explanation", "Region", "WordEffect", "WordSpan", "words_of"]
@@ -125,13 +126,18 @@ class Explanation:
     notes: tuple[str, ...]
     precision: Precision = "float32"
 
-    def to_object(self) -> JsonObject:
-        """Return the explanation as JSON: the one form that the command line and the service write."""
+    def to_object(self, *, with_point: bool = True) -> JsonObject:
+        """Return the explanation as JSON; ``with_point`` as of :func:`~qdrant_cir.search.answer_json.candidate_object`.
+
+        The service leaves it out.
+        """
         cells = self.cells
         return {
-            "candidate": _candidate_object(self.candidate),
+            "candidate": candidate_object(self.candidate, self.candidate.rerank_rank, with_point=with_point),
             "count": self.count,
-            "first_retrieved": _candidate_object(self.first_retrieved),
+            "first_retrieved": candidate_object(
+                self.first_retrieved, self.first_retrieved.rerank_rank, with_point=with_point
+            ),
             "words": [
                 {
                     "word": each.word,
@@ -162,17 +168,3 @@ class Explanation:
 def words_of(text: str) -> list[WordSpan]:
     """Return the words of a text: what stands between spaces."""
     return [WordSpan(found[0], found.start(), found.end()) for found in _WORD.finditer(text)]
-
-
-def _candidate_object(candidate: Candidate) -> JsonObject:
-    point_id = candidate.point_id
-    return {
-        "image_id": candidate.image_id,
-        "id": point_id if point_id is None or isinstance(point_id, int) else str(point_id),
-        "score": candidate.rerank_score,
-        "rank": candidate.rerank_rank,
-        "retrieval_score": candidate.retrieval_score,
-        "retrieval_rank": candidate.retrieval_rank,
-        "view": candidate.view,
-        "payload": dict(candidate.payload),
-    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
 
@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from qdrant_cir.errors import InputError
 from qdrant_cir.gallery import AsyncGallery
+from qdrant_cir.search.answer_json import candidate_object, result_object
 from qdrant_cir.search.effort import Effort
 from qdrant_cir.search.gate import Gate
 from qdrant_cir.service.bodies import SearchBody
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from qdrant_client import models
     from starlette.requests import Request
 
-__all__ = ["Answered", "Answerer", "Event", "GoneError", "Settings", "candidate_object", "read_filter", "until_gone"]
+__all__ = ["Answered", "Answerer", "Event", "GoneError", "Settings", "read_filter", "until_gone"]
 
 T = TypeVar("T")
 
@@ -247,46 +248,13 @@ def read_filter(given: Mapping[str, object] | None) -> models.Filter | None:
         ) from error
 
 
-def candidate_object(rank: int, candidate: Candidate) -> JsonObject:
-    """Return a candidate as JSON."""
-    made: JsonObject = {
-        "id": candidate.image_id,
-        "score": candidate.rerank_score,
-        "rank": rank,
-        "retrieval_score": candidate.retrieval_score,
-        "retrieval_rank": candidate.retrieval_rank,
-        "payload": dict(candidate.payload),
-    }
-    if candidate.group is not None:
-        made["group"] = candidate.group
-    if candidate.view is not None:
-        made["view"] = candidate.view
-    return made
-
-
 def candidate_objects(candidates: Iterable[Candidate]) -> list[JsonValue]:
     """Return candidates as JSON, in their order."""
-    return [candidate_object(rank, each) for rank, each in enumerate(candidates, 1)]
+    return [candidate_object(each, rank, with_point=False) for rank, each in enumerate(candidates, 1)]
 
 
 def summary_object(answered: Answered) -> JsonObject:
     """Return all of an answer but its candidates as JSON."""
-    result, timings = answered.result, answered.result.timings
-    return {
-        "timings": {
-            "encode": timings.encode,
-            "compose": timings.compose,
-            "retrieve": timings.retrieve,
-            "fetch": timings.fetch,
-            "rerank": timings.rerank,
-            "total": timings.total,
-            "waited": answered.waited,
-        },
-        "notes": list(result.notes),
-        "rerank_mode": result.rerank_mode,
-        "scored": result.scored,
-        "precision": result.precision,
-        "confidence": answered.confidence,
-        "match_probability": result.match_probability,
-        "good_match": result.is_match,
-    }
+    made = result_object(answered.result)
+    timings = {**asdict(answered.result.timings), "waited": answered.waited}
+    return {**made, "timings": timings, "confidence": answered.confidence}

@@ -207,10 +207,8 @@ def create_app(served: Mapping[str, Served], settings: Settings) -> FastAPI:
                 group_by=body.group_by,
             )
         )
-        told = (await until_gone(request, asyncio.create_task(work))).to_object()
-        for key in ("candidate", "first_retrieved"):
-            told[key] = _by_image_id(told[key])
-        return _Json(told)
+        why = await until_gone(request, asyncio.create_task(work))
+        return _Json(why.to_object(with_point=False))
 
     async def rerank(body: bodies.RerankBody, request: Request) -> Response:
         """Order pictures by how well they answer a text, or a picture and a text."""
@@ -414,13 +412,6 @@ def _event(event: Event) -> bytes:
 
 def _json(content: object) -> str:
     return json.dumps(content, allow_nan=False, separators=(",", ":"))
-
-
-def _by_image_id(candidate: object) -> JsonObject:
-    """Name a candidate as the service does everywhere: by the id that it was indexed under."""
-    made: JsonObject = dict(candidate) if isinstance(candidate, dict) else {}
-    made["id"] = made.pop("image_id", None)
-    return made
 
 
 def _no_picture(index: int, document: object) -> InputError:

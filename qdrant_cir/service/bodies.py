@@ -88,7 +88,7 @@ class SearchBody(_Body):
         None, description="Stop early once this share of the results is expected to match full re-ranking."
     )
     min_match: Annotated[float, Field(ge=0, le=1, strict=True)] | None = Field(
-        None, description="Least probability of a good match; below it `good_match` is false."
+        None, description="Least probability of a good match; below it `is_match` is false."
     )
     deadline_ms: Annotated[StrictInt, Field(ge=1, le=600_000)] | None = Field(
         None, description="Milliseconds from the request's arrival; what is not re-ranked by then stays so."
@@ -137,7 +137,7 @@ class SearchAnswer(BaseModel):
     precision: str
     confidence: float | None = None
     match_probability: float | None = None
-    good_match: bool | None = None
+    is_match: bool | None = None
 
 
 class RerankQuery(BaseModel):

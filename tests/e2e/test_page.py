@@ -369,7 +369,7 @@ def test_without_a_good_match_the_wall_does_not_look_confident(
         "**/search",
         lambda route: route.fulfill(
             response=(answer := route.fetch()),
-            body=answer.text().replace('"good_match":null', '"good_match":false,"match_probability":0.07'),
+            body=answer.text().replace('"is_match":null', '"is_match":false,"match_probability":0.07'),
         ),
     )
     page.locator("#text").fill("is red")

@@ -170,8 +170,6 @@ def test_search_json_is_pure_and_holds_scores_ranks_timings_and_notes(shop: Shop
         "source",
         "retrieval_score",
         "retrieval_rank",
-        "rerank_score",
-        "rerank_rank",
         "group",
         "view",
         "payload",
@@ -214,11 +212,11 @@ def test_exact_is_the_same_where_there_is_no_index_to_skip(shop: Shop) -> None:
     assert ids(shop.search(*red, "--exact")) == ids(shop.search(*red))
 
 
-def test_the_score_of_a_candidate_is_the_re_rankers_where_there_is_one(shop: Shop) -> None:
+def test_a_candidate_that_was_not_re_ranked_has_no_score(shop: Shop) -> None:
     answer = json.loads(shop.search("--image-id", "red.png", "--text", "make it blue", "-k", "2", "--json").stdout)
     first, *_, last = answer["candidates"]
-    assert first["score"] == first["rerank_score"]
-    assert (last["rerank_score"], last["score"]) == (None, last["retrieval_score"])
+    assert first["score"] != first["retrieval_score"]
+    assert (last["score"], last["retrieval_rank"]) == (None, last["rank"])
 
 
 def test_groups_have_one_result_each_and_are_shown(empty_shop: Shop) -> None:

@@ -145,7 +145,7 @@ async function done(data) {
   const { notes, scored: count, rerank_mode: mode } = data;
   showUnknown(unknownWords(notes), state.text);
   if (!answer.candidates.length) { await nothing(); return; }
-  if (data.good_match === false) {
+  if (data.is_match === false) {
     $("wall").classList.add("doubtful");
     notice(`No good match: the first is right with ${Math.round(data.match_probability * 100)} %. These come nearest.`, { warns: true });
   } else {
