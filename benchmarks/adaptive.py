@@ -25,8 +25,8 @@ from qdrant_cir.evaluation.runs.rankings import ScoredImage, StageScores
 from qdrant_cir.model.bundle import load_bundle, packaged_bundle_path
 from qdrant_cir.model.cores import available_threads
 from qdrant_cir.retriever import Retriever
-from qdrant_cir.search.effort import STEP, Effort, EffortCalibration, StopRule
-from qdrant_cir.search.effort_calibration import CONFIDENCES, calibrate_effort
+from qdrant_cir.search.effort import Effort, EffortCalibration, StopRule
+from qdrant_cir.search.effort_calibration import CONFIDENCES, STEP, calibrate_effort
 from qdrant_cir.types import GalleryImage, Query
 
 LIMIT = 10

@@ -176,8 +176,8 @@ class Retriever:
             timeout: seconds, for every call of the server.
             shard_key_selector: the shard keys to look at, in both collections.
             progress: called in the thread that searches, a worker where the search is awaited: after stage one, and
-                after every eight candidates that are scored, or every step of an ``effort``. What it raises ends the
-                search.
+                after every eight candidates that are scored; with a confidence, after every step of its
+                calibration. What it raises ends the search.
 
         Returns:
             The candidates, best first, with both scores and ranks, seconds per step, and notes on what was

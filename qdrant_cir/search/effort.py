@@ -29,8 +29,8 @@ FORMAT_VERSION = 1
 PROVENANCE_KEY = "effort"
 """Where a bundle's manifest holds its calibration, in ``provenance``."""
 
-STEP = 10
-"""Candidates that are scored between two checks of the clock, unless a calibration sets another number."""
+STEP = 8
+"""Candidates that are scored between two checks of the clock or reports of progress; a calibration has its own step."""
 
 _Json = TypeVar("_Json", bound="str | int | float | list[JsonValue]")
 

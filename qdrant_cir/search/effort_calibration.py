@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from math import inf, isfinite, nextafter
 
 from qdrant_cir.errors import InputError
-from qdrant_cir.search.effort import STEP, EffortCalibration, LeadBound, lead_of
+from qdrant_cir.search.effort import EffortCalibration, LeadBound, lead_of
 
-__all__ = ["CONFIDENCES", "calibrate_effort"]
+__all__ = ["CONFIDENCES", "STEP", "calibrate_effort"]
 
 CONFIDENCES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 0.995)
 LIMITS = (1, 2, 3, 5, 10, 20, 50, 100)
+STEP = 10
+"""Candidates between two decisions."""
 _LEAST_QUERIES = 20
 
 

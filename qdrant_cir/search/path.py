@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from qdrant_cir.arguments import checked_flag, checked_function, checked_text, shown
 from qdrant_cir.errors import CirError, InputError, StoreUnavailableError
 from qdrant_cir.model.preprocess import is_pixels
-from qdrant_cir.search.effort import EXACT, Effort, StopRule
+from qdrant_cir.search.effort import EXACT, STEP, Effort, StopRule
 from qdrant_cir.search.explanation import Explanation, WordEffect
 from qdrant_cir.search.given_hits import GivenHit, GivenHits, given_hits, missing_payloads
 from qdrant_cir.search.match import METADATA_KEY, MatchCalibration
@@ -51,8 +51,6 @@ _SAME_PICTURE = 1e-5
 
 _TOKENS_SECONDS = 2.0
 """Seconds that a read of tokens is tried again: stage one's order can stand in for them."""
-_PROGRESS_STEP = 8
-"""Candidates that are scored between two reports of progress, unless the effort has steps of its own."""
 
 _NAMED = 3
 """Images that a note names; further ones are only counted."""
@@ -489,7 +487,7 @@ def _rerank(
     if not wanted:
         return found
     tokens: dict[PointId, list[HitTokens]] = {entry.point_id: [entry] for entry in encoded}
-    size = stop.step or (len(wanted) if report is None else _PROGRESS_STEP)
+    size = stop.step or (len(wanted) if report is None else STEP)
     read_up_to = 0
     steps: list[list[float]] = []
     longest = 0.0

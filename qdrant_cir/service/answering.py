@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from qdrant_client import models
     from starlette.requests import Request
 
-__all__ = ["Answered", "Answerer", "Event", "GoneError", "Settings", "read_filter", "until_gone"]
+__all__ = ["Answered", "Answerer", "Event", "GoneError", "Settings", "Stream", "read_filter", "until_gone"]
 
 T = TypeVar("T")
 
@@ -78,6 +78,21 @@ class Event:
 
     name: str
     data: JsonObject
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A query that is being answered by events.
+
+    Attributes:
+        first: what stage one found.
+        following: all further events.
+        end: ends the query if it still runs; to be called whether or not ``following`` was ever begun.
+    """
+
+    first: Event
+    following: AsyncIterator[Event]
+    end: Callable[[], None]
 
 
 class Answerer:
@@ -161,8 +176,8 @@ class Answerer:
 
     async def events(
         self, gallery: AsyncGallery, body: SearchBody, references: list[Reference] | None, request: Request
-    ) -> tuple[Event, AsyncIterator[Event]]:
-        """Begin a query, and return the first event and the following ones; closing those ends the query.
+    ) -> Stream:
+        """Begin a query and wait for its first event.
 
         Raises:
             GoneError: the client went away before the first event.
@@ -189,22 +204,23 @@ class Answerer:
         async def following() -> AsyncIterator[Event]:
             known: set[PointId | None] = set()
             is_sent.set()
-            try:
-                while (told := await queue.get()) is not None:
-                    fresh = [each for each in told.candidates if each.rerank_score is not None]
-                    fresh = [each for each in fresh if each.point_id not in known]
-                    known.update(each.point_id for each in fresh)
-                    yield Event(
-                        "scored",
-                        {"candidates": [{"id": each.image_id, "score": each.rerank_score} for each in fresh]},
-                    )
-                answered = await task
-                yield Event("ranked", {"candidates": candidate_objects(answered.result.candidates)})
-                yield Event("done", summary_object(answered))
-            finally:
-                task.cancel()
+            while (told := await queue.get()) is not None:
+                fresh = [each for each in told.candidates if each.rerank_score is not None]
+                fresh = [each for each in fresh if each.point_id not in known]
+                known.update(each.point_id for each in fresh)
+                yield Event(
+                    "scored",
+                    {"candidates": [{"id": each.image_id, "score": each.rerank_score} for each in fresh]},
+                )
+            answered = await task
+            yield Event("ranked", {"candidates": candidate_objects(answered.result.candidates)})
+            yield Event("done", summary_object(answered))
 
-        return Event("retrieved", {"candidates": candidate_objects(first.candidates)}), following()
+        def end() -> None:
+            task.cancel()
+            is_sent.set()
+
+        return Stream(Event("retrieved", {"candidates": candidate_objects(first.candidates)}), following(), end)
 
 
 async def until_gone(request: Request, task: asyncio.Task[T], *, ends: asyncio.Task[Answered] | None = None) -> T:

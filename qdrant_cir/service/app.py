@@ -20,7 +20,7 @@ from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, StreamingResponse
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from qdrant_cir import __version__
 from qdrant_cir.errors import CirError, ImageError, InputError
@@ -31,6 +31,7 @@ from qdrant_cir.service.answering import (
     Event,
     GoneError,
     Settings,
+    Stream,
     candidate_objects,
     read_filter,
     summary_object,
@@ -97,6 +98,20 @@ class _Json(JSONResponse):
 
     def render(self, content: object) -> bytes:
         return _json(content).encode()
+
+
+class _Events(StreamingResponse):
+    """A stream whose query ends with it, also where the client left before anything was sent."""
+
+    def __init__(self, stream: Stream) -> None:
+        super().__init__(_sent(stream), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        self._end = stream.end
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._end()
 
 
 def create_app(served: Mapping[str, Served], settings: Settings) -> FastAPI:
@@ -180,10 +195,7 @@ def create_app(served: Mapping[str, Served], settings: Settings) -> FastAPI:
         of = named(served, body.collection)
         given = await until_gone(request, asyncio.create_task(references(body)))
         if "text/event-stream" in request.headers.get("accept", ""):
-            first, following = await answerer.events(of.gallery, body, given, request)
-            return StreamingResponse(
-                _stream(first, following), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
-            )
+            return _Events(await answerer.events(of.gallery, body, given, request))
         answered = await until_gone(request, asyncio.create_task(answerer.search(of.gallery, body, given)))
         return _Json({"candidates": candidate_objects(answered.result.candidates), **summary_object(answered)})
 
@@ -393,10 +405,10 @@ def guarded(app: FastAPI, settings: Settings) -> ASGIApp:
     return Guard(app, answerer.metrics, api_key=settings.api_key, most_bytes=settings.most_bytes)
 
 
-async def _stream(first: Event, following: AsyncIterator[Event]) -> AsyncIterator[bytes]:
+async def _sent(stream: Stream) -> AsyncIterator[bytes]:
     try:
-        yield _event(first)
-        async for event in following:
+        yield _event(stream.first)
+        async for event in stream.following:
             yield _event(event)
     except CirError as error:
         told = error_object(type(error).__name__, str(error))

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,9 @@ from qdrant_cir.errors import BusyError, ImageError, InputError
 from qdrant_cir.indexing.opening import PictureOpener
 from qdrant_cir.search.gate import Gate
 from qdrant_cir.service.answering import Answerer, Settings
+from qdrant_cir.service.app import create_app, guarded
 from qdrant_cir.service.bodies import SearchBody
-from qdrant_cir.service.run import Opened
+from qdrant_cir.service.run import Opened, open_served
 from qdrant_cir.service.served import refuse_files
 from qdrant_cir.service.statuses import NotHereError
 from qdrant_cir.service.uploads import Uploads
@@ -139,6 +140,49 @@ def test_the_query_of_a_client_that_goes_away_ends(accept: str, narrow: Service,
         # it no longer waits, though no place became free
         assert gate.waiting == 0
     assert settled(narrow) == (0, 0)
+
+
+def test_a_client_that_leaves_before_the_first_event_is_sent_ends_its_query(
+    shop: Store, service_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # a query waits so long for its first event to be sent, unless it is ended
+    monkeypatch.setattr("qdrant_cir.service.answering._FIRST_EVENT_SECONDS", 5.0)
+    body = json.dumps(QUERY).encode()
+    sent: list[str] = []
+
+    async def ask() -> tuple[int, bytes]:
+        settings = Settings()
+        app = create_app(await open_served(shop, SHOP, Opened(bundle=service_bundle)), settings)
+        calls = 0
+
+        async def receive() -> MutableMapping[str, Any]:
+            nonlocal calls
+            calls += 1
+            if calls == 1:
+                return {"type": "http.request", "body": body}
+            # who waits for the references and for the first event is told of nothing until it has them
+            if calls in (2, 3):
+                await asyncio.Event().wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: MutableMapping[str, Any]) -> None:
+            sent.append(message["type"])
+            await asyncio.sleep(0.01)
+
+        scope = {
+            **{"type": "http", "method": "POST", "path": "/search", "query_string": b"", "root_path": ""},
+            **{"scheme": "http", "http_version": "1.1", "server": ("here", 80), "client": ("there", 1)},
+            "headers": [(b"content-type", b"application/json"), (b"accept", b"text/event-stream")],
+        }
+        await guarded(app, settings)(scope, receive, send)
+        answerer: Answerer = app.state.answerer
+        await asyncio.sleep(0)
+        return answerer.gate.running, answerer.metrics.text()
+
+    running, metrics = asyncio.run(ask())
+    assert running == 0
+    assert "http.response.body" not in sent
+    assert b'searches_total{mode="exact"}' not in metrics
 
 
 def test_without_the_key_only_probes_and_the_page_answer(narrow: Service) -> None:

@@ -27,7 +27,7 @@ from qdrant_cir.storage.stores.server import ServerStore
 from qdrant_cir.types import Composition, Float32, GalleryImage, Query, SearchResult, StoredTokens
 
 Color = tuple[int, int, int]
-COUNT = 30  # three steps of ten candidates
+COUNT = 24  # three steps of eight candidates
 QUERY = Query(modification_text="make it blue")
 
 
@@ -113,7 +113,7 @@ def search(retriever: Retriever, *, time_budget: float, query: Query = QUERY) ->
 
 
 @pytest.mark.usefixtures("a_second_per_candidate")
-@pytest.mark.parametrize(("time_budget", "scored"), [(10, 10), (19, 10), (20, 20), (29, 20), (30, 30)])
+@pytest.mark.parametrize(("time_budget", "scored"), [(8, 8), (15, 8), (16, 16), (23, 16), (24, 24)])
 def test_a_step_that_cannot_end_within_the_budget_is_not_begun(
     retriever: Retriever, time_budget: float, scored: int
 ) -> None:
@@ -143,9 +143,9 @@ def test_a_step_is_not_begun_where_what_came_before_it_leaves_too_little(
     retriever: Retriever, store: SlowStore, step: str
 ) -> None:
     setattr(store, step, 6)
-    # 6 seconds, and 10 per step
-    assert search(retriever, time_budget=25).scored == 10
-    assert search(retriever, time_budget=26).scored == 20
+    # 6 seconds, and 8 per step
+    assert search(retriever, time_budget=21).scored == 8
+    assert search(retriever, time_budget=22).scored == 16
 
 
 @pytest.mark.usefixtures("a_second_per_candidate")
@@ -153,14 +153,14 @@ def test_a_further_read_counts_as_time_of_the_step_that_needs_it(
     retriever: Retriever, store: SlowStore, bundle: Bundle
 ) -> None:
     store.tokens_seconds = 6
-    calibration = EffortCalibration(bundle.fingerprint, COUNT, 5, 100, (LeadBound(3, 0.9, 1e9),))
+    calibration = EffortCalibration(bundle.fingerprint, COUNT, 4, 100, (LeadBound(3, 0.9, 1e9),))
 
     def scored(time_budget: float) -> int:
         effort = Effort(confidence=0.9, calibration=calibration, time_budget=time_budget)
         return retriever.search(QUERY, limit=3, rerank_depth=COUNT, effort=effort).scored
 
-    # 6 of reading and three steps of 5; then a step of 6 + 5, after which the next one may take as long
-    assert [scored(seconds) for seconds in (31, 32, 42, 43)] == [15, 20, 20, 25]
+    # 6 of reading and three steps of 4; then a step of 6 + 4, after which the next one may take as long
+    assert [scored(seconds) for seconds in (27, 28, 37, 38)] == [12, 16, 16, 20]
 
 
 def test_reading_the_reference_counts_as_encoding_and_not_against_the_budget(
