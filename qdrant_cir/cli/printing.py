@@ -19,7 +19,6 @@ from qdrant_cir.cli.exit_codes import NO_READER, UNWRITABLE
 from qdrant_cir.cli.interrupts import Progress, counted
 from qdrant_cir.errors import printable, shortened
 from qdrant_cir.indexing.report import MOST_SHOWN
-from qdrant_cir.search.answer_json import candidate_object, result_object
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -161,6 +160,8 @@ def bundle_training_data(bundle: Bundle) -> str | None:
 
 def search_result_json(query: Query, result: SearchResult, *, references: Sequence[str]) -> JsonObject:
     """Return an answer as JSON: the query, the candidates in order, seconds per step, and notes."""
+    from qdrant_cir.search.answer_json import candidate_object, result_object
+
     return {
         "query": {
             "reference": references[0] if references else None,
