@@ -138,12 +138,13 @@ def measure_peak(run: Callable[[], Result]) -> Measured[Result]:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets VmHWM
     except OSError:
         return Measured(run(), float("nan"))
-    before = _status_megabytes("VmRSS")
+    before = status_megabytes("VmRSS")
     result = run()
-    return Measured(result, max(0.0, _status_megabytes("VmHWM") - before))
+    return Measured(result, max(0.0, status_megabytes("VmHWM") - before))
 
 
-def _status_megabytes(field: str) -> float:
+def status_megabytes(field: str) -> float:
+    """Read a size of this process, such as its resident memory (``VmRSS``) or its highest (``VmHWM``); Linux alone."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) / 1000 for line in lines if line.startswith(f"{field}:"))
 

@@ -1,124 +1,112 @@
-"""Resident memory while many queries re-rank 200 candidates each.
+"""Resident memory while many queries re-rank 200 candidates each, beside what ``info`` says to expect.
 
-    .venv/bin/python -m benchmarks.memory [--bundle DIR] [--queries 1000] [--shrinks-arena]
-    .venv/bin/python -m benchmarks.memory --full-size --queries 40   # the paper's sizes, random weights, int8 tokens
+    python -m benchmarks.memory [--bundle DIR] [--precision int8] [--queries 1000] [-K 200] [--threads 2]
 
-Texts of 4 to 30 tokens in a fixed random order, for runs that differ in size are what makes an allocator grow,
-over drawn tokens in the bundle's stored form, with as many threads as a search uses. Prints the level before the
-first query, the highest, the level after the last and what the second half added to the first; with
-``--shrinks-arena`` the same for a session that gives memory back after every run, which costs time.
+Pictures of random numbers are encoded, composed with texts of 4 to 32 tokens in a fixed random order, for runs that
+differ in size are what makes an allocator grow, and random tokens in the bundle's stored form are re-ranked, read from
+base64 as they come from Qdrant. A bundle of the paper's sizes with random weights:
+
+    python -m onnx_export convert random --out MODEL && python -m onnx_export export MODEL --out DIR
+
+Prints by how many MB the process rose above its level with everything imported and nothing loaded: with the graphs
+loaded, after the first query, at most (the kernel's own high-water mark), after the last, and what the second half of
+the queries added; and ``expected_memory``, which must be above the most. Ends with 1 where it is not.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import gc
-import multiprocessing
-import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import onnxruntime  # noqa: F401 - part of the level before
+from tokenizers import Tokenizer
 
-from benchmarks.machine import LoadMeter, describe_machine
-from qdrant_cir.model.bundle import ModelSizes, load_bundle, packaged_bundle_path
+from benchmarks.machine import LoadMeter, describe_machine, status_megabytes
+from qdrant_cir.model.bundle import Bundle, load_bundle, packaged_bundle_path
 from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.cores import available_threads
-from qdrant_cir.model.reranker import Reranker
-from qdrant_cir.model.sessions import Session, open_graph, open_session
-from qdrant_cir.tokens.codec import quantize
-from qdrant_cir.types import Composition, StoredTokens
+from qdrant_cir.search.demands import TEXT_TOKENS, expected_memory
+from qdrant_cir.search.query_model import QueryModel
+from qdrant_cir.storage.points import HitTokens
+from qdrant_cir.tokens.form import TokenForm
+from qdrant_cir.types import Query
 
-LENGTHS = (4, 31)
+SHORTEST = 4
+DIFFERENT = 4
+"""Different candidates; the others are copies of their text."""
 
 
-def main() -> None:
-    """Measure and print."""
+def main() -> int:
+    """Measure, print and compare."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--bundle", type=Path, default=packaged_bundle_path("drawn"))
+    parser.add_argument("--precision", choices=["float32", "int8"], default="float32")
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("-K", "--candidates", type=int, default=200)
     parser.add_argument("--threads", type=int, default=available_threads())
-    parser.add_argument("--shrinks-arena", action="store_true")
-    parser.add_argument("--full-size", action="store_true", help="not a bundle but the paper's sizes; needs torch")
     arguments = parser.parse_args()
-    if arguments.full_size:
-        session, sizes = open_full_size(shrinks_arena=arguments.shrinks_arena)
-    else:
-        bundle = load_bundle(arguments.bundle)
-        session = open_graph(bundle, "reranker", Compute("cpu", 1), shrinks_arena=arguments.shrinks_arena)
-        sizes = bundle.manifest.sizes
+    bundle, compute = load_bundle(arguments.bundle), Compute("cpu", arguments.threads, arguments.precision)
+    expected = expected_memory(bundle, compute, rerank_depth=arguments.candidates)
+    if expected is None:
+        parser.error("the bundle's manifest does not hold the sizes of its layers")
     random = np.random.default_rng(0)
-    ask = asker(Reranker(session), sizes, arguments.candidates, arguments.threads, random)
-    lengths = random.integers(*LENGTHS, arguments.queries).tolist()
+    lengths = random.integers(SHORTEST, TEXT_TOKENS + 1, arguments.queries).tolist()
+    texts = stored_texts(bundle, random)
     print(describe_machine(arguments.threads, packages=("onnxruntime",)))
     load = LoadMeter()
     gc.collect()
-    before = resident_megabytes()
+    before = status_megabytes("VmRSS")
+    ask = asker(bundle, compute, arguments.candidates, texts, random)
+    loaded = status_megabytes("VmRSS")
     levels = []
     started = time.perf_counter()
     for length in lengths:
         ask(length)
-        levels.append(resident_megabytes())
+        levels.append(status_megabytes("VmRSS") - before)
     seconds = time.perf_counter() - started
-    half = len(levels) // 2
+    most, half = status_megabytes("VmHWM") - before, len(levels) // 2
+    added = max(levels[half:]) - max(levels[:half])
     print(
-        f"{len(levels)} queries, K={arguments.candidates}, arena {'shrunk' if arguments.shrinks_arena else 'kept'}: "
-        f"{before:.0f} MB before, {levels[0]:.0f} after the first, at most {max(levels):.0f}, {levels[-1]:.0f} after "
-        f"the last; the second half added {max(levels[half:]) - max(levels[:half]):+.1f} MB to the highest; "
-        f"{1000 * seconds / len(levels):.0f} ms/query; other processes kept {load.cores_taken():.1f} cores busy"
+        f"{arguments.bundle.name} in {arguments.precision}, {len(levels)} queries, K={arguments.candidates}: "
+        f"{before:.0f} MB before; +{loaded - before:.0f} loaded, +{levels[0]:.0f} after the first, "
+        f"+{most:.0f} at most, +{levels[-1]:.0f} after the last; the second half added {added:+.1f} MB; "
+        f"{1000 * seconds / len(levels):.0f} ms/query; other processes kept {load.cores_taken():.1f} cores busy\n"
+        f"expected: at most +{expected / 1e6:.0f} MB, {expected / 1e6 / most:.2f} times what was measured"
     )
+    return int(most > expected / 1e6)
 
 
-def open_full_size(*, shrinks_arena: bool) -> tuple[Session, ModelSizes]:
-    """Export a re-ranker of the paper's sizes and load it; what the export took is not in this process."""
-    with tempfile.TemporaryDirectory() as folder:
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor:
-            path, sizes = executor.submit(export_full_size, Path(folder)).result()
-        return open_session(path, Compute("cpu", 1), shrinks_arena=shrinks_arena), sizes
-
-
-def export_full_size(folder: Path) -> tuple[Path, ModelSizes]:
-    """Export a re-ranker with random weights that reads int8 tokens."""
-    from benchmarks.rerank import export_reranker
-    from onnx_export.export import runtime_sizes
-    from onnx_export.models import BLIP_BASE, build_model
-
-    model = build_model(BLIP_BASE)
-    return export_reranker(model, "int8", folder), runtime_sizes(model, "int8")
+def stored_texts(bundle: Bundle, random: np.random.Generator) -> list[bytes]:
+    """Return random tokens as Qdrant holds them."""
+    sizes, form = bundle.manifest.sizes, TokenForm(bundle)
+    shape = (DIFFERENT, sizes.token_rows, sizes.token_dims)
+    drawn = random.standard_normal(shape, dtype=np.float32)
+    return [base64.b64encode(form.encode(tokens)) for tokens in drawn]
 
 
 def asker(
-    reranker: Reranker, sizes: ModelSizes, candidates: int, threads: int, random: np.random.Generator
+    bundle: Bundle, compute: Compute, candidates: int, texts: list[bytes], random: np.random.Generator
 ) -> Callable[[int], None]:
-    """Return a function that re-ranks fresh candidates for a text of so many tokens, a share in each thread."""
-    pool = ThreadPoolExecutor(threads)
-    share = -(-candidates // threads)
+    """Load the model and return a function that answers a query with a text of so many tokens."""
+    model = QueryModel(bundle, compute)
+    vocabulary = sorted(Tokenizer.from_file(str(bundle.tokenizer_path)).get_vocab())
+    words = [word for word in vocabulary if word.isalpha()]
 
     def ask(length: int) -> None:
-        tokens = random.standard_normal((candidates, sizes.token_rows, sizes.token_dims), dtype=np.float32)
-        stored = quantize(tokens, sizes.token_codec)
-        query = Composition(
-            vector=np.zeros(sizes.vector_size, dtype=np.float32),
-            input_ids=random.integers(1, 100, length),
-            fusion_states=random.standard_normal((length, sizes.fusion_dims), dtype=np.float32),
-        )
-        parts = [
-            StoredTokens(stored.values[start : start + share], stored.scales[start : start + share])
-            for start in range(0, candidates, share)
-        ]
-        list(pool.map(lambda part: reranker.score(query, part), parts))
+        picture = random.integers(0, 255, (300, 200, 3), dtype=np.uint8)
+        query = Query(reference=picture, modification_text=" ".join(random.choice(words, length - 2)))
+        composed = model.compose(query, model.encode(query, {}), using="vector")
+        read = [bytearray(texts[place % len(texts)]) for place in range(candidates)]
+        hits = [HitTokens(place, base64.b64decode(text), None) for place, text in enumerate(read)]
+        model.score(composed, hits)
 
     return ask
 
 
-def resident_megabytes() -> float:
-    """Read this process's resident memory; Linux alone."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) / 1000 for line in lines if line.startswith("VmRSS:"))
-
-
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

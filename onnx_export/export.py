@@ -26,6 +26,7 @@ from qdrant_cir.model.bundle import (
     ORIGINAL_PREPROCESSING,
     PREPROCESSING_VERSION,
     REQUIRED_GRAPHS,
+    SIZES_KEY,
     Bundle,
     GraphEntry,
     GraphName,
@@ -51,8 +52,6 @@ PAD_RATIO = 1.25
 IMAGENET_MEAN = (127 / 255, 127 / 255, 127 / 255)
 IMAGENET_STD = (128 / 255, 128 / 255, 128 / 255)
 """What the trunk of ``efficientnet-lite0`` was trained with."""
-SIZES_KEY = "sizes"
-"""Key of the torch model's sizes in a manifest's provenance; heads and depths cannot be read from tensors."""
 
 # Pairwise different and at least 2: an example of size 1 on a dynamic axis is silently frozen into the graph.
 _EXAMPLE_AXES = {"batch": 3, "length": 7, "candidates": 5}

@@ -33,6 +33,7 @@ from qdrant_cir.retriever import (
     Opening,
     Retriever,
 )
+from qdrant_cir.search.demands import expected_memory
 from qdrant_cir.search.effort import EXACT, Effort
 from qdrant_cir.search.explanation import Explanation
 from qdrant_cir.search.given_hits import GivenHits
@@ -432,9 +433,20 @@ class Gallery:
             shard_key_selector=shard_key_selector,
         )
 
-    def info(self) -> CollectionInfo:
-        """Describe the gallery."""
-        return self.collection.info()
+    def info(self, *, rerank_depth: int = DEFAULT_RERANK_DEPTH) -> CollectionInfo:
+        """Describe the gallery, and what searching it takes.
+
+        ``expected_memory`` is how many bytes a process takes at most for searches that re-rank so many candidates, one
+        search at a time, on the CPU, with a text of some 25 words: weights, what onnxruntime keeps, and the tokens.
+        Python and its libraries, some 75 MB, and an embedded store come on top. None for a bundle whose manifest does
+        not hold the sizes of its layers.
+
+        Raises:
+            InputError: ``rerank_depth`` is below 0.
+            BundleError: the bundle has no re-ranker in the gallery's precision.
+        """
+        expected = expected_memory(self.bundle, self._compute, rerank_depth=rerank_depth)
+        return replace(self.collection.info(), expected_memory=expected)
 
     def index_recall(self, depth: int = 100) -> float | None:
         """Return how many of the exactly nearest images a search finds at a depth, as a share.
@@ -737,9 +749,9 @@ class AsyncGallery:
             shard_key_selector=shard_key_selector,
         )
 
-    async def info(self) -> CollectionInfo:
-        """Describe the gallery."""
-        return await asyncio.to_thread(self._gallery.info)
+    async def info(self, *, rerank_depth: int = DEFAULT_RERANK_DEPTH) -> CollectionInfo:
+        """Describe the gallery, and what searching it takes; as :meth:`Gallery.info`."""
+        return await asyncio.to_thread(partial(self._gallery.info, rerank_depth=rerank_depth))
 
     async def index_recall(self, depth: int = 100) -> float | None:
         """Return how many of the exactly nearest images a search finds; as :meth:`Gallery.index_recall`."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -18,7 +18,8 @@ from onnx_export.bundle.integer_arithmetic import scaled_activations, with_integ
 from onnx_export.errors import ExportError
 from qdrant_cir.model.bundle import Bundle, GraphName, GraphVariant, load_bundle, sha256_of, write_manifest
 from qdrant_cir.model.compute import Compute
-from qdrant_cir.model.sessions import Session, open_session
+from qdrant_cir.model.sessions import open_session
+from qdrant_cir.search.demands import processor_ratio
 from qdrant_cir.types import Precision
 
 _CHECKED = 4
@@ -131,16 +132,7 @@ def _compared(bundle: Bundle, graph: GraphName, made: Path, file: str, inputs: S
     spread = np.sqrt(np.mean([each.var() for each in wanted]))
     differences = np.abs(np.concatenate(found) - np.concatenate(wanted)) / spread
     deviation, largest = float(np.sqrt(np.mean(differences**2))), float(differences.max())
-    return AddedPrecision(file, deviation, largest, _speed(exact, fast, inputs))
-
-
-def _speed(exact: Session, fast: Session, inputs: Sequence[Inputs]) -> float:
-    """Return how many times as fast the second graph is: the median over inputs of a few rounds in turn."""
-    ratios = []
-    for each in list(inputs) * _ROUNDS:
-        marks = [time.process_time()]
-        for session in (exact, fast):
-            session.run(each)
-            marks.append(time.process_time())
-        ratios.append((marks[1] - marks[0]) / max(marks[2] - marks[1], 1e-9))
-    return median(ratios)
+    speed = median(
+        processor_ratio(partial(exact.run, each), partial(fast.run, each), rounds=_ROUNDS) for each in inputs
+    )
+    return AddedPrecision(file, deviation, largest, speed)

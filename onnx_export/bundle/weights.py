@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from onnx_export.bundle.graph_layers import GraphLayer, ReadGraph, read_graph
 from onnx_export.errors import CheckpointError, VerificationError
-from onnx_export.export import SIZES_KEY, preprocessing_of
+from onnx_export.export import preprocessing_of
 from onnx_export.graphs import graph_modules
 from onnx_export.model_folder import ModelFolder, load_model_folder
 from onnx_export.models import CirModel, ModelSizes
@@ -35,6 +35,7 @@ from onnx_export.verify import verify_bundle
 from qdrant_cir.model.bundle import (
     MANIFEST_FILE,
     PACKAGED_BUNDLES,
+    SIZES_KEY,
     Bundle,
     GraphName,
     contract_tensors,

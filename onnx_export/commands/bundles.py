@@ -11,9 +11,6 @@ from onnx_export.commands.convert import CodecOption, LicenceOption, NameOption,
 
 bundles = typer.Typer(no_args_is_help=True)
 
-WORTH = 1.05
-"""Times as fast as the exact graph from which on another precision is recommended."""
-
 
 @bundles.command("export")
 def export_command(
@@ -79,6 +76,7 @@ def add_precision_command(
 ) -> None:
     """Add a faster, slightly less exact re-ranker or image encoder to a bundle. The exact one stays the default."""
     from onnx_export.bundle.precisions import add_precision
+    from qdrant_cir.search.demands import INT8_IS_WORTH
 
     added = add_precision(bundle, precision, graph, pictures=pictures)
     what = "scores" if graph == "reranker" else "tokens"
@@ -89,7 +87,7 @@ def add_precision_command(
         f"On this machine it is {added.speed:.2f} times as fast as the exact graph, by processor time. "
         + (
             f"Use it with precision={precision!r}."
-            if added.speed > WORTH
+            if added.speed > INT8_IS_WORTH
             else "That is not worth what it loses: use the exact one here."
         )
     )

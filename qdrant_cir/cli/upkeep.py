@@ -1,4 +1,4 @@
-"""``qdrant-cir info`` and ``delete``. Neither loads a model."""
+"""``qdrant-cir info`` and ``delete``. Neither loads a model, but for ``info --measure-int8``."""
 
 from __future__ import annotations
 
@@ -9,22 +9,26 @@ import typer
 
 from qdrant_cir.cli import printing
 from qdrant_cir.cli.options import (
+    BundleOption,
     CollectionOption,
     JsonOption,
     ShardKeyOption,
     StoreOptions,
     StorePlace,
     VectorOption,
+    open_bundle,
     packaged_bundle,
     shard_key_named,
     with_options,
 )
 from qdrant_cir.errors import CirError, CollectionError, InputError, StoreError
-from qdrant_cir.model.cores import int8_dot_products
+from qdrant_cir.model.cores import available_threads, int8_dot_products
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from qdrant_cir.model.bundle import Bundle
+    from qdrant_cir.model.compute import Compute
     from qdrant_cir.storage.collection import Collection, CollectionInfo
     from qdrant_cir.storage.stores.protocol import Store
     from qdrant_cir.types import JsonObject
@@ -50,11 +54,31 @@ def info(
             show_default=False,
         ),
     ] = None,
+    bundle: BundleOption = None,
+    depth: Annotated[
+        int, typer.Option("--rerank-depth", "-k", min=0, help="Candidates that a search re-ranks, for its memory.")
+    ] = 100,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Threads that a search uses, for its memory; all that may be used.", show_default=False
+        ),
+    ] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure-int8", help="Measure how fast re-ranking in int8 is here: some seconds.")
+    ] = False,
     as_json: JsonOption = False,
     store: StoreOptions,
 ) -> None:
-    """Show the collections of a store: how many images they hold, which bundle made them, and what is attached."""
-    place = store.place
+    """Show the collections of a store: how many images they hold, which bundle made them, and what is attached.
+
+    Of a packaged bundle, and of the one that --bundle names, also how much memory a search takes at most.
+    """
+    from qdrant_cir.model.compute import Compute
+    from qdrant_cir.search.demands import expected_memory, int8_speed
+
+    place, compute = store.place, Compute("cpu", threads)
+    given = None if bundle is None else open_bundle(bundle)
     if index_depth is not None and collection is None:
         raise InputError("--index-recall looks at one collection. Name it with --collection.")
     notes: list[str] = []
@@ -65,7 +89,10 @@ def info(
             from qdrant_cir.storage.collection import Collection
 
             recall = Collection.find(opened, collection, vector=vector).index_recall(index_depth)
-    bundles = {(row.bundle_name, row.fingerprint): packaged_bundle(row.fingerprint) for row in rows}
+    bundles = {(row.bundle_name, row.fingerprint): _bundle_of(row.fingerprint, given) for row in rows}
+    if given is not None:
+        bundles.setdefault((given.manifest.name, given.vectors_fingerprint), given)
+    speeds = {key: int8_speed(each) for key, each in bundles.items() if each is not None} if measure else {}
     for note in notes:
         printing.print_note(note)
     if as_json:
@@ -78,9 +105,13 @@ def info(
                     {
                         "name": name,
                         "fingerprint": fingerprint,
-                        "training_data": None if bundle is None else printing.bundle_training_data(bundle),
+                        "training_data": None if found is None else printing.bundle_training_data(found),
+                        "expected_memory": None
+                        if found is None
+                        else expected_memory(found, compute, rerank_depth=depth),
+                        "int8_speed": speeds.get((name, fingerprint)),
                     }
-                    for (name, fingerprint), bundle in bundles.items()
+                    for (name, fingerprint), found in bundles.items()
                 ],
                 "notes": [*notes],
                 "index_recall": recall,
@@ -94,8 +125,12 @@ def info(
             "collection that exists."
         )
         return
-    for (name, fingerprint), bundle in bundles.items():
-        printing.print_text(_unpackaged(name, fingerprint) if bundle is None else printing.bundle_text(bundle))
+    for (name, fingerprint), found in bundles.items():
+        printing.print_text(_unpackaged(name, fingerprint) if found is None else printing.bundle_text(found))
+        if found is not None and (text := _memory_text(found, compute, depth)) is not None:
+            printing.print_text(text)
+        if found is not None and measure:
+            printing.print_text(_speed_text(found, speeds[name, fingerprint]))
     has_attached = any(row.attachment is not None for row in rows)
     headings = ("collection", "images", "vector size", "bundle", "precision")
     printing.print_table(
@@ -108,8 +143,37 @@ def info(
     if int8_dot_products() is False:
         printing.print_text(
             "This processor has no 8-bit dot products: precision int8 may gain nothing here. "
-            "`python -m onnx_export add-precision` measures it."
+            "`qdrant-cir info --measure-int8 --bundle BUNDLE` measures it."
         )
+
+
+def _bundle_of(fingerprint: str, given: Bundle | None) -> Bundle | None:
+    """Return the bundle of a fingerprint: the given one, a packaged one, or None."""
+    if given is not None and fingerprint in (given.fingerprint, given.vectors_fingerprint):
+        return given
+    return packaged_bundle(fingerprint)
+
+
+def _memory_text(bundle: Bundle, compute: Compute, depth: int) -> str | None:
+    from qdrant_cir.search.demands import expected_memory
+
+    expected = expected_memory(bundle, compute, rerank_depth=depth)
+    if expected is None:
+        return None
+    threads = compute.threads or available_threads()
+    return (
+        f"A process that searches with it takes at most {expected / 1e6:.0f} MB for it, on {threads} "
+        f"thread{'s' if threads > 1 else ''}, re-ranking {depth} in float32."
+    )
+
+
+def _speed_text(bundle: Bundle, speed: float | None) -> str:
+    from qdrant_cir.search.demands import INT8_IS_WORTH
+
+    if speed is None:
+        return f"It has no int8 re-ranker. `python -m onnx_export add-precision {bundle.folder}` adds and measures one."
+    advice = "use --precision int8" if speed > INT8_IS_WORTH else "that is not worth what it loses: stay with float32"
+    return f"Re-ranking in int8 is {speed:.2f} times as fast as in float32 here: {advice}."
 
 
 def _unpackaged(name: str, fingerprint: str) -> str:

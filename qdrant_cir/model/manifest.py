@@ -24,6 +24,7 @@ __all__ = [
     "MANIFEST_FILE",
     "ORIGINAL_PREPROCESSING",
     "PREPROCESSING_VERSION",
+    "SIZES_KEY",
     "Compression",
     "GraphEntry",
     "GraphVariant",
@@ -37,6 +38,8 @@ MANIFEST_FILE = "cir_config.json"
 FORMAT_VERSION = 1
 PREPROCESSING_VERSION = 2
 """The version of newly exported bundles; see :class:`PreprocessingSpec`."""
+SIZES_KEY = "sizes"
+"""Key of the torch model's sizes in the provenance; heads and depths cannot be read from tensors."""
 ORIGINAL_PREPROCESSING = 0
 _LAST_VERSION = 2**16 - 1
 

@@ -85,6 +85,8 @@ class CollectionInfo:
         precisions: what the image encoder computed in, of a sample, sorted.
         attachment: how it lies in the user's collection; None for a gallery of our own.
         is_approximate: whether the server's strict mode forbids exact counts, so that they are about right.
+        expected_memory: how many bytes searches of a process take at most, as :meth:`Gallery.info` says; None where no
+            model is open.
     """
 
     name: str
@@ -99,6 +101,7 @@ class CollectionInfo:
     precisions: tuple[str, ...]
     attachment: Attachment | None = None
     is_approximate: bool = False
+    expected_memory: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,15 @@ from qdrant_cir.model.bundle import ModelSizes, TokenCodec
 from qdrant_cir.tokens.compression import MergedTokens
 from qdrant_cir.types import Float32, StoredTokens
 
-__all__ = ["check_bytes", "decode_tokens", "encode_merged_tokens", "encode_tokens", "is_in_form", "quantize"]
+__all__ = [
+    "check_bytes",
+    "decode_tokens",
+    "encode_merged_tokens",
+    "encode_tokens",
+    "encoded_bytes",
+    "is_in_form",
+    "quantize",
+]
 
 _HEADER = struct.Struct("<4sBBHIII")
 _MAGIC = b"CIRT"
@@ -91,6 +99,12 @@ def _encoded(tokens: Float32, codec: TokenCodec, *, weights: bytes, version: int
     payload = scales + weights + values
     rows, dims = tokens.shape
     return _HEADER.pack(_MAGIC, version, _CODES[codec], compression, rows, dims, zlib.crc32(payload)) + payload
+
+
+def encoded_bytes(sizes: ModelSizes) -> int:
+    """Return how many bytes one image's tokens are in a bundle's form."""
+    version = _EXACT if sizes.compression is None else _COMPRESSED
+    return _HEADER.size + _payload_size(sizes.token_codec, sizes.stored_rows, sizes.stored_dims, version=version)
 
 
 def is_in_form(data: bytes, sizes: ModelSizes) -> bool:

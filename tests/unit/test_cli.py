@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 from qdrant_cir.cli import app, printing, upkeep
 from qdrant_cir.cli.filters import parse_filters
 from qdrant_cir.errors import InputError
-from qdrant_cir.model.bundle import load_bundle
+from qdrant_cir.model.bundle import GraphVariant, load_bundle, write_manifest
 from qdrant_cir.model.cores import int8_dot_products
 from qdrant_cir.storage.stores import EdgeStore
 
@@ -326,6 +326,42 @@ def test_info_advises_against_int8_where_the_processor_has_no_products_for_it(
     for has, is_advised in ((False, True), (True, False), (None, False)):
         monkeypatch.setattr(upkeep, "int8_dot_products", lambda has=has: has)
         assert ("precision int8 may gain nothing" in shop.run("info").stdout.replace("\n", " ")) is is_advised
+
+
+def test_info_expects_more_memory_of_more_threads_and_of_a_greater_depth(shop: Shop) -> None:
+    def expected(*arguments: str) -> int:
+        told = json.loads(shop.run("info", "--bundle", "drawn", "--json", *arguments).stdout)
+        assert [each["expected_memory"] for each in told["bundles"] if each["name"] == "tiny"] == [None]
+        (found,) = (each["expected_memory"] for each in told["bundles"] if each["name"] != "tiny")
+        return int(found)
+
+    one, two = expected("--threads", "1"), expected("--threads", "2")
+    # 8 candidates of 65 x 192 tokens, 12 heads' 32 rows over them, and 64 states, in floats, five times
+    assert two - one == 5 * 4 * 8 * (65 * 192 + 12 * 32 * (65 + 192) + 64 * (4 * 192 + 2 * 768))
+    # 12,480 values, a scale of 4 bytes for each of 65 rows, and the header
+    assert expected("--threads", "1", "-k", "101") - one == 5 * (65 * 192 + 65 * 4 + 20)
+    printed = shop.run("info", "--bundle", "drawn", "--threads", "1").stdout
+    assert f"at most {one / 1e6:.0f} MB for it, on 1 thread, re-ranking 100" in " ".join(printed.split())
+
+
+def test_info_measures_int8_on_request_and_says_where_there_is_none(shop: Shop, tmp_path: Path) -> None:
+    def measured(bundle: Path) -> tuple[float | None, str]:
+        asked = ("info", "--measure-int8", "--bundle", str(bundle))
+        (speed,) = (each["int8_speed"] for each in json.loads(shop.run(*asked, "--json").stdout)["bundles"])
+        return speed, " ".join(shop.run(*asked).stdout.split())
+
+    speed, text = measured(shop.bundle)
+    assert speed is None
+    assert "has no int8 re-ranker" in text
+    twice = Path(shutil.copytree(shop.bundle, tmp_path / "twice"))
+    manifest = load_bundle(twice).manifest
+    entry = manifest.graphs["reranker"]
+    same = replace(entry, variants={"int8": GraphVariant(entry.file, entry.files)})
+    write_manifest(twice, replace(manifest, graphs={**manifest.graphs, "reranker": same}))
+    speed, text = measured(twice)
+    assert speed is not None
+    assert speed > 0
+    assert "times as fast as in float32 here" in text
 
 
 def test_delete_removes_images_and_says_which_were_unknown(own_shop: Shop) -> None:
