@@ -185,8 +185,9 @@ def detach(
         what = f"the vector {attachment.vector}" if attachment.made_vector else f"our values of {attachment.vector}"
         if not yes:
             typer.confirm(f"Remove {what} of {resolved} and its tokens in {place.label}?", abort=True, err=True)
-        detach_collection(opened, attachment)
+        is_gone = detach_collection(opened, attachment)
     if as_json:
         printing.print_json({"collection": resolved, "vector": attachment.vector, "detached": True})
     else:
-        printing.print_text(f"Detached from {resolved}: {what} and the tokens are removed, all points stay.")
+        removed = f"{what} and the tokens are" if is_gone else "the tokens are"
+        printing.print_text(f"Detached from {resolved}: {removed} removed, all points stay.")

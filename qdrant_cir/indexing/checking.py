@@ -18,10 +18,10 @@ from qdrant_cir.arguments import checked_flag
 from qdrant_cir.errors import TokensError
 from qdrant_cir.model.bundle import Bundle
 from qdrant_cir.storage.attachment import described_if_whole, list_attachments
-from qdrant_cir.storage.collection import PAGE, Collection, pages_of
+from qdrant_cir.storage.collection import Collection
 from qdrant_cir.storage.points import RESERVED, KnownImage, owner_of, tokens_in, tokens_record
 from qdrant_cir.storage.schema import companions_alone
-from qdrant_cir.storage.stores.protocol import Record, Store
+from qdrant_cir.storage.stores.protocol import PAGE, Record, Store, pages_of
 from qdrant_cir.tokens.codec import check_bytes, decode_tokens
 from qdrant_cir.types import Float32, PointId
 

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 
 from qdrant_cir.errors import CollectionMismatchError, CollectionNotFoundError, InputError, StoreError
 from qdrant_cir.model.bundle import Bundle
 from qdrant_cir.storage.collection_options import of_companion
 from qdrant_cir.storage.payload_path import PayloadPath
-from qdrant_cir.storage.points import RESERVED, Layout
+from qdrant_cir.storage.points import RESERVED, Layout, is_marked, owner_of, tokens_record
 from qdrant_cir.storage.reads import GalleryReads
 from qdrant_cir.storage.schema import FORMAT_VERSION, GallerySpec, lost_vector
 from qdrant_cir.storage.steps import Read, Steps
 from qdrant_cir.storage.stores.checks import check_vector_name
 from qdrant_cir.storage.stores.opening import describe_companion, name_companion
-from qdrant_cir.storage.stores.protocol import CollectionSpec, Store, VectorSpec
+from qdrant_cir.storage.stores.protocol import CollectionSpec, Store, VectorSpec, pages_of
 from qdrant_cir.types import AddressLimits, JsonObject
 
 __all__ = [
@@ -29,14 +30,18 @@ __all__ = [
     "companion_name",
     "described_if_whole",
     "detach_collection",
+    "is_replaced",
     "list_attachments",
     "open_attached",
+    "replaced_vector",
 ]
 
 logger = logging.getLogger(__name__)
 
 ROLE = "attached"
 _BATCH = 1000
+_LOOKED_AT, _LOOKS = 64, 16
+"""Records that are looked at together, and how many times, for one whose point has a vector."""
 
 _SIZES = {"max_collection_vector_size_bytes", "max_collection_payload_size_bytes", "max_points_count"}
 """Limits of strict mode that are about what one collection holds, and not about calls."""
@@ -143,6 +148,11 @@ def attach_collection(store: Store, wanted: Attachment, bundle: Bundle, *, overw
             # a bundle of another size is named as such
             _check_bundle(standing, described, bundle)
         _check_vector(collection, wanted.vector, found.vectors[wanted.vector], spec)
+    if standing is not None and vector_stands and is_replaced(store, standing.layout):
+        if not overwrite:
+            raise replaced_vector(collection, wanted.vector)
+        store.drop(companion)
+        standing = described = None
     if standing is not None and described is not None and not vector_stands:
         # the collection was dropped and made again under its name, or the vector was removed by hand
         logger.warning("%s has no vector %r any more; its old tokens are removed", collection, wanted.vector)
@@ -255,27 +265,80 @@ def described_if_whole(store: Store, name: str) -> CollectionSpec | None:
         return None
 
 
-def detach_collection(store: Store, attachment: Attachment) -> None:
+def detach_collection(store: Store, attachment: Attachment) -> bool:
     """Leave the collection as it was: remove the companion, and the vector if attaching made it, else our values.
 
     May be repeated; killed in between, the next call goes on. Of a collection that is gone, the companion is removed.
+    A vector that its owner declared again meanwhile is left with all its values.
+
+    Returns:
+        Whether the vector, or our values, are gone; False for one that is left.
     """
     layout = attachment.layout
-    if store.describe(layout.gallery) is None:
-        store.drop(layout.companion)
-        return
-    if attachment.made_vector:
-        store.remove_vector(layout.gallery, layout.vector)
-    else:
-        from qdrant_cir.storage.points import owner_of
-
-        after = None
-        while records := store.scroll(layout.companion, filter=None, limit=_BATCH, after=after, fields=(RESERVED,)):
-            store.clear_vectors(
-                layout.gallery, layout.vector, list(dict.fromkeys(owner_of(record) for record in records))
+    described = store.describe(layout.companion)
+    if described is None:
+        # whatever stands under the name of our vector now came after us
+        return True
+    # what is attached now may have been attached by another process since this one looked
+    standing = _attachment_of(attachment.collection, attachment.vector, described)
+    is_left = False
+    found = store.describe(layout.gallery)
+    if found is not None and layout.vector in found.vectors:
+        is_left = is_replaced(store, layout)
+        if is_left:
+            logger.warning(
+                "The vector %r of %s holds values that qdrant-cir did not write. It is left as it is.",
+                layout.vector,
+                layout.gallery,
             )
-            after = records[-1].point_id
+        elif standing.made_vector:
+            store.remove_vector(layout.gallery, layout.vector)
+        else:
+            for records in pages_of(store, layout.companion, fields=(RESERVED,), size=_BATCH):
+                store.clear_vectors(
+                    layout.gallery, layout.vector, list(dict.fromkeys(owner_of(record) for record in records))
+                )
     store.drop(layout.companion)
+    return not is_left
+
+
+def is_replaced(store: Store, layout: Layout) -> bool:
+    """Return whether the vector is another one than we filled: removed and declared again by the collection's owner.
+
+    Looks at points whose picture is the one that we encoded. It is another one where some of them have a vector and
+    not one has ours.
+    """
+    has_values = False
+    fields = [path.field for path in (layout.picture, layout.version) if path is not None]
+    for records in islice(pages_of(store, layout.companion, fields=(RESERVED,), size=_LOOKED_AT), _LOOKS):
+        marked = [(owner_of(record), made) for record in records if (made := tokens_record(record)) and made.vector]
+        points = store.fetch(
+            layout.gallery,
+            list(dict.fromkeys(point_id for point_id, _ in marked)),
+            with_vectors=True,
+            fields=fields,
+            using=layout.vector,
+        )
+        standing = {point.point_id: point for point in points}
+        for point_id, made in marked:
+            point = standing.get(point_id)
+            image = None if point is None else layout.known(point)
+            if point is None or point.vector is None or image is None:
+                continue
+            if any(layout.is_of(image, made, source=view) for view in image.views):
+                if is_marked(point.vector, made):
+                    return False
+                has_values = True
+    return has_values
+
+
+def replaced_vector(collection: str, vector: str) -> CollectionMismatchError:
+    """Return what is wrong with a vector that somebody else declared again under our name."""
+    return CollectionMismatchError(
+        f"The vector {vector!r} of {collection!r} holds values that qdrant-cir did not write: it was removed and "
+        "declared again. Attach under another name with vector= (--vector), or give overwrite=True (--overwrite) to "
+        "replace them. Detaching removes the tokens and leaves this vector."
+    )
 
 
 def _of_companion(found: CollectionSpec) -> dict[str, object]:

@@ -21,7 +21,13 @@ from typing import TYPE_CHECKING, Self
 
 from qdrant_cir.errors import CirError, CollectionError, CollectionMismatchError, InputError, TooLargeError
 from qdrant_cir.model.bundle import Bundle
-from qdrant_cir.storage.attachment import Attachment, attached_vectors, open_attached
+from qdrant_cir.storage.attachment import (
+    Attachment,
+    attached_vectors,
+    is_replaced,
+    open_attached,
+    replaced_vector,
+)
 from qdrant_cir.storage.collection_options import CollectionOptions, differences
 from qdrant_cir.storage.points import (
     RESERVED,
@@ -48,24 +54,20 @@ from qdrant_cir.storage.schema import (
     tokens_name,
 )
 from qdrant_cir.storage.steps import run
-from qdrant_cir.storage.stores.checks import check_name, checked_points
+from qdrant_cir.storage.stores.checks import check_limit, check_name, checked_points
 from qdrant_cir.storage.stores.opening import check_placement, describe_companion, make_shard_key
-from qdrant_cir.storage.stores.protocol import CollectionSpec, ReadOptions, Record, Store
+from qdrant_cir.storage.stores.protocol import PAGE, CollectionSpec, ReadOptions, Record, Store, pages_of
 from qdrant_cir.types import Float32, JsonObject, JsonValue, PointId
 
 if TYPE_CHECKING:
     from qdrant_client.models import Filter
 
-__all__ = ["PAGE", "Collection", "CollectionInfo", "Label", "Unwritten", "list_collections", "pages_of"]
+__all__ = ["Collection", "CollectionInfo", "Label", "Unwritten", "list_collections"]
 
 logger = logging.getLogger(__name__)
 
 BATCH_BYTES = 4 * 2**20
 """Largest stored form of one write: servers cap a REST body at 32 MB, and smaller ones pass faster."""
-
-
-PAGE = 1000
-"""Points that are looked at together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -395,9 +397,11 @@ class Collection:
 
         Raises:
             CollectionNotFoundError: the collection or the companion is gone.
-            CollectionError: the collection has lost our vector.
+            CollectionError: the collection has lost our vector, or has another one under its name.
         """
         run(open_attached(self.name, self.layout.vector), self.store)
+        if is_replaced(self.store, self.layout):
+            raise replaced_vector(self.name, self.layout.vector)
 
     def up_to_date(self, images: Sequence[KnownImage], bundle: Bundle) -> dict[PointId, tuple[str, ...]]:
         """Return the points of an attached collection whose tokens are all of the pictures that they name now.
@@ -554,6 +558,7 @@ class Collection:
         """
         from qdrant_client.models import SearchParams
 
+        check_limit(depth)
         ids = [
             record.point_id for record in self.store.scroll(self.name, filter=None, limit=sample, after=None, fields=())
         ]
@@ -630,13 +635,3 @@ def _vectors_by_point(images: Sequence[IndexedImage], *, is_many: bool) -> dict[
     for image in images:
         by_point.setdefault(image.point_id, []).append(image.vector)
     return {point_id: np.stack(rows) if is_many else rows[0] for point_id, rows in by_point.items()}
-
-
-def pages_of(
-    store: Store, name: str, *, filter: Filter | None = None, fields: Sequence[str] | None = None, size: int = PAGE
-) -> Iterator[list[Record]]:
-    """Yield the points of a collection in id order, ``size`` at a time."""
-    after: PointId | None = None
-    while page := store.scroll(name, filter=filter, limit=size, after=after, fields=fields):
-        yield page
-        after = page[-1].point_id

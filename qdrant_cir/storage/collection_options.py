@@ -9,12 +9,13 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from qdrant_cir.arguments import shown
 from qdrant_cir.errors import InputError
 
 if TYPE_CHECKING:
     from qdrant_client import models
 
-__all__ = ["CollectionOptions", "differences", "of_companion"]
+__all__ = ["CollectionOptions", "check_options", "differences", "of_companion"]
 
 _OF_COMPANION = (
     "shard_number",
@@ -96,6 +97,12 @@ class CollectionOptions:
         if on_disk is not None and not isinstance(on_disk, bool):
             raise InputError(f"{path}: on_disk is {on_disk!r:.40}; expected true or false.")
         return cls(on_disk=on_disk, **{name: getattr(read, name) for name in found})
+
+
+def check_options(options: CollectionOptions) -> None:
+    """Refuse what are no options. Raises InputError."""
+    if not isinstance(options, CollectionOptions):
+        raise InputError(f"options is {shown(options)}; expected CollectionOptions.")
 
 
 def of_companion(placement: Mapping[str, object]) -> dict[str, object]:

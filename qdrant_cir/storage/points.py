@@ -16,6 +16,8 @@ from operator import attrgetter
 from typing import Literal, TypeAlias
 from uuid import UUID, uuid5
 
+import numpy as np
+
 from qdrant_cir.arguments import checked_id, shown
 from qdrant_cir.errors import InputError
 from qdrant_cir.storage.payload_path import PayloadPath
@@ -34,6 +36,7 @@ __all__ = [
     "TokensProblem",
     "TokensRecord",
     "batches_by_bytes",
+    "is_marked",
     "owner_of",
     "point_id_of",
     "read_point_id",
@@ -54,6 +57,10 @@ _TOKENS = "tokens"
 _LONGEST_ID = 64
 """More characters than any way to write an id has."""
 _CRC = "crc"
+_MARKED = 8
+"""Numbers of a vector that tell it from another one."""
+_TOLERANCE = 0.01
+"""What half precision and rounding change of a number of a unit vector, from above."""
 _NAMESPACE = UUID("7a1f6a52-31c0-5c0f-9f0e-2b6f8e1d4c37")
 
 TokensProblem: TypeAlias = Literal["missing", "stale", "damaged", "no picture"]
@@ -152,6 +159,7 @@ class TokensRecord:
         precision: what the image encoder computed in.
         fields: of a gallery of our own, the payload fields that indexing wrote; None for a record that lacks them.
         views: of a point with several pictures, a mark of all that it named.
+        vector: of an attached collection, the first numbers of the vector; empty for a record that lacks them.
     """
 
     sha256: str
@@ -160,6 +168,7 @@ class TokensRecord:
     precision: str = "float32"
     fields: tuple[str, ...] | None = None
     views: str | None = None
+    vector: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,6 +379,7 @@ def tokens_point(image: IndexedImage, layout: Layout) -> StoredPoint:
     else:
         version = layout.version_of(image.payload)
         ours["source"] = image.source if version is None else f"{image.source}\n{version}"
+        ours["vector"] = list[JsonValue](_mark(image.vector))
         if layout.picture.is_many:
             record_id = view_id_of(image.point_id, str(image.source))
             ours["point"] = image.point_id if isinstance(image.point_id, int) else str(image.point_id)
@@ -416,7 +426,27 @@ def tokens_record(record: Record) -> TokensRecord | None:
         precision=str(ours.get("precision", "float32")),
         fields=tuple(map(str, fields)) if isinstance(fields, list) else None,
         views=views if isinstance(views, str) else None,
+        vector=_numbers(ours.get("vector")),
     )
+
+
+def is_marked(vector: Float32, made: TokensRecord) -> bool:
+    """Return whether a vector, float32 [D] or [V, D] of V views, is what was written with a record that has a mark."""
+    return any(
+        all(abs(one - other) < _TOLERANCE for one, other in zip(_mark(each), made.vector, strict=False))
+        for each in vector.reshape(-1, vector.shape[-1])
+    )
+
+
+def _mark(vector: Float32) -> list[float]:
+    """Return the first numbers of a vector at unit length, as Qdrant keeps it."""
+    length = float(np.linalg.norm(vector)) or 1.0
+    return [round(float(number) / length, 4) for number in vector[:_MARKED]]
+
+
+def _numbers(value: JsonValue) -> tuple[float, ...]:
+    numbers = value if isinstance(value, list) else []
+    return tuple(float(number) for number in numbers if isinstance(number, int | float))
 
 
 def owner_of(record: Record) -> PointId:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from qdrant_cir.arguments import checked_text, shown
+from qdrant_cir.arguments import checked_text
 from qdrant_cir.errors import (
     CollectionError,
     CollectionMismatchError,
@@ -15,7 +15,7 @@ from qdrant_cir.errors import (
     InputError,
 )
 from qdrant_cir.model.bundle import Bundle
-from qdrant_cir.storage.collection_options import CollectionOptions, of_companion
+from qdrant_cir.storage.collection_options import CollectionOptions, check_options, of_companion
 from qdrant_cir.storage.points import RESERVED
 from qdrant_cir.storage.stores.protocol import CollectionSpec, Record
 from qdrant_cir.types import JsonObject
@@ -89,8 +89,7 @@ def gallery_specs(
     options: CollectionOptions = CollectionOptions(),  # noqa: B008 - frozen
 ) -> tuple[CollectionSpec, CollectionSpec]:
     """Return the specifications of the gallery and its companion, in this order."""
-    if not isinstance(options, CollectionOptions):
-        raise InputError(f"options is {shown(options)}; expected CollectionOptions.")
+    check_options(options)
 
     def spec(role: str, vector_size: int | None) -> CollectionSpec:
         ours: JsonObject = {

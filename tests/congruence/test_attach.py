@@ -30,6 +30,7 @@ from qdrant_cir.errors import (
 from qdrant_cir.gallery import Gallery
 from qdrant_cir.storage.attachment import attached_vectors
 from qdrant_cir.storage.stores import EdgeStore
+from qdrant_cir.storage.stores.protocol import VectorSpec
 from qdrant_cir.types import GalleryImage, SearchResult, Timings
 
 Color = tuple[int, int, int]
@@ -338,6 +339,58 @@ def test_values_that_are_not_ours_are_left_unless_overwriting_is_asked(
     # the vector stood before, so it stays; the value that nobody replaced too
     assert owner.having("own") == {id_of(BARE)}
     assert "own" in store.describe(owner.name).vectors  # type: ignore[union-attr]
+
+
+def declare_again(owner: Owner, store: Any, size: int) -> None:  # noqa: ANN401
+    """Remove our vector and declare one of the same name and size with values of the owner's."""
+    store.remove_vector(owner.name, "cir")
+    store.add_vector(owner.name, "cir", VectorSpec(size))
+    for n in (1, 2):
+        owner.set_vector(id_of(n), "cir", np.eye(size, dtype=np.float32)[-n].tolist())
+
+
+def test_a_vector_that_the_owner_declared_again_is_not_taken_for_ours(
+    gallery: Gallery, owner: Owner, join: Attach, pictures: Path
+) -> None:
+    size = gallery.bundle.manifest.vector_size
+    declare_again(owner, gallery.collection.store, size)
+    mine = owner.dump()
+    for use in (gallery.index, gallery.info, lambda: gallery.delete([1]), lambda: join(owner)):
+        with pytest.raises(CollectionMismatchError, match=r"was removed and declared again.*overwrite=True"):
+            use()
+    assert owner.dump() == mine
+    gallery.detach()
+    # the vector is the owner's, the tokens were ours
+    assert owner.dump() == mine
+    assert owner.having("cir") == {id_of(1), id_of(2)}
+    assert not gallery.collection.store.describe(f"{owner.name}__cir")
+
+
+def test_a_vector_that_was_declared_again_is_filled_where_that_is_asked_and_then_stays(
+    gallery: Gallery, owner: Owner, join: Attach, pictures: Path
+) -> None:
+    declare_again(owner, gallery.collection.store, gallery.bundle.manifest.vector_size)
+    again = join(owner, overwrite=True)
+    assert again.index().indexed == COUNT - 1
+    assert is_whole(again)
+    assert len(everything(again, pictures)) == COUNT - 1
+    again.detach()
+    assert "cir" in again.collection.store.describe(owner.name).vectors  # type: ignore[union-attr]
+
+
+def test_detaching_again_leaves_what_came_after(gallery: Gallery, owner: Owner, join: Attach) -> None:
+    size = gallery.bundle.manifest.vector_size
+    join(owner).detach()
+    declare_again(owner, gallery.collection.store, size)
+    mine = owner.dump()
+    # this one still holds what stood before
+    gallery.detach()
+    assert owner.dump() == mine
+    assert owner.having("cir") == {id_of(1), id_of(2)}
+    # attached again over the owner's vector, which is not ours to remove now
+    join(owner, overwrite=True)
+    gallery.detach()
+    assert "cir" in gallery.collection.store.describe(owner.name).vectors  # type: ignore[union-attr]
 
 
 def test_a_killed_write_to_a_vector_that_stood_before_is_undone_by_detaching(
@@ -730,6 +783,8 @@ def test_a_search_makes_two_reads_and_index_three_calls_a_batch(front: RestFront
             "PUT products/points/vectors",
             "PUT products__cir/points",
             "POST products__cir/points/count",
+            # whether the vector is the one that was filled before: nothing was
+            "POST products__cir/points/scroll",
         ]
     )
     two = ["POST products/points/query", "POST products__cir/points"]
@@ -753,13 +808,16 @@ def test_a_search_makes_two_reads_and_index_three_calls_a_batch(front: RestFront
     gallery.rerank(query, [1, 3])
     assert front.calls() == ["POST products/points", two[1]]
     gallery.index()
+    # some records and their vectors show that it is the one that was filled before
     assert sorted(call for call in front.calls() if not call.startswith("GET")) == [
+        "POST products/points",
         "POST products/points/count",
         "POST products/points/scroll",
         "POST products/points/scroll",
         "POST products/points/scroll",
         "POST products__cir/points",
         "POST products__cir/points/count",
+        "POST products__cir/points/scroll",
     ]
 
 

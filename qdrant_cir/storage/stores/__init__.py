@@ -14,6 +14,7 @@ from qdrant_cir.storage.stores.edge import EdgeStore
 from qdrant_cir.storage.stores.opening import (
     AsyncStoreLike,
     StoreLike,
+    check_shard_key,
     is_folder,
     is_place,
     make_shard_key,
@@ -57,6 +58,7 @@ __all__ = [
     "Store",
     "StoreLike",
     "StoredPoint",
+    "check_shard_key",
     "connect",
     "connect_async",
     "filter_fields",

@@ -6,12 +6,13 @@ import logging
 import os
 import socket
 from dataclasses import dataclass
+from typing import cast
 from urllib.parse import unquote, urlsplit
 
 import grpc  # type: ignore[import-untyped]
 from qdrant_client import AsyncQdrantClient, QdrantClient
 
-from qdrant_cir.arguments import checked_text
+from qdrant_cir.arguments import checked_port, checked_text
 from qdrant_cir.errors import InputError
 from qdrant_cir.storage.stores.places import shown_address
 
@@ -107,13 +108,10 @@ def _read_address(url: str) -> _Address:
 
 def _grpc_port(address: _Address, given: int | None) -> int | None:
     """Return the port on which gRPC may be tried, None for none. Raises InputError."""
-    named = os.environ.get("QDRANT_GRPC_PORT") if given is None else str(given)
+    named = os.environ.get("QDRANT_GRPC_PORT") if given is None else given
     if named:
-        if not named.isascii() or not named.isdigit() or not 0 < int(named) < 2**16:
-            raise InputError(
-                f"{named!r} is not a port for gRPC (grpc_port or QDRANT_GRPC_PORT). Give a number such as 6334."
-            )
-        return int(named)
+        is_number = isinstance(named, str) and named.isascii() and named.isdigit() and len(named) < 9
+        return checked_port(int(named) if is_number else cast("int", named))
     is_plain = address.port in (None, REST_PORT) and not address.has_path and address.login is None
     return GRPC_PORT if is_plain else None
 

@@ -12,7 +12,7 @@ from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, TypeAlias, cast
 
-from qdrant_cir.arguments import checked_seconds
+from qdrant_cir.arguments import checked_port, checked_seconds, shown
 from qdrant_cir.errors import CollectionNotFoundError, InputError
 from qdrant_cir.storage.stores.edge import EdgeStore
 from qdrant_cir.storage.stores.places import MEMORY, folder_of, is_address, is_memory, is_place
@@ -26,6 +26,7 @@ __all__ = [
     "AsyncStoreLike",
     "StoreLike",
     "check_placement",
+    "check_shard_key",
     "describe_companion",
     "is_folder",
     "is_place",
@@ -71,6 +72,8 @@ def open_store(
         StoreLockedError: another process holds it.
     """
     checked_seconds(retry_seconds, name="retry_seconds")
+    if grpc_port is not None:
+        checked_port(grpc_port)
     if isinstance(store, EdgeStore):
         return store
     place = store if isinstance(store, str | PathLike) else None
@@ -101,15 +104,23 @@ def with_shard_key(store: Store, key: int | str | None) -> Store:
     Raises:
         InputError: the key is no text and no number, or the store is not a server's.
     """
-    if key is None:
-        return store
-    if isinstance(key, bool) or not isinstance(key, str | int) or key == "":
-        raise InputError(f"{key!r:.40} is not a shard key. Give a text or a whole number.")
+    check_shard_key(store, key)
     keyed = getattr(store, "with_shard_key", None)
-    if keyed is None:
-        raise InputError("Shard keys are for collections on a server; the embedded store has no shards.")
+    if key is None or keyed is None:
+        return store
     found: Store = keyed(key)
     return found
+
+
+def check_shard_key(store: StoreLike | AsyncStoreLike, key: int | str | None) -> None:
+    """Refuse what is no shard key, and any for a store in a folder. Raises InputError."""
+    if key is None:
+        return
+    if isinstance(key, bool) or not isinstance(key, str | int) or key == "":
+        raise InputError(f"{shown(key)} is not a shard key. Give a text or a whole number.")
+    is_folder = is_place(store) and not is_address(cast("str", store)) and not is_memory(cast("str", store))
+    if is_folder or isinstance(store, EdgeStore):
+        raise InputError("Shard keys are for collections on a server; the embedded store has no shards.")
 
 
 def describe_companion(store: Store, companion: str, collection: str) -> CollectionSpec | None:

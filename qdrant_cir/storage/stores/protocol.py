@@ -7,7 +7,7 @@ same answers to the same calls (``tests/congruence``).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "INDEX_KINDS",
+    "PAGE",
     "PLAIN",
     "VECTOR_NAME",
     "CollectionSpec",
@@ -31,6 +32,7 @@ __all__ = [
     "VectorSpec",
     "behind",
     "hnsw_ef",
+    "pages_of",
 ]
 
 VECTOR_NAME = "image"
@@ -38,6 +40,9 @@ VECTOR_NAME = "image"
 
 INDEX_KINDS = ("keyword", "integer", "float", "bool", "datetime", "text", "uuid", "geo")
 """Kinds of payload index."""
+
+PAGE = 1000
+"""Points that are looked at together."""
 
 _LEAST_HNSW_EF = 512
 
@@ -326,3 +331,13 @@ def behind(after: PointId | None) -> PointId | None:
     if isinstance(after, int):
         return after + 1 if after < 2**64 - 1 else UUID(int=0)
     return UUID(int=after.int + 1) if after.int < 2**128 - 1 else None
+
+
+def pages_of(
+    store: Store, name: str, *, filter: Filter | None = None, fields: Sequence[str] | None = None, size: int = PAGE
+) -> Iterator[list[Record]]:
+    """Yield the points of a collection in id order, ``size`` at a time."""
+    after: PointId | None = None
+    while page := store.scroll(name, filter=filter, limit=size, after=after, fields=fields):
+        yield page
+        after = page[-1].point_id
