@@ -17,6 +17,7 @@ __all__ = [
     "checked_id",
     "checked_items",
     "checked_path",
+    "checked_port",
     "checked_seconds",
     "checked_text",
     "shown",
@@ -69,6 +70,15 @@ def checked_items(values: Iterable[_T], *, name: str) -> Iterable[_T]:
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
         raise InputError(f"{name} is {shown(values)}; expected a list.")
     return values
+
+
+def checked_port(value: int) -> int:
+    """Return the port of a server. Raises InputError."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**16:
+        raise InputError(
+            f"{shown(value)} is not a port for gRPC (grpc_port or QDRANT_GRPC_PORT). Give a number such as 6334."
+        )
+    return value
 
 
 def checked_seconds(value: float, *, name: str) -> float:

@@ -40,12 +40,13 @@ from qdrant_cir.search.given_hits import GivenHits
 from qdrant_cir.search.query_model import ComposedQuery, QueryModel
 from qdrant_cir.storage.attachment import Attachment, attach_collection, detach_collection
 from qdrant_cir.storage.collection import Collection, CollectionInfo
-from qdrant_cir.storage.collection_options import CollectionOptions
+from qdrant_cir.storage.collection_options import CollectionOptions, check_options
 from qdrant_cir.storage.packaged import given_bundle, with_bundle
 from qdrant_cir.storage.stores import (
     RETRY_SECONDS,
     AsyncStoreLike,
     StoreLike,
+    check_shard_key,
     is_place,
     make_shard_key,
     open_store,
@@ -156,6 +157,8 @@ class Gallery:
             StoreError: the store cannot be opened or reached.
             InputError: a name or a number cannot be used.
         """
+        check_options(options)
+        check_shard_key(store, shard_key)
         compute, given = Compute(provider, threads, precision), given_bundle(bundle)
         return _opened(
             open_store(store, api_key=api_key, grpc_port=grpc_port, retry_seconds=retry_seconds),
@@ -210,6 +213,7 @@ class Gallery:
             BundleError, StoreError, InputError: as :meth:`create`.
         """
         _check_opener(open_picture)
+        check_shard_key(store, shard_key)
         compute, given = Compute(provider, threads, precision), given_bundle(bundle)
         return _opened(
             open_store(store, creates=False, api_key=api_key, grpc_port=grpc_port, retry_seconds=retry_seconds),
@@ -865,6 +869,7 @@ def attach(
         BundleError, StoreError, InputError: as :meth:`Gallery.create`.
     """
     _check_opener(open_picture)
+    check_shard_key(store, shard_key)
     compute, given = Compute(provider, threads, precision), given_bundle(bundle)
     if root is not None and not (isinstance(root, str | PathLike) and Path(root).is_dir()):
         raise InputError(f"The root {root!s:.200} is not a folder. Give the folder that the pictures lie below.")

@@ -40,7 +40,7 @@ from qdrant_cir.model.compute import Compute, ExecutionProvider
 from qdrant_cir.model.cores import available_threads
 from qdrant_cir.model.image_encoder import ImageEncoder
 from qdrant_cir.storage.collection import Collection, Label, Unwritten
-from qdrant_cir.storage.collection_options import CollectionOptions
+from qdrant_cir.storage.collection_options import CollectionOptions, check_options
 from qdrant_cir.storage.packaged import given_bundle, with_bundle
 from qdrant_cir.storage.points import IndexedImage, KnownImage
 from qdrant_cir.storage.stores import RETRY_SECONDS, Store, StoreLike, is_folder, open_store
@@ -94,8 +94,7 @@ class Indexer:
         numbers = (self._batch_size, self._decode_threads)
         if not all(isinstance(number, int) and number >= 1 for number in numbers):
             raise InputError(f"batch_size ({batch_size}) and decode_threads ({decode_threads}) must be at least 1")
-        if not isinstance(limits, PictureLimits):
-            raise InputError(f"limits is a {type(limits).__name__}; expected PictureLimits.")
+        _check_limits(limits)
         self._closes: Store | None = None
 
     @classmethod
@@ -142,6 +141,8 @@ class Indexer:
             ProviderError, MissingExtraError: the encoder cannot run as asked.
         """
         compute = Compute(provider, threads, precision)
+        _check_limits(limits)
+        check_options(options)
         given = given_bundle(bundle)
         opened = open_store(store, api_key=api_key, grpc_port=grpc_port, retry_seconds=retry_seconds)
         try:
@@ -536,6 +537,11 @@ class _Pipeline:
         for write in self._writes:
             if not write.cancelled() and write.exception() is None:
                 tally.add(write.result())
+
+
+def _check_limits(limits: PictureLimits) -> None:
+    if not isinstance(limits, PictureLimits):
+        raise InputError(f"limits is a {type(limits).__name__}; expected PictureLimits.")
 
 
 def _is_labelled(stored: KnownImage, record: ImageRecord) -> bool:

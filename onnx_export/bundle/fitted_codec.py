@@ -119,6 +119,8 @@ def fit_codec(
     rows, dims = default_rows if rows is None else rows, default_dims if dims is None else dims
     if not 3 <= rows <= sizes.token_rows:
         raise ExportError(f"Cannot store {sizes.token_rows} tokens in {rows} rows; give 3 to {sizes.token_rows}.")
+    if not 1 <= dims <= sizes.token_dims:
+        raise ExportError(f"Cannot store {sizes.token_dims} dimensions in {dims}; give 1 to {sizes.token_dims}.")
     model = read_bundle_model(bundle)
     found = encode_pictures(bundle, records, encoded=encoded)
     tokens = found.tokens

@@ -31,7 +31,7 @@ def labels_from_run(
     benchmark: Annotated[str, typer.Option(help="The data set that was evaluated: fashioniq or cirr.")],
     root: Annotated[Path, typer.Option(help="Its folder.")],
     out: Annotated[Path, typer.Option(help="File to write, such as fiq_top_200_val_dress.pt.")],
-    depth: Annotated[int | None, typer.Option(help="K; as many places as the run has by default.")] = None,
+    depth: Annotated[int | None, typer.Option(min=1, help="K; as many places as the run has by default.")] = None,
     stage: Annotated[str, typer.Option(help="Order of which stage: one, as in the original's files, or two.")] = "one",
 ) -> None:
     """Write a run as a Top-K file, which the original's stage two reads."""

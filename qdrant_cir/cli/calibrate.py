@@ -20,6 +20,7 @@ from qdrant_cir.cli.options import (
     provider_named,
     with_options,
 )
+from qdrant_cir.errors import InputError
 
 __all__ = ["calibrate"]
 
@@ -59,6 +60,11 @@ def calibrate(
     from qdrant_cir.storage.collection import Collection
     from qdrant_cir.storage.packaged import with_bundle
 
+    for name, value in (("--rerank-depth", rerank_depth), ("--step", step)):
+        if value < 1:
+            raise InputError(f"{name} is {value}; it must be at least 1.")
+    if out.is_dir() or not out.parent.is_dir():
+        raise InputError(f"--out {out} cannot be written: expected a file in a folder that exists.")
     given = None if bundle is None else open_bundle(bundle)
     compute = Compute(provider_named(provider))
     with store.place.opened(creates=False) as opened, printing.show_counts("re-ranking queries") as show_count:
@@ -76,7 +82,10 @@ def calibrate(
             progress=show_count,
         )
     found = calibrate_effort(scores, fingerprint=gallery.bundle.fingerprint, rerank_depth=rerank_depth, step=step)
-    out.write_text(json.dumps(found.to_object(), indent=1) + "\n", encoding="utf-8")
+    try:
+        out.write_text(json.dumps(found.to_object(), indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"--out {out} cannot be written: {error}.") from error
     if as_json:
         printing.print_json({"file": str(out), **found.to_object()})
         return

@@ -69,8 +69,9 @@ def calibrate_match(
 
     if queries is not None and edits is not None:
         raise InputError("Both --queries and --edits were given. Give queries with known answers, or none.")
-    if rerank_depth < 1:
-        raise InputError(f"--rerank-depth is {rerank_depth}; it must be at least 1.")
+    for name, value, least in (("--rerank-depth", rerank_depth, 1), ("--edits", edits, 1), ("--seed", seed, 0)):
+        if value is not None and value < least:
+            raise InputError(f"{name} is {value}; it must be at least {least}.")
     compute = Compute(provider_named(provider))
     with (
         opened_gallery(store.place, collection, vector, bundle, compute) as gallery,

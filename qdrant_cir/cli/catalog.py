@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["catalog_app"]
 
+_LARGEST = 8192
+"""Pixels of a side of the pictures."""
+
 catalog_app = typer.Typer(
     help="Drawn products: pictures, manifest and queries with known answers.", no_args_is_help=True
 )
@@ -45,8 +48,10 @@ def build_catalog(
     from qdrant_cir.drawn.files import write_drawn
     from qdrant_cir.drawn.near_misses import summarise_near_misses
 
-    if seed < 0 or size < 1:
-        raise InputError(f"seed is {seed} and size is {size}; seed must be at least 0 and size at least 1.")
+    if seed < 0 or not 1 <= size <= _LARGEST:
+        raise InputError(
+            f"seed is {seed} and size is {size}; seed must be at least 0, and size at least 1 and at most {_LARGEST}."
+        )
     drawn = sample_drawn(seed, products=products, queries=queries)
     with printing.show_counts(f"drawing {products} products") as show_count:
         write_drawn(drawn, out, size=size, progress=show_count)

@@ -131,6 +131,7 @@ def index(
     are listed, with --json all.
     """
     from qdrant_cir.gallery import Gallery
+    from qdrant_cir.indexing.pruning import check_share
     from qdrant_cir.indexing.sources import WHOLE, read_images
     from qdrant_cir.model.compute import Compute
     from qdrant_cir.model.image_encoder import ImageEncoder
@@ -148,6 +149,7 @@ def index(
     if replicas is not None:
         options = replace(options, replication_factor=replicas)
     wanted = WHOLE if part is None else _part(part)
+    check_share(prune_limit)
     _check_prune(prune=prune, dry_run=dry_run, has_source=source is not None, is_whole=part is None)
     # what cannot be read or computed is refused before a collection is made
     records = None if source is None else read_images(source, prefix=prefix)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, cast, get_type_hint
 
 import typer
 
+from qdrant_cir.arguments import checked_seconds
 from qdrant_cir.errors import BundleError, CollectionNotFoundError, InputError
 
 if TYPE_CHECKING:
@@ -164,6 +165,8 @@ class StoreOptions:
         int | None,
         typer.Option(
             "--grpc-port",
+            min=1,
+            max=65_535,
             envvar="QDRANT_GRPC_PORT",
             help="Port for gRPC of that server; 6334 is tried where --url names the port 6333 or none.",
             show_default=False,
@@ -183,8 +186,10 @@ class StoreOptions:
         """The folder or the server; what stands on the command line outweighs the environment.
 
         Raises:
-            InputError: both were given on the command line, or both in the environment.
+            InputError: both were given on the command line, or both in the environment, or a number cannot be used.
         """
+        if self.retry_seconds is not None:
+            checked_seconds(self.retry_seconds, name="--retry-seconds")
         path, url = self.path, self.url
         if path is not None and url is not None:
             path_is_typed = _is_typed(self.context, "path")

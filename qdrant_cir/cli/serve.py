@@ -121,6 +121,8 @@ def serve(
         raise InputError("--service-key is empty, which would let everybody in. Give a key, or leave it out.")
     if confidence is not None and not 0 < confidence < 1:
         raise InputError(f"--confidence is {confidence}; it must be above 0 and below 1.")
+    if min_match is not None and not 0 <= min_match <= 1:
+        raise InputError(f"--min-match is {min_match}; it must be a probability, from 0 to 1.")
     settings = Settings(
         running=running,
         waiting=waiting,

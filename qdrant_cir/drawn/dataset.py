@@ -51,6 +51,9 @@ _PARAPHRASE_STREAM = 13
 _DIFFERENCE = re.compile(r"\b(more|fewer)\b")
 
 
+_MOST_PRODUCTS = 1_000_000
+
+
 @dataclass(frozen=True, slots=True)
 class DrawnItem:
     """One product of a gallery. Its place in ``DrawnCatalog.items`` and the seed decide its picture."""
@@ -158,6 +161,8 @@ def _plan(products: int, queries: int) -> _Plan:
         raise InputError(
             f"A catalogue needs at least one product and one query; got products={products}, queries={queries}."
         )
+    if products > _MOST_PRODUCTS:
+        raise InputError(f"A catalogue has at most {_MOST_PRODUCTS:,} products; got {products}.")
     enough = []
     for sharing in range(min(queries, _SHARING), min(queries, _MOST_SHARING) + 1):
         groups = math.ceil(queries / sharing)

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from qdrant_cir.arguments import shown
 from qdrant_cir.errors import InputError
 from qdrant_cir.indexing.sources import ImageRecord, RejectedRow
 
-__all__ = ["MOST_PRUNED", "prunable"]
+__all__ = ["MOST_PRUNED", "check_share", "prunable"]
 
 MOST_PRUNED = 0.2
 """The share of images that may be deleted at once: more looks like a folder that is not mounted."""
+
+
+def check_share(most: float) -> None:
+    """Refuse what is no share of the images. Raises InputError."""
+    if isinstance(most, bool) or not isinstance(most, int | float) or not 0 <= most <= 1:
+        raise InputError(f"{shown(most)} is not a share of the images. Give a number from 0 to 1, such as 0.2.")
 
 
 def prunable(
@@ -21,8 +28,7 @@ def prunable(
     Raises:
         InputError: they are more than a share ``most`` of the ids, or a record names no picture.
     """
-    if isinstance(most, bool) or not isinstance(most, int | float) or not 0 <= most <= 1:
-        raise InputError(f"{most!r} is not a share of the images. Give a number from 0 to 1, such as 0.2.")
+    check_share(most)
     there: set[str] = set()
     for record in records:
         if isinstance(record, RejectedRow):

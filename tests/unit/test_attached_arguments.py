@@ -319,3 +319,32 @@ def test_failures_of_a_run_are_logged_briefly(
 def _plain(n: int) -> int | str:
     id = id_of(n)
     return id if isinstance(id, int) else str(id)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"options": 5},
+        {"shard_key": "tenant"},
+        {"shard_key": 1.5},
+        {"grpc_port": 0},
+        {"grpc_port": 2**70},
+        {"retry_seconds": float("nan")},
+        {"threads": 0},
+        {"limits": 5},
+    ],
+    ids=str,
+)
+def test_what_cannot_be_used_is_refused_before_a_folder_is_made(
+    tmp_path: Path, tiny_bundle: Path, wrong: dict[str, Any]
+) -> None:
+    make: Callable[..., object] = qdrant_cir.Indexer.open if "limits" in wrong else qdrant_cir.Gallery.create
+    with pytest.raises(InputError):
+        make("shop", store=tmp_path / "store", bundle=tiny_bundle, **wrong)
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_depth_of_the_index_is_checked_without_images_too(tiny_bundle: Path) -> None:
+    empty = qdrant_cir.Gallery.create("shop", store=QdrantClient(":memory:"), bundle=tiny_bundle)
+    with pytest.raises(InputError, match="limit is 0"):
+        empty.index_recall(0)

@@ -712,3 +712,46 @@ def test_explain_shows_words_and_cells_as_a_table_as_json_and_as_a_picture(
     assert drawn.getpixel((28 + 336, 250)) != (0, 0, 255)
     assert drawn.getpixel((28 + 112, 250)) == (255, 0, 0)
     assert "not among" in only_sentence(shop.run("explain", *query, "-k", "1", code=3))
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (("index", "{pictures}", "--prune", "--prune-limit", "-1"), "share of the images"),
+        (("index", "{pictures}", "--prune", "--prune-limit", "nan"), "share of the images"),
+        (("index", "{pictures}", "--retry-seconds", "nan"), "--retry-seconds"),
+        (("index", "{pictures}", "--retry-seconds", "-1"), "--retry-seconds"),
+        (("index", "{pictures}", "--grpc-port", "0"), "--grpc-port"),
+        (("serve", "--min-match", "-1"), "--min-match"),
+        (("serve", "--min-match", "nan"), "--min-match"),
+        (("calibrate", "--queries", "{queries}", "--out", "{out}", "--step", "0"), "--step"),
+        (("calibrate", "--queries", "{queries}", "--out", "{out}", "--rerank-depth", "0"), "--rerank-depth"),
+        (("calibrate", "--queries", "{queries}", "--out", "{none}/cal.json"), "--out"),
+        (("calibrate-match", "--edits", "0"), "--edits"),
+        (("calibrate-match", "--seed", "-1"), "--seed"),
+        (("catalog", "build", "--out", "{out}", "--size", "99999999999999999999"), "size"),
+        (("catalog", "build", "--out", "{out}", "--products", "99999999999999999999"), "at most 1,000,000 products"),
+        (("demo", "--out", "{out}", "--products", "99999999999999999999"), "at most 1,000,000 products"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_number_that_cannot_be_used_is_refused_before_anything_is_done(
+    tmp_path: Path,
+    write_solid_images: Callable[[Path, Mapping[str, tuple[int, int, int]]], list[Path]],
+    tiny_bundle: Path,
+    command: tuple[str, ...],
+    words: str,
+) -> None:
+    pictures = tmp_path / "pictures"
+    write_solid_images(pictures, {"red": (255, 0, 0)})
+    queries = tmp_path / "queries.jsonl"
+    queries.write_text('{"reference": "red.png", "modification_text": "blue"}\n' * 20)
+    places = {"pictures": pictures, "queries": queries, "out": tmp_path / "out", "none": tmp_path / "none"}
+    made = [part.format(**places) for part in command]
+    if command[0] not in ("catalog", "demo"):
+        made += ["--collection", "shop", "--path", str(tmp_path / "store"), "--bundle", str(tiny_bundle)]
+    refused = CliRunner().invoke(app, made, env={"QDRANT_URL": "", "NO_COLOR": "1", "COLUMNS": "200"})
+    assert refused.exit_code in (2, 3), (refused.stdout, refused.stderr, refused.exception)
+    assert words in refused.stderr
+    # there is no store, and nothing was asked for before
+    assert {path.name for path in tmp_path.iterdir()} == {"pictures", "queries.jsonl"}
