@@ -109,7 +109,7 @@ def _read_address(url: str) -> _Address:
 def _grpc_port(address: _Address, given: int | None) -> int | None:
     """Return the port on which gRPC may be tried, None for none. Raises InputError."""
     named = os.environ.get("QDRANT_GRPC_PORT") if given is None else given
-    if named:
+    if named not in (None, ""):
         is_number = isinstance(named, str) and named.isascii() and named.isdigit() and len(named) < 9
         return checked_port(int(named) if is_number else cast("int", named))
     is_plain = address.port in (None, REST_PORT) and not address.has_path and address.login is None
