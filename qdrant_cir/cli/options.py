@@ -140,9 +140,10 @@ class StoreOptions:
 
     context: typer.Context
     path: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--path",
+            metavar="FOLDER",
             envvar="QDRANT_CIR_PATH",
             help=f"Folder of the embedded store (Qdrant Edge); {DEFAULT_PATH} where nothing is given.",
             show_default=False,
@@ -186,7 +187,8 @@ class StoreOptions:
         """The folder or the server; what stands on the command line outweighs the environment.
 
         Raises:
-            InputError: both were given on the command line, or both in the environment, or a number cannot be used.
+            InputError: both were given on the command line, or both in the environment, or a place or a number
+                cannot be used.
         """
         if self.retry_seconds is not None:
             checked_seconds(self.retry_seconds, name="--retry-seconds")
@@ -201,7 +203,10 @@ class StoreOptions:
             path, url = (path, None) if path_is_typed else (None, url)
         if url is not None:
             return StorePlace(None, url, self.api_key, self.grpc_port, self.retry_seconds)
-        return StorePlace(path=path or DEFAULT_PATH, url=None)
+        from qdrant_cir.storage.stores.places import folder_of
+
+        # as text, of which an empty one is not the current folder
+        return StorePlace(path=DEFAULT_PATH if path is None else folder_of(path), url=None)
 
 
 Command: TypeAlias = Callable[..., None]

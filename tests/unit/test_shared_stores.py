@@ -17,11 +17,14 @@ import numpy as np
 import pytest
 from PIL import Image
 from qdrant_client import AsyncQdrantClient
+from typer.testing import CliRunner
 
 from qdrant_cir import ImageRecord, Indexer, Query, Retriever
+from qdrant_cir.cli import app
 from qdrant_cir.errors import InputError, StoreError
 from qdrant_cir.retriever import AsyncRetriever
 from qdrant_cir.storage.stores import CollectionSpec, EdgeStore, Store, StoredPoint, open_store, open_store_async
+from qdrant_cir.storage.stores.places import folder_of
 
 SPEC = CollectionSpec(vector_size=4, metadata={})
 PICTURES: Mapping[str, tuple[int, int, int]] = {"red": (250, 10, 10), "blue": (10, 10, 250)}
@@ -261,6 +264,39 @@ def test_the_embedded_store_itself_takes_no_address(
     with pytest.raises(InputError, match="folder"):
         EdgeStore(address)
     assert list(tmp_path.iterdir()) == []
+
+
+MISTYPED = [
+    *(
+        " :memory: ",
+        ":memory:/",
+        "./:memory:",
+        " http://localhost:6333",
+        "http:\\\\localhost:6333",
+        "a/https://x.io:6333",
+    ),
+    *("~/store", " ~/store", "~", "localhost:6333 ", " ", ""),
+]
+
+
+@pytest.mark.parametrize("place", MISTYPED)
+def test_a_place_that_was_mistyped_makes_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_bundle: Path, place: str
+) -> None:
+    (tmp_path / "pictures").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "pictures" / "a.png")
+    monkeypatch.chdir(tmp_path)
+    if not place.lstrip().startswith("http://"):  # as a store it is a server
+        with pytest.raises(InputError, match=r"is not (a folder|the place of)|, not a folder|begins with a tilde"):
+            open_store(place)
+    arguments = ["index", "pictures", "-c", "shop", "--bundle", str(tiny_bundle), "--path", place]
+    refused = CliRunner().invoke(app, arguments, env={"QDRANT_URL": "", "QDRANT_CIR_PATH": ""})
+    assert refused.exit_code == 3, (refused.stdout, refused.stderr, refused.exception)
+    assert [path.name for path in tmp_path.iterdir()] == ["pictures"]
+
+
+def test_a_drive_of_windows_is_no_scheme() -> None:
+    assert folder_of("C:/stores") == Path("C:/stores")
 
 
 @pytest.mark.parametrize("nothing", [None, 7, b"store", {"url": "x"}])

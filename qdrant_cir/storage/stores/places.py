@@ -14,7 +14,8 @@ __all__ = ["MEMORY", "folder_of", "is_address", "is_memory", "is_place", "shown_
 MEMORY = ":memory:"
 """The memory of this process, as for a Qdrant client: one for all that open it, until the process ends."""
 
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:/", re.IGNORECASE)
+# two letters at least: "C:/" is a drive of Windows
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+:[/\\]|.*[/\\]https?:[/\\]", re.IGNORECASE)
 _HOST_AND_PORT = re.compile(r"(?:[\w.-]+|\[[0-9a-f:]+\]):\d+(?:/.*)?", re.IGNORECASE)
 
 
@@ -37,19 +38,25 @@ def folder_of(place: str | PathLike[str]) -> Path:
     """Read a place as a folder.
 
     Raises:
-        InputError: it is the address of a server, or the memory. A folder of that name would be made, and the
-            server would stay empty, without a warning.
+        InputError: it is the address of a server, the memory, or begins with ``~``, written with spaces or slashes
+            too. A folder of that name would be made, and the server would stay empty, without a warning.
     """
     given = os.fspath(place)
     if not isinstance(given, str) or not given.strip() or "\0" in given or not _is_file_name(given):
         raise InputError(
             f"{given!r} is not the place of a store. Give a folder, or an address such as http://localhost:6333."
         )
-    if given == MEMORY:
-        raise InputError(f"{MEMORY!r} is not a folder. To index and search in memory, give store={MEMORY!r}.")
-    if _SCHEME.match(given) or _HOST_AND_PORT.fullmatch(given):
+    plain = given.strip()
+    if Path(plain).name.strip() == MEMORY:
+        raise InputError(f"{given!r} is not a folder. To index and search in memory, give store={MEMORY!r}.")
+    if plain == "~" or plain.startswith(("~/", "~\\")):
         raise InputError(
-            f"{shown_address(given)!r} is the address of a server, not a folder. A server's address begins with "
+            f"{given!r} begins with a tilde, which only a shell replaces. Give the whole path, or "
+            f"pathlib.Path({plain!r}).expanduser()."
+        )
+    if _SCHEME.match(plain) or _HOST_AND_PORT.fullmatch(plain):
+        raise InputError(
+            f"{shown_address(plain)!r} is the address of a server, not a folder. A server's address begins with "
             "http:// or https:// and is given as a text, such as http://localhost:6333, on the command line as --url."
         )
     return Path(given)
