@@ -6,7 +6,6 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import nn
@@ -65,11 +64,18 @@ def load_model_folder(folder: Path) -> ModelFolder:
             candidate_encoder.load_state_dict(load_file(folder / CANDIDATE_ENCODER_FILE))
             candidate_encoder.eval()
         tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
+        provenance = dict(about["provenance"])
     except OSError as error:
         raise CheckpointError(f"{folder} is no model folder: {error}. `convert` and `train` write one.") from error
-    except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"{folder} is damaged or of another version: {error}") from error
-    return ModelFolder(model.eval(), tokenizer, about["provenance"], candidate_encoder)
+    except MemoryError:
+        raise
+    # sizes that do not fit together stop the model in many ways, and a tokenizer raises bare Exception
+    except Exception as error:
+        raise CheckpointError(
+            f"{folder} is damaged or of another version ({type(error).__name__}: {str(error)[:200]}). Restore it, or "
+            "write it again with `convert` or `train`."
+        ) from error
+    return ModelFolder(model.eval(), tokenizer, provenance, candidate_encoder)
 
 
 def _save_weights(module: nn.Module, path: Path) -> None:

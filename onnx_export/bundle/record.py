@@ -37,9 +37,9 @@ def record_measurement(bundle_folder: Path, file: Path) -> None:
             calibration = EffortCalibration.of_object(value, place=str(file))
             fingerprint, measured = calibration.fingerprint, {PROVENANCE_KEY: calibration.to_object()}
         else:
-            fingerprint = value["run"]["fingerprint"]
+            fingerprint = str(value["run"]["fingerprint"])
             measured = {"quality": {key: value[key] for key in KEPT if key in value}}
-    except (OSError, ValueError, KeyError, TypeError, InputError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, InputError) as error:
         raise ExportError(
             f"{file} is neither a report of `qdrant-cir evaluate` nor a file of `qdrant-cir calibrate`: {error}"
         ) from error

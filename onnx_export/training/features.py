@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from onnx_export.models import CirModel
+from onnx_export.training.kept import reading
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +84,17 @@ def compute_features(model: CirModel, read_pixels: PixelReader, count: int, fold
             tokens[rows], vectors[rows] = batch_tokens.cpu().numpy(), batch_vectors.cpu().numpy()
             if start % (BATCH * 50) == 0:
                 logger.info("encoded %d of %d, %.0f s", start, count, time.monotonic() - begin)
-        np.save(vectors_file, vectors)
+        tokens.flush()
+        # the vectors say that all is there
+        partial = vectors_file.with_suffix(".part.npy")
+        np.save(partial, vectors)
+        partial.replace(vectors_file)
     blank = model.image_encoder(torch.zeros(1, 3, sizes.image_size, sizes.image_size, device=device))[0][0]
-    found = torch.from_numpy(np.load(vectors_file)).to(device)
-    return PictureFeatures(np.load(tokens_file, mmap_mode="c"), found, blank.clone())
+    advice = f"Remove {folder}: its pictures are encoded again."
+    with reading(vectors_file, advice=advice):
+        found = torch.from_numpy(np.load(vectors_file)).to(device)
+    with reading(tokens_file, advice=advice):
+        kept = np.load(tokens_file, mmap_mode="c")
+        if len(kept) != len(found):
+            raise ValueError(f"it holds {len(kept)} pictures, and the vectors are of {len(found)}")
+    return PictureFeatures(kept, found, blank.clone())

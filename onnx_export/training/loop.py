@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from onnx_export.training.averaging import AveragedWeights
+from onnx_export.training.kept import reading
 from onnx_export.training.processes import processes, share_buffers
 from onnx_export.training.updates import BatchLosses, Schedule, Updates
 from onnx_export.training.validation import Validation
@@ -88,14 +89,16 @@ class _Record:
         """Load the checkpoint, where there is one."""
         if not self.checkpoint.exists():
             return
-        state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-        self.updates.modules.load_state_dict(state["modules"])
-        self.updates.optimiser.load_state_dict(state["optimiser"])
-        self.updates.done = self._start = self._logged = int(state["step"])
-        self._spent = float(state["seconds"])
-        self.average.values = state.get("averaged", self.average.values)
-        if self.validation is not None and "validation" in state:
-            self.validation.load_state(state["validation"])
+        advice = "Restore it, or remove it to train this stage from its beginning."
+        with reading(self.checkpoint, advice=advice):
+            state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+            self.updates.modules.load_state_dict(state["modules"])
+            self.updates.optimiser.load_state_dict(state["optimiser"])
+            self.updates.done = self._start = self._logged = int(state["step"])
+            self._spent = float(state["seconds"])
+            self.average.values = state.get("averaged", self.average.values)
+            if self.validation is not None and "validation" in state:
+                self.validation.load_state(state["validation"])
         logger.info("resuming %s at step %d", self.stage, self._start)
         before, count = state.get("processes", 1), processes().num_processes
         if before != count:

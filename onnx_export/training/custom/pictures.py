@@ -16,6 +16,7 @@ from onnx_export.export import preprocessing_of
 from onnx_export.models import CirModel
 from onnx_export.models.vit import VisionTransformer
 from onnx_export.training.features import PictureFeatures, compute_features
+from onnx_export.training.kept import read_kept, reading
 from qdrant_cir.errors import ImageError
 from qdrant_cir.indexing.sources import ImageRecord
 from qdrant_cir.model.preprocess import load_image, read_pixels
@@ -29,9 +30,11 @@ def find_unreadable(pictures: Mapping[str, ImageRecord], run_folder: Path) -> di
     """Return the pictures that cannot be read, with the reason; the result is kept in the run folder."""
     kept, key = run_folder / "unreadable.json", pictures_key(pictures)
     if kept.exists():
-        found = json.loads(kept.read_text(encoding="utf-8"))
-        if found["pictures"] == key:
-            return {str(name): str(reason) for name, reason in found["unreadable"].items()}
+        advice = "Remove it: the pictures are looked at again."
+        found = read_kept(kept, advice=advice)
+        with reading(kept, advice=advice):
+            if found["pictures"] == key:
+                return {str(name): str(reason) for name, reason in found["unreadable"].items()}
     unreadable = {}
     for image_id, record in pictures.items():
         try:
@@ -65,7 +68,7 @@ def custom_features(model: CirModel, pictures: Mapping[str, ImageRecord], folder
     spec = preprocessing_of(model.sizes)
     key = f"{weights_key(model.image_encoder)} {pictures_key(pictures)} preprocessing {spec.version}"
     kept = folder / KEY_FILE
-    if kept.exists() and kept.read_text(encoding="utf-8") != key:
+    if kept.exists() and kept.read_bytes() != key.encode():
         logger.info("the image encoder or the pictures changed: %d pictures are encoded again", len(pictures))
         (folder / "vectors.npy").unlink(missing_ok=True)
     kept.write_text(key, encoding="utf-8")

@@ -24,6 +24,7 @@ from onnx_export.training.custom.encoder import EncoderStage, HeldOutAnew
 from onnx_export.training.custom.pictures import candidate_features, custom_features, find_unreadable, weights_key
 from onnx_export.training.custom.validation import HeldOut
 from onnx_export.training.custom.vocabulary import extend_vocabulary, unknown_words
+from onnx_export.training.kept import read_kept, reading
 from onnx_export.training.loop import train
 from onnx_export.training.processes import describe_machine, processes
 from onnx_export.training.stages import StageOne, StageTwo
@@ -162,8 +163,10 @@ class CustomRun:
         }
         kept = self.folder / "run.json"
         if kept.exists():
-            found = json.loads(kept.read_text(encoding="utf-8"))
-            found["recipe"] = {**asdict(CustomRecipe()), **found["recipe"]}  # older runs lack newer fields
+            advice = "Restore it, or choose another folder."
+            found = read_kept(kept, advice=advice)
+            with reading(kept, advice=advice):
+                found["recipe"] = {**asdict(CustomRecipe()), **found["recipe"]}  # older runs lack newer fields
             differing = [name for name, value in record.items() if found.get(name) != value]
             if differing:
                 raise TrainingError(

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from onnx_export.training.attributes import NOT_OF_THIS_KIND
+from onnx_export.training.kept import reading
 from onnx_export.training.texts import special_id
 from qdrant_cir.drawn.dataset import is_held_out
 from qdrant_cir.drawn.draw import Box, draw_scene
@@ -35,6 +36,7 @@ logger = logging.getLogger(__name__)
 EDITS_PER_FAMILY, NEAR_MISSES_PER_EDIT = 6, 4
 VARIANTS = 1 + EDITS_PER_FAMILY * (1 + NEAR_MISSES_PER_EDIT)
 TEXTS_PER_QUERY = 2
+_FACTS = ("codes", "boxes", "products", "captions", "queries", "ids", "counts")
 CHUNK_FAMILIES = 25
 _DRAWING_STREAM, _WORDING_STREAM = 1, 2
 
@@ -151,7 +153,7 @@ def open_families(folder: Path, *, families: int, size: int, seed: int, workers:
             drawn += len(chunk)
             rate = drawn * VARIANTS / (time.monotonic() - begin)
             logger.info("drew %d of %d families, %.0f pictures/s", drawn, sum(map(len, missing)), rate)
-    facts = [np.load(_facts_file(folder, chunk)) for chunk in chunks]
+    facts = [_read_facts(_facts_file(folder, chunk)) for chunk in chunks]
 
     def joined(name: str) -> NDArray[np.int64]:
         widest = max(each[name].shape[1] for each in facts)
@@ -159,8 +161,10 @@ def open_families(folder: Path, *, families: int, size: int, seed: int, workers:
 
     codes, queries, numbers = joined("codes"), joined("queries"), dict[bytes, int]()
     keys = np.concatenate((joined("products"), codes.reshape(len(codes), -1)), axis=1)
+    with reading(array, advice=f"Remove {folder}: its pictures are drawn again."):
+        pictures = np.load(array, mmap_mode="c")
     return Families(
-        pictures=np.load(array, mmap_mode="c"),
+        pictures=pictures,
         codes=codes,
         boxes=np.concatenate([each["boxes"] for each in facts]),
         scenes=np.array([numbers.setdefault(key.tobytes(), len(numbers)) for key in keys]),
@@ -170,6 +174,11 @@ def open_families(folder: Path, *, families: int, size: int, seed: int, workers:
         starts=np.cumsum([0, *joined("counts")[:, 0].tolist()]),
         captions=joined("captions"),
     )
+
+
+def _read_facts(path: Path) -> dict[str, NDArray[np.int64]]:
+    with reading(path, advice="Remove it: its families are drawn again."), np.load(path) as stored:
+        return {name: stored[name] for name in _FACTS}
 
 
 def _widened(array: NDArray[np.int64], columns: int) -> NDArray[np.int64]:
@@ -182,7 +191,9 @@ def _facts_file(folder: Path, chunk: range) -> Path:
 
 
 def _draw_chunk(folder: Path, chunk: range, *, size: int, seed: int, tokenizer: str) -> range:
-    pictures, words = np.load(folder / "pictures.npy", mmap_mode="r+"), Tokenizer.from_str(tokenizer)
+    with reading(folder / "pictures.npy", advice=f"Remove {folder}: its pictures are drawn again."):
+        pictures = np.load(folder / "pictures.npy", mmap_mode="r+")
+    words = Tokenizer.from_str(tokenizer)
     words.enable_padding()
     codes, boxes, products, captions, queries, texts, counts = [], [], [], [], [], [], []
     for family in chunk:

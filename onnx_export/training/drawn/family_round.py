@@ -308,7 +308,7 @@ def train_round_from(folder: Path, start: ModelFolder, round_: FamilyRound) -> P
         raise TrainingError("A round of families trains one image encoder; this model has a second one for candidates.")
     folder.mkdir(parents=True, exist_ok=True)
     kept, record = folder / "round.json", json.dumps(asdict(round_), indent=2) + "\n"
-    if kept.exists() and kept.read_text(encoding="utf-8") != record:
+    if kept.exists() and kept.read_bytes() != record.encode():
         raise TrainingError(f"{folder} holds a round with other settings ({kept}); choose another folder.")
     kept.write_text(record, encoding="utf-8")
     model = start.model.to(processes().device)

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_export.training.kept import reading
 from qdrant_cir.drawn.dataset import sample_training_edit
 from qdrant_cir.drawn.draw import draw_scene
 from qdrant_cir.drawn.language import describe_edit, describe_scene
@@ -104,8 +105,10 @@ def open_pool(folder: Path, *, groups: int, size: int, seed: int, workers: int) 
             drawn += len(chunk)
             rate = drawn * PICTURES_PER_GROUP / (time.monotonic() - begin)
             logger.info("drew %d of %d groups, %.0f pictures/s", drawn, sum(map(len, missing)), rate)
-    facts = [_read_facts(_facts_file(folder, chunk)) for chunk in chunks]
-    return Pool([group for chunk in facts for group in chunk], np.load(array, mmap_mode="r"))
+    facts = [_read_facts(_facts_file(folder, chunk), len(chunk)) for chunk in chunks]
+    with reading(array, advice=f"Remove {folder}: the pool is drawn again."):
+        pictures = np.load(array, mmap_mode="r")
+    return Pool([group for chunk in facts for group in chunk], pictures)
 
 
 def _facts_file(folder: Path, chunk: range) -> Path:
@@ -113,7 +116,8 @@ def _facts_file(folder: Path, chunk: range) -> Path:
 
 
 def _draw_chunk(folder: Path, chunk: range, *, size: int, seed: int) -> range:
-    pictures = np.load(folder / "pictures.npy", mmap_mode="r+")
+    with reading(folder / "pictures.npy", advice=f"Remove {folder}: the pool is drawn again."):
+        pictures = np.load(folder / "pictures.npy", mmap_mode="r+")
     lines = []
     for group in chunk:
         rng = np.random.default_rng((seed, group))
@@ -149,10 +153,13 @@ def _describe(scene: Scene, boxes: dict[str, Box], rng: np.random.Generator) -> 
     )
 
 
-def _read_facts(path: Path) -> list[Group]:
+def _read_facts(path: Path, count: int) -> list[Group]:
     groups = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        values = json.loads(line)
-        pictures = [PictureFacts(**p) for p in values["pictures"]]
-        groups.append(Group(values["texts"], values["kind"], pictures))
+    with reading(path, advice="Remove it: its part of the pool is drawn again."):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            values = json.loads(line)
+            pictures = [PictureFacts(**p) for p in values["pictures"]]
+            groups.append(Group(values["texts"], values["kind"], pictures))
+        if len(groups) != count:
+            raise ValueError(f"it holds {len(groups)} groups, expected {count}")
     return groups

@@ -29,6 +29,7 @@ from onnx_export.training.drawn.rounds import (
     pool_triplets,
 )
 from onnx_export.training.drawn.tokenizer import build_tokenizer
+from onnx_export.training.kept import reading
 from onnx_export.training.loop import train
 from onnx_export.training.processes import describe_machine, processes
 from onnx_export.training.stages import StageOne, StageTwo, start_reranker_from_text_encoder
@@ -315,8 +316,10 @@ class Run:
 
     def _run(self, name: str, modules: nn.ModuleDict, steps: int, rate: float, losses: BatchLosses) -> int:
         if self.start is not None and name in STARTED_STAGES:
-            trained = torch.load(self.start.folder / f"{name}.ckpt", map_location="cpu", weights_only=True)
-            modules.load_state_dict(trained["modules"])
+            kept = self.start.folder / f"{name}.ckpt"
+            with reading(kept, advice="Restore it, or train the start again."):
+                trained = torch.load(kept, map_location="cpu", weights_only=True)
+                modules.load_state_dict(trained["modules"])
         modules.train()
         schedule = Schedule(steps, rate, accumulation=self.recipe.accumulation)
         seconds = train(name, run_folder=self.folder, modules=modules, schedule=schedule, batch_losses=losses)

@@ -16,6 +16,7 @@ from onnx_export.models import CirModel
 from onnx_export.training.drawn.pool import PICTURES_PER_GROUP, TARGET_ROWS, Group, Pool, open_pool
 from onnx_export.training.drawn.pretrain import normalised_pixels
 from onnx_export.training.features import PictureFeatures, compute_features
+from onnx_export.training.kept import reading
 from onnx_export.training.processes import processes
 from onnx_export.training.similarity import fit_similarity_weight, paired_scores
 from onnx_export.training.triplets import Triplet, TripletSet, number_scenes
@@ -102,4 +103,6 @@ def fit_similarity(model: CirModel, tokenizer: Tokenizer, held_out: HeldOutGroup
             weight = fit_similarity_weight(*paired_scores(model, held_out.triplets(model), tokenizer))
             logger.info("%s: stage one's cosine has the weight %.1f", kept.stem, weight)
             kept.write_text(json.dumps(weight) + "\n", encoding="utf-8")
-    model.sizes = replace(model.sizes, similarity_weight=float(json.loads(kept.read_text(encoding="utf-8"))))
+    with reading(kept, advice="Remove it: it is fitted again."):
+        weight = float(json.loads(kept.read_text(encoding="utf-8")))
+    model.sizes = replace(model.sizes, similarity_weight=weight)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from onnx_export.errors import TrainingError
 from onnx_export.models.efficientnet_lite import CELL, FEATURE_CHANNELS, EfficientNetLite, PhotoStem
+from onnx_export.training.kept import read_kept, reading
 from onnx_export.training.photos.families import FAMILY_SIZE, Family, draw_family
 from qdrant_cir.errors import ImageError
 from qdrant_cir.model.preprocess import load_image
@@ -201,16 +202,20 @@ def open_pool(
     """Draw the pool of some photographs into a folder, or open what an earlier call drew there.
 
     Raises:
-        TrainingError: no photograph has a usable mask.
+        TrainingError: no photograph has a usable mask, or what was drawn there is damaged.
     """
     if not (folder / "facts.npz").exists():
         folder.mkdir(parents=True, exist_ok=True)
         _draw_pool(folder, photographs, trunk, size=size, seed=seed, workers=workers)
-    with np.load(folder / "facts.npz") as stored:
+    advice = f"Remove {folder}: the pool is drawn again."
+    with reading(folder / "facts.npz", advice=advice), np.load(folder / "facts.npz") as stored:
         facts = {name: stored[name] for name in COLUMNS}
-    about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
-    features = np.load(folder / "features.npy", mmap_mode="r")[: len(facts["garment"])]
-    return PhotoPool(features, facts, about["usable"], about["skipped"])
+    about = read_kept(folder / "about.json", advice=advice)
+    with reading(folder / "about.json", advice=advice):
+        usable, skipped = dict(about["usable"]), int(about["skipped"])
+    with reading(folder / "features.npy", advice=advice):
+        features = np.load(folder / "features.npy", mmap_mode="r")[: len(facts["garment"])]
+    return PhotoPool(features, facts, usable, skipped)
 
 
 def _draw_pool(
@@ -261,4 +266,6 @@ def _draw_pool(
         logger.warning("%d of %d photographs have no usable mask; they have no edits", skipped, len(readable))
     (folder / "about.json").write_text(json.dumps({"usable": usable, "skipped": skipped}) + "\n", encoding="utf-8")
     columns = {name: table[:, place] for place, name in enumerate(COLUMNS)}
-    np.savez(folder / "facts.npz", **columns)  # type: ignore[arg-type]
+    # the facts say that all is there
+    np.savez(folder / "facts.part.npz", **columns)  # type: ignore[arg-type]
+    (folder / "facts.part.npz").replace(folder / "facts.npz")

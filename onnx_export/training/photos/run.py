@@ -17,6 +17,7 @@ from onnx_export.errors import TrainingError
 from onnx_export.model_folder import ModelFolder, save_model_folder
 from onnx_export.models import PHOTO_SMALL, CirModel, build_model
 from onnx_export.models.efficientnet_lite import EfficientNetLite
+from onnx_export.training.kept import read_kept
 from onnx_export.training.loop import train
 from onnx_export.training.photos.pool import PhotoPool, open_pool
 from onnx_export.training.photos.stages import (
@@ -271,7 +272,7 @@ class PhotoRun:
         record = {"recipe": asdict(self.recipe), "photographs": hashlib.sha256(listed.encode()).hexdigest()}
         kept = self.folder / "run.json"
         if kept.exists():
-            found = json.loads(kept.read_text(encoding="utf-8"))
+            found = read_kept(kept, advice="Restore it, or choose another folder.")
             differing = [name for name, value in record.items() if found.get(name) != value]
             if differing:
                 raise TrainingError(
