@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -26,11 +27,18 @@ class Decoder:
 
     def __init__(self, *, at_once: int = _AT_ONCE, waiting: int = _WAITING) -> None:
         """Decode ``at_once`` at a time, and let ``waiting`` more wait."""
-        self._threads = ThreadPoolExecutor(at_once, thread_name_prefix="cir-picture")
-        self._most, self._asked = at_once + waiting, 0
+        self._at_once, self._most = at_once, at_once + waiting
+        self._begin()
+
+    def _begin(self) -> None:
+        self._threads = ThreadPoolExecutor(self._at_once, thread_name_prefix="cir-picture")
+        self._process, self._asked = os.getpid(), 0
 
     async def run(self, work: Callable[[], T]) -> T:
         """Do what decodes a picture, when it is its turn. Raises BusyError where too many wait, and what it raises."""
+        if self._process != os.getpid():
+            # a forked worker has none of its parent's threads
+            self._begin()
         if self._asked >= self._most:
             raise BusyError(f"{self._asked} pictures wait to be read. Ask again later.")
         self._asked += 1

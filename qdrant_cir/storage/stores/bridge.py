@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 from typing import Any
 
 from qdrant_client import AsyncQdrantClient
@@ -23,6 +24,7 @@ class ClientBridge:
     def __init__(self, client: AsyncQdrantClient, loop: asyncio.AbstractEventLoop) -> None:
         self._target: Any = client
         self._loop = loop
+        self._process = os.getpid()
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
         value = getattr(self._target, name)
@@ -31,15 +33,20 @@ class ClientBridge:
         if isinstance(value, str | int | float | bool | dict | list | tuple | None):
             return value
         inner = object.__new__(ClientBridge)
-        inner._target, inner._loop = value, self._loop
+        inner._target, inner._loop, inner._process = value, self._loop, self._process
         return inner
 
     def _answer(self, outcome: Any) -> Any:  # noqa: ANN401
         if not inspect.isawaitable(outcome):
             return outcome
-        if self._loop.is_closed():
+        # a forked process has no thread that runs the loop, and a loop that rests never answers
+        if self._process != os.getpid() or not self._loop.is_running():
             outcome.close()  # type: ignore[attr-defined]
-            raise StoreError("The event loop of the asynchronous client is closed. Open a client in the running loop.")
+            state = "closed" if self._loop.is_closed() else "not running in this process"
+            raise StoreError(
+                f"The event loop of the asynchronous client is {state}. Open a client in the loop that uses it, "
+                "after a fork."
+            )
 
         async def awaited() -> Any:  # noqa: ANN401
             return await outcome
