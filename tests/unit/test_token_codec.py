@@ -16,6 +16,7 @@ from qdrant_cir.tokens.codec import (
     decode_tokens,
     encode_merged_tokens,
     encode_tokens,
+    encoded_bytes,
     is_in_form,
     quantize,
 )
@@ -194,3 +195,12 @@ def test_forms_are_told_apart_and_the_message_names_the_command() -> None:
         decode_tokens([compressed], sizes("int8"))
     with pytest.raises(TokensError, match=r"of version 7 of the compression; the bundle reads .* version 8"):
         decode_tokens([compressed], compressed_sizes("int8", version=8))
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_the_size_of_an_image_is_known_before_it_is_encoded(codec: TokenCodec) -> None:
+    tokens = random_tokens(1)
+    assert len(encode_tokens(tokens[0], codec)) == encoded_bytes(sizes(codec))
+    merged = MergedTokens(tokens[:, :3, :4], np.ones((1, 3), np.float32))
+    compressed = replace(sizes(codec), compression=CompressionSizes(rows=3, dims=4, version=1))
+    assert len(encode_merged_tokens(merged, codec, 1)) == encoded_bytes(compressed)
