@@ -7,7 +7,8 @@ The re-ranker is rewritten so that a candidate's tokens are never projected (PAP
 * ``P (E W_V) = (P E) W_V``: the value projection comes after the mixing; rows of P sum to one, so the value bias is
   added once.
 * the last layer is computed for the first token alone, the only one the score reads;
-* what does not depend on the candidate (embeddings, first self-attention) is computed once for all K.
+* what does not depend on the candidate (embeddings, first self-attention) is computed once for all K;
+* the feed-forward block, which both streams share, is computed once for both.
 
 Stored tokens come as they are (int8 with a scale per token, or float): the scales multiply the attention scores and
 probabilities, [heads x L, N], rather than the tokens, [N, C].
@@ -139,8 +140,9 @@ class AbsorbedLayer(nn.Module):
         own = self.attention.output
         rows0 = own.LayerNormA(own.dense0(self.attention.self0(rows0, x0)) + rows0)
         rows1 = own.LayerNormB(own.dense1(self.attention.self1(rows1, x1)) + rows1)
-        rows0, rows1 = self.cross(rows0, rows1, tokens, scales, log_weights)
-        return self.output(self.intermediate(rows0), rows0), self.output(self.intermediate(rows1), rows1)
+        both = torch.stack(self.cross(rows0, rows1, tokens, scales, log_weights))  # [2, K, L or 1, H]
+        both = self.output(self.intermediate(both), both)
+        return both[0], both[1]
 
 
 class RerankerGraph(nn.Module):

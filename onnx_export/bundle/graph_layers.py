@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,6 +11,9 @@ import onnx
 import torch
 from onnx import numpy_helper
 from torch import Tensor
+
+_BLOCK = 3
+"""Layers of a feed-forward block: two products and the normalisation."""
 
 LayerKind = Literal["Linear", "LayerNorm", "Conv2d", "Embedding"]
 
@@ -57,7 +60,18 @@ def read_graph(path: Path) -> ReadGraph:
     for node in graph.node:  # constants that are stored in half the bytes (half_constants.py)
         if node.op_type == "Cast" and node.input[0] in constants:
             constants[node.output[0]] = constants[node.input[0]].float()
-    return ReadGraph(path, tuple(_layers(list(graph.node), constants)), constants)
+    return ReadGraph(path, _once_for_both(_layers(list(graph.node), constants)), constants)
+
+
+def _once_for_both(layers: Sequence[GraphLayer]) -> tuple[GraphLayer, ...]:
+    """Leave out each feed-forward block that a graph of an earlier version computes again for the other stream."""
+    kept: list[GraphLayer] = []
+    for layer in layers:
+        kept.append(layer)
+        weights = [each.weight.data_ptr() for each in kept[-2 * _BLOCK :]]
+        if len(weights) == 2 * _BLOCK and weights[:_BLOCK] == weights[_BLOCK:]:
+            del kept[-_BLOCK:]
+    return tuple(kept)
 
 
 def _layers(nodes: list[onnx.NodeProto], constants: Mapping[str, Tensor]) -> list[GraphLayer]:

@@ -14,17 +14,17 @@ bundles = typer.Typer(no_args_is_help=True)
 
 @bundles.command("export")
 def export_command(
-    model: Annotated[Path, typer.Argument(help="Model folder, from `convert` or `train`.")],
+    model: Annotated[Path, typer.Argument(help="Model folder, from `convert` or `train`, or a bundle to trace again.")],
     out: Annotated[Path, typer.Option(help="Folder to write.")],
     codec: CodecOption = "int8",
     name: NameOption = None,
     licence: LicenceOption = "unknown",
 ) -> None:
     """Trace the graphs and write a bundle."""
+    from onnx_export.bundle.weights import load_start
     from onnx_export.export import BundleDescription, export_bundle
-    from onnx_export.model_folder import load_model_folder
 
-    folder = load_model_folder(model)
+    folder = load_start(model)
     description = BundleDescription(name or out.name, licence, folder.provenance)
     export_bundle(
         folder.model,
