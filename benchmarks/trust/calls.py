@@ -160,6 +160,9 @@ def public_calls(folder: Path, bundle: str | None) -> list[Call]:
         "result": lambda: own.search(pictures / "1.png", "in red", limit=2),
         "progress": lambda: None,
         "limits": qdrant_cir.PictureLimits,
+        "address_limits": qdrant_cir.AddressLimits,
+        "max_bytes": lambda: 1_000,
+        "seconds": lambda: 1.0,
         "rerank_depth": lambda: 4,
         "retry_seconds": lambda: 0,
         "queries": lambda: [qdrant_cir.Query(pictures / "1.png", "in red")],
@@ -205,6 +208,7 @@ def public_calls(folder: Path, bundle: str | None) -> list[Call]:
     add("read_manifest", _listed(qdrant_cir.read_manifest))
     add("Effort", qdrant_cir.Effort)
     add("PictureLimits", qdrant_cir.PictureLimits)
+    add("AddressLimits", qdrant_cir.AddressLimits)
     add("Query", lambda reference=None, modification_text="", must_not="", weights=None, must_not_weight=0.5: (
         retriever.search(
             qdrant_cir.Query(reference, modification_text, must_not, weights, must_not_weight), limit=2, rerank_depth=2

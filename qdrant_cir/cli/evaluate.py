@@ -238,6 +238,14 @@ def _run(
     from qdrant_cir.storage.packaged import with_bundle
     from qdrant_cir.storage.stores import EdgeStore
 
+    settings = EvaluationSettings(
+        rerank_depth=run.rerank_depth,
+        provider=provider_named(run.provider),
+        precision=precision_named(run.precision),
+        collection=collection,
+        runs_controls=run.controls,
+        on_queries=_query_progress(),
+    )
     with ExitStack() as opening:
         standing = None if store is None else opening.enter_context(store)
         if run.bundle is None and standing is not None and collection is not None:
@@ -248,15 +256,7 @@ def _run(
         folder = run.out or _DEFAULT_OUT / f"{benchmark.name}-{benchmark.split}-{model.fingerprint[:12]}"
         opened = standing or opening.enter_context(EdgeStore(folder / "store"))
         on_images = opening.enter_context(printing.show_progress("indexing"))
-        settings = EvaluationSettings(
-            rerank_depth=run.rerank_depth,
-            provider=provider_named(run.provider),
-            precision=precision_named(run.precision),
-            collection=collection,
-            runs_controls=run.controls,
-            on_images=on_images,
-            on_queries=_query_progress(),
-        )
+        settings = replace(settings, on_images=on_images)
         evaluation = evaluate(benchmark, store=opened, bundle=model, out=folder, settings=settings)
     if run.as_json:
         printing.print_json(report_json(evaluation.report))

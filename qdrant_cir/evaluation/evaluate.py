@@ -32,6 +32,9 @@ from qdrant_cir.types import Encoder, Precision
 __all__ = ["Evaluation", "EvaluationSettings", "evaluate"]
 
 
+_DEEPEST = 1_000_000
+
+
 @dataclass(frozen=True, slots=True)
 class EvaluationSettings:
     """How an evaluation is run.
@@ -54,6 +57,11 @@ class EvaluationSettings:
     runs_controls: bool = True
     on_images: Callable[[IndexProgress], None] | None = None
     on_queries: Callable[[int, int], None] | None = None
+
+    def __post_init__(self) -> None:
+        """Check the depth. Raises InputError."""
+        if not 0 <= self.rerank_depth <= _DEEPEST:
+            raise InputError(f"rerank_depth is {self.rerank_depth}; it must be at least 0 and at most {_DEEPEST}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +88,10 @@ def evaluate(
         settings: how to run.
 
     Raises:
-        InputError: a negative depth, or no collection for a benchmark without a gallery.
+        InputError: no collection for a benchmark without a gallery.
         EvaluationError: no image or no query is left to score, or a run file belongs to another run.
         CirError: as indexing and searching.
     """
-    if settings.rerank_depth < 0:
-        raise InputError(f"rerank_depth is {settings.rerank_depth}; it must be at least 0")
     model = QueryModel(bundle, Compute(settings.provider, precision=settings.precision))
     encoder = ImageEncoder.open(bundle, Compute(settings.provider))
     results = []

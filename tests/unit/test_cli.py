@@ -728,6 +728,8 @@ def test_explain_shows_words_and_cells_as_a_table_as_json_and_as_a_picture(
         (("calibrate", "--queries", "{queries}", "--out", "{out}", "--rerank-depth", "0"), "--rerank-depth"),
         (("calibrate", "--queries", "{queries}", "--out", "{none}/cal.json"), "--out"),
         (("calibrate-match", "--edits", "0"), "--edits"),
+        (("evaluate", "own", "--root", "{pictures}", "--queries", "{queries}", "-k", "-1"), "rerank_depth is -1"),
+        (("evaluate", "own", "--root", "{pictures}", "--queries", "{queries}", "-k", "9" * 20), "rerank_depth is 9"),
         (("calibrate-match", "--seed", "-1"), "--seed"),
         (("catalog", "build", "--out", "{out}", "--size", "99999999999999999999"), "size"),
         (("catalog", "build", "--out", "{out}", "--products", "99999999999999999999"), "at most 1,000,000 products"),
@@ -745,10 +747,12 @@ def test_a_number_that_cannot_be_used_is_refused_before_anything_is_done(
     pictures = tmp_path / "pictures"
     write_solid_images(pictures, {"red": (255, 0, 0)})
     queries = tmp_path / "queries.jsonl"
-    queries.write_text('{"reference": "red.png", "modification_text": "blue"}\n' * 20)
+    queries.write_text('{"reference": "red.png", "modification_text": "blue", "targets": ["red.png"]}\n' * 20)
     places = {"pictures": pictures, "queries": queries, "out": tmp_path / "out", "none": tmp_path / "none"}
     made = [part.format(**places) for part in command]
-    if command[0] not in ("catalog", "demo"):
+    if command[0] == "evaluate":
+        made += ["--out", str(tmp_path / "out")]
+    elif command[0] not in ("catalog", "demo"):
         made += ["--collection", "shop", "--path", str(tmp_path / "store"), "--bundle", str(tiny_bundle)]
     refused = CliRunner().invoke(app, made, env={"QDRANT_URL": "", "NO_COLOR": "1", "COLUMNS": "200"})
     assert refused.exit_code in (2, 3), (refused.stdout, refused.stderr, refused.exception)

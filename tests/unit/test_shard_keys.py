@@ -133,3 +133,12 @@ def test_where_there_are_no_shards_a_key_is_refused(tmp_path: Path, tiny_bundle:
         Gallery.create("shop", store=tmp_path / "store", bundle=tiny_bundle, shard_key="tenant-1")
     with pytest.raises(InputError, match="not a shard key"):
         Gallery.create("shop", store=front.url, bundle=tiny_bundle, shard_key="")
+
+
+def test_a_key_for_a_collection_without_keys_is_said_not_to_be_used(
+    front: RestFront, tiny_bundle: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Gallery.create("shop", store=front.url, bundle=tiny_bundle, shard_key="tenant-1") as gallery:
+        everything(gallery)
+    assert caplog.text.count("shop is not sharded by keys: the shard key 'tenant-1' is not used.") == 1
+    assert keys(front) == {None}

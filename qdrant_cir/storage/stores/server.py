@@ -139,6 +139,7 @@ class ServerStore:
         self._text_fields: dict[str, set[str]] = {}
         self._shard_key: int | str | None = None
         self._has_keys: dict[str, bool] = {}
+        self._without_keys: set[str] = set()
         self._roughly_counted: set[str] = set()
         self._is_one_server = is_local(client) or not client.init_options.get("prefer_grpc")
 
@@ -196,6 +197,9 @@ class ServerStore:
         if name not in self._has_keys:
             params = self._call(name, lambda: self._client.get_collection(name)).config.params
             self._has_keys[name] = params.sharding_method == models.ShardingMethod.CUSTOM
+            if not self._has_keys[name] and name not in {*self._without_keys, *self._companions}:
+                self._without_keys.add(name)
+                _logger.warning("%s is not sharded by keys: the shard key %r is not used.", name, self._shard_key)
         return self._shard_key if self._has_keys[name] else None
 
     def collection_names(self) -> list[str]:
