@@ -140,7 +140,9 @@ def test_the_command_writes_a_table_a_report_and_a_sheet(folder: Path, tiny_bund
     result = CliRunner().invoke(app, [*command, "--out", str(tmp_path)])
     assert result.exit_code == 0, result.output
     report = json.loads((tmp_path / "report.json").read_text())
-    assert report["run"]["fingerprint"] == load_bundle(tiny_bundle).fingerprint
+    bundle = load_bundle(tiny_bundle)
+    assert report["run"]["fingerprint"] == bundle.fingerprint
+    assert report["run"]["model_sizes"]["token_rows"] == bundle.manifest.token_rows
     assert report["without_mask"] == 1
     assert report["unreadable"] == 1
     assert {group["group"] for group in report["groups"]} >= {"colour", "class", "same garment, colour"}
@@ -148,7 +150,9 @@ def test_the_command_writes_a_table_a_report_and_a_sheet(folder: Path, tiny_bund
         for system in group["systems"].values():
             assert 0 <= system["low"] <= system["value"] <= system["high"] <= 1
     assert (tmp_path / "sheet.png").exists()
-    assert "| colour |" in (tmp_path / "report.md").read_text()
+    text = (tmp_path / "report.md").read_text()
+    assert "| colour |" in text
+    assert f"Model with pictures of {bundle.manifest.preprocessing.size} pixels, vectors of" in text
 
 
 def test_labels_made_by_eye_come_with_the_package() -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from qdrant_client import QdrantClient
 
-from qdrant_cir import Indexer, Retriever
-from qdrant_cir.errors import CollectionMismatchError
+from qdrant_cir import Gallery, Indexer, Retriever
+from qdrant_cir.errors import CollectionMismatchError, InputError
 from qdrant_cir.model.bundle import DEFAULT_BUNDLE, Bundle, load_bundle
 from qdrant_cir.storage.collection import Collection
 from qdrant_cir.storage.packaged import with_bundle
@@ -53,3 +53,19 @@ def test_a_given_bundle_is_the_only_one_that_is_tried(tiny_bundle: Path) -> None
     with pytest.raises(CollectionMismatchError, match="not tiny"):
         with_bundle(load_bundle(tiny_bundle), refuse)
     assert len(tried) == 1
+
+
+def test_a_gallery_says_what_searching_it_takes(client: QdrantClient, tiny_bundle: Path) -> None:
+    gallery = Gallery.create("drawn products", store=client, bundle="drawn", threads=1)
+    shallow, deep = (gallery.info(rerank_depth=depth).expected_memory for depth in (10, 20))
+    assert shallow is not None
+    assert deep is not None
+    # ten candidates more, of 65 tokens of 192 bytes and a scale each, and a header, five times
+    assert deep - shallow == 10 * 5 * (65 * 192 + 65 * 4 + 20)
+    # at least the weights of the three graphs
+    graphs = gallery.bundle.manifest.graphs.values()
+    assert shallow > sum((gallery.bundle.folder / file).stat().st_size for graph in graphs for file in graph.files)
+    assert gallery.collection.info().expected_memory is None
+    assert Gallery.create("tiny", store=client, bundle=tiny_bundle).info().expected_memory is None
+    with pytest.raises(InputError, match="at least 0"):
+        gallery.info(rerank_depth=-1)

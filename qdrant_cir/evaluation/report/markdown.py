@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from qdrant_cir.evaluation.report.bootstrap import Interval
 from qdrant_cir.evaluation.report.contents import EvaluationReport, MetricRow, PartReport
+from qdrant_cir.model.bundle import ModelSizes
 
-__all__ = ["write_markdown"]
+__all__ = ["sizes_text", "write_markdown"]
 
 _NAMED = 20
 """Missing images and affected queries that are listed here; the JSON report lists all."""
@@ -36,15 +37,19 @@ def _description(report: EvaluationReport) -> str:
     run = report.run
     precision = "" if run.precision == "float32" else f" in {run.precision}"
     stage_two = f"the best {run.rerank_depth} re-ranked{precision}" if run.rerank_depth else "stage one alone"
-    sizes = run.model_sizes
-    model = (
-        f"Model {run.bundle_name} ({run.fingerprint[:12]}; pictures of {sizes.image_size} pixels, vectors of "
-        f"{sizes.vector_size}, {sizes.stored_rows} stored tokens of {sizes.stored_dims}, texts of {sizes.fusion_dims})"
-    )
+    model = f"Model {run.bundle_name} ({run.fingerprint[:12]}; {sizes_text(run.model_sizes)})"
     return (
         f"{model}, {stage_two}. qdrant-cir {run.version}, graphs on "
         f"{run.provider}, {run.machine}. Percentages; in brackets 95 % bootstrap intervals, queries of one "
         f"reference drawn together ({report.resamples} resamples, seed {report.seed})."
+    )
+
+
+def sizes_text(sizes: ModelSizes) -> str:
+    """Write a model's sizes as a part of a sentence."""
+    return (
+        f"pictures of {sizes.image_size} pixels, vectors of {sizes.vector_size}, {sizes.stored_rows} stored tokens of "
+        f"{sizes.stored_dims}, texts of {sizes.fusion_dims}"
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from qdrant_cir.evaluation.datasets.photos import PhotoBenchmark, PhotoQuery
 from qdrant_cir.evaluation.report.bootstrap import Interval, bootstrap_means, interval_of, number_clusters
-from qdrant_cir.model.bundle import Bundle
+from qdrant_cir.evaluation.report.markdown import sizes_text
+from qdrant_cir.model.bundle import Bundle, ModelSizes
 from qdrant_cir.model.composer import Composer
 from qdrant_cir.model.compute import Compute
 from qdrant_cir.model.image_encoder import ImageEncoder
@@ -56,6 +57,7 @@ class PhotoReport:
     Attributes:
         bundle: its name.
         fingerprint: of the bundle.
+        model_sizes: of the bundle.
         groups: in the order of the queries.
         pictures: photographs, and edited ones.
         without_mask: photographs that were left out for want of a mask.
@@ -65,6 +67,7 @@ class PhotoReport:
 
     bundle: str
     fingerprint: str
+    model_sizes: ModelSizes
     groups: tuple[GroupResult, ...]
     pictures: tuple[int, int]
     without_mask: int
@@ -131,6 +134,7 @@ def answer_photo_queries(
     return PhotoReport(
         bundle.manifest.name,
         bundle.fingerprint,
+        bundle.manifest.sizes,
         _groups(benchmark.queries, values),
         (photographs, len(benchmark.pictures) - photographs),
         benchmark.without_mask,
@@ -181,6 +185,7 @@ def photo_markdown(report: PhotoReport) -> str:
     lines = [
         f"# Photographs: {report.bundle} {report.fingerprint[:12]}",
         "",
+        f"Model with {sizes_text(report.model_sizes)}. "
         f"{report.pictures[0]} photographs by held-out senders and {report.pictures[1]} edited pictures of them; "
         f"{report.without_mask} photographs without a usable mask and {report.unreadable} unreadable files left out.",
         "",
@@ -210,7 +215,11 @@ def photo_report_json(report: PhotoReport) -> JsonObject:
 
     return {
         "benchmark": "photos",
-        "run": {"bundle": report.bundle, "fingerprint": report.fingerprint},
+        "run": {
+            "bundle": report.bundle,
+            "fingerprint": report.fingerprint,
+            "model_sizes": asdict(report.model_sizes),
+        },
         "photographs": report.pictures[0],
         "edited_pictures": report.pictures[1],
         "without_mask": report.without_mask,
