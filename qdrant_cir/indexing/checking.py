@@ -17,7 +17,7 @@ import numpy as np
 from qdrant_cir.arguments import checked_flag
 from qdrant_cir.errors import TokensError
 from qdrant_cir.model.bundle import Bundle
-from qdrant_cir.storage.attachment import described_if_whole, list_attachments
+from qdrant_cir.storage.attachment import described_if_whole, is_replaced, list_attachments, replaced_vector
 from qdrant_cir.storage.collection import Collection
 from qdrant_cir.storage.points import RESERVED, KnownImage, owner_of, tokens_in, tokens_record
 from qdrant_cir.storage.schema import companions_alone
@@ -129,10 +129,13 @@ def check_collection(
             may be writing it.
 
     Raises:
+        CollectionMismatchError: the owner of an attached collection has declared another vector under our name.
         StoreError: the store failed, or cannot be written.
     """
     checked_flag(repair, name="repair")
     store, layout = collection.store, collection.layout
+    if collection.attachment is not None and is_replaced(store, layout):
+        raise replaced_vector(collection.name, layout.vector)
     findings: list[Finding] = []
     images = 0
     paths = [path.field for path in (layout.picture, layout.version) if path is not None]

@@ -355,7 +355,11 @@ def test_a_vector_that_the_owner_declared_again_is_not_taken_for_ours(
     size = gallery.bundle.manifest.vector_size
     declare_again(owner, gallery.collection.store, size)
     mine = owner.dump()
-    for use in (gallery.index, gallery.info, lambda: gallery.delete([1]), lambda: join(owner)):
+    uses: list[Callable[[], object]] = [
+        *(gallery.index, gallery.info, lambda: gallery.delete([1]), lambda: join(owner)),
+        *(gallery.check, lambda: gallery.check(repair=True)),
+    ]
+    for use in uses:
         with pytest.raises(CollectionMismatchError, match=r"was removed and declared again.*overwrite=True"):
             use()
     assert owner.dump() == mine
