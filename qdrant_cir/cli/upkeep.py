@@ -140,9 +140,10 @@ def info(
     )
     if recall is not None:
         printing.print_text(f"The index finds {recall:.1%} of the exactly nearest {index_depth} images.")
-    if int8_dot_products() is False:
+    if (has_products := int8_dot_products()) is not None:
         printing.print_text(
-            "This processor has no 8-bit dot products: precision int8 may gain nothing here. "
+            f"This processor has {'' if has_products else 'no '}8-bit dot products: precision int8 "
+            f"{'is faster' if has_products else 'may gain nothing'} here, where a bundle holds it. "
             "`qdrant-cir info --measure-int8 --bundle BUNDLE` measures it."
         )
 

@@ -320,12 +320,16 @@ def test_info_holds_images_and_names_the_bundle(shop: Shop) -> None:
     assert told["int8_dot_products"] is int8_dot_products()
 
 
-def test_info_advises_against_int8_where_the_processor_has_no_products_for_it(
+def test_info_advises_for_or_against_int8_by_what_the_processor_has(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for has, is_advised in ((False, True), (True, False), (None, False)):
+    for has, advice in ((False, "no 8-bit dot products: precision int8 may gain nothing"), (None, None)):
         monkeypatch.setattr(upkeep, "int8_dot_products", lambda has=has: has)
-        assert ("precision int8 may gain nothing" in shop.run("info").stdout.replace("\n", " ")) is is_advised
+        text = " ".join(shop.run("info").stdout.split())
+        assert ("8-bit" in text) is (advice is not None)
+        assert advice is None or advice in text
+    monkeypatch.setattr(upkeep, "int8_dot_products", lambda: True)
+    assert "has 8-bit dot products: precision int8 is faster here" in " ".join(shop.run("info").stdout.split())
 
 
 def test_info_expects_more_memory_of_more_threads_and_of_a_greater_depth(shop: Shop) -> None:
