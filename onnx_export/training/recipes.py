@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 __all__ = ["read_recipe"]
+
+_AT_LEAST_ONE = ("accumulation", "batch", "evaluate_every", "patience")
 
 _Recipe = TypeVar("_Recipe", bound="DataclassInstance")
 
@@ -27,16 +30,38 @@ def read_recipe(path: Path | None, default: _Recipe, *, made: Callable[[Any], _R
         made: makes a recipe of what the file holds; None hands the fields to the class.
 
     Raises:
-        TrainingError: the file cannot be read or has a field that this recipe has not.
+        TrainingError: the file cannot be read or has a field that this recipe has not, or a value
+            of another kind.
     """
     if path is None:
         return default
     kind = type(default)
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return kind(**found) if made is None else made(found)
+        recipe = kind(**found) if made is None else made(found)
     except (OSError, ValueError, RecursionError) as error:
         raise TrainingError(f"{path} cannot be read as a recipe: {error}") from error
-    except TypeError as error:
+    except (TypeError, AttributeError, LookupError) as error:
         names = ", ".join(field.name for field in fields(kind))
         raise TrainingError(f"{path} is no {kind.__name__} ({error}); its fields are {names}.") from error
+    _check_numbers(recipe, default, path)
+    return recipe
+
+
+def _check_numbers(recipe: _Recipe, default: _Recipe, path: Path) -> None:
+    """Refuse a value that is not of its field's kind, before anything is encoded. Raises TrainingError."""
+    for field in fields(recipe):
+        usual, value = getattr(default, field.name), getattr(recipe, field.name)
+        least = field.name.startswith(_AT_LEAST_ONE)
+        if isinstance(usual, bool):
+            fits, expected = isinstance(value, bool), "true or false"
+        elif isinstance(usual, int):
+            fits = isinstance(value, int) and not isinstance(value, bool) and value >= least
+            expected = f"a whole number of at least {least:d}"
+        elif isinstance(usual, float):
+            fits = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+            expected = "a number of at least 0"
+        else:
+            continue
+        if not fits:
+            raise TrainingError(f"{path}: {field.name} is {value!r:.60}; expected {expected}.")

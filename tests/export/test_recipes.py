@@ -48,3 +48,29 @@ def test_a_file_that_cannot_be_read_is_named(text: str | None, tmp_path: Path) -
         file.write_bytes(text.encode("latin-1"))
     with pytest.raises(TrainingError, match=r"recipe\.json cannot be read as a recipe"):
         read_recipe(file, CustomRecipe())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"steps_one": value} for value in (-1, 1.5, "many", True, None)),
+        *({"rate_two": value} for value in (-0.1, "fast", False)),
+        *({"batch_two": 0}, {"patience": 0}, {"accumulation": 0}, {"extend_vocabulary": 1}),
+    ],
+    ids=str,
+)
+def test_a_value_of_another_kind_is_refused_before_anything_is_encoded(wrong: object, tmp_path: Path) -> None:
+    file = tmp_path / "recipe.json"
+    file.write_text(json.dumps(wrong))
+    with pytest.raises(TrainingError, match=r"recipe\.json: .* is .*; expected"):
+        read_recipe(file, CustomRecipe())
+
+
+@pytest.mark.parametrize(
+    "text", ['{"rounds": 5}', '{"rounds": [5]}', '{"families": 3}', '{"families": {"seed": []}}', "null"]
+)
+def test_a_drawn_recipe_of_other_parts_is_refused(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "recipe.json"
+    file.write_text(text)
+    with pytest.raises(TrainingError, match=r"recipe\.json"):
+        read_drawn_recipe(file)
