@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +25,11 @@ from onnx_export.training.losses import positives_loss, similarities
 from onnx_export.training.texts import encode_texts
 from onnx_export.training.updates import Schedule
 
+logger = logging.getLogger(__name__)
+
 BOTH_STAGES = "both_stages"
 CONTESTANTS = (BOTH_STAGES, *CONTROLS)
-SEED, RATE, WARMUP = 20, 3e-4, 100
+SEED, WARMUP = 20, 50
 FAMILIES, QUERIES, CANDIDATES = 8, 3, 9
 """Families of a step, queries of each, and pictures of the family that the re-ranker ranks for each; stage one and the
 controls rank all pictures of all families of the step."""
@@ -51,19 +55,21 @@ class Batch:
     right: Tensor
 
 
-def draw_batch(pictures: BoundPictures, tokenizer: Tokenizer, number: int) -> Batch:
+def draw_batch(pictures: BoundPictures, task: str, tokenizer: Tokenizer, number: int) -> Batch:
     """Draw the queries of a step from its number alone: every contestant sees the same."""
     rng = np.random.default_rng((SEED, number))
     chosen = rng.choice(len(pictures.families), FAMILIES, replace=False)
-    queries = [[sample_query(pictures.families[family], rng) for _ in range(QUERIES)] for family in chosen]
-    ids, mask = encode_texts(tokenizer, [q.text for own in queries for q in own], device=torch.device("cpu"))
+    asked = [
+        (family, sample_query(pictures.families[family], task, rng))
+        for family in chosen.tolist()
+        for _ in range(QUERIES)
+    ]
+    ids, mask = encode_texts(tokenizer, [query.text for _, query in asked], device=torch.device("cpu"))
+    right = torch.zeros(len(asked), _COUNT, dtype=torch.bool)
+    for place, (_, query) in enumerate(asked):
+        right[place, list(query.targets)] = True
     rows = chosen[:, None] * _COUNT + np.arange(_COUNT)
-    references = [rows[place, query.reference] for place, own in enumerate(queries) for query in own]
-    right = torch.zeros(FAMILIES, QUERIES, _COUNT, dtype=torch.bool)
-    for place, own in enumerate(queries):
-        for turn, query in enumerate(own):
-            right[place, turn, list(query.targets)] = True
-    return Batch(ids, mask, pictures.features.tokens_of(np.array(references)), rows, right)
+    return Batch(ids, mask, pictures.reference_tokens(task, asked), rows, right.view(FAMILIES, QUERIES, _COUNT))
 
 
 def build_contestant(name: str, start: ModelFolder) -> nn.ModuleDict:
@@ -81,21 +87,57 @@ def build_contestant(name: str, start: ModelFolder) -> nn.ModuleDict:
     return modules
 
 
+def checkpoint_of(run: Path, name: str) -> Path:
+    """Return where a run keeps a contestant."""
+    return run / f"{name}.ckpt"
+
+
+def load_contestant(run: Path, name: str, start: ModelFolder) -> nn.ModuleDict:
+    """Load a contestant as a run left it."""
+    modules = build_contestant(name, start)
+    kept = torch.load(checkpoint_of(run, name), map_location="cpu", weights_only=True)
+    modules.load_state_dict(kept["modules"])
+    return modules
+
+
 def train_contestants(
-    out: Path, start: ModelFolder, pictures: BoundPictures, *, steps: int, names: Sequence[str]
+    run: Path,
+    start: ModelFolder,
+    pictures: BoundPictures,
+    *,
+    task: str,
+    after: Path | None,
+    steps: int,
+    rate: float,
+    names: Sequence[str],
 ) -> None:
-    """Train contestants, each from its checkpoint in ``out`` where there is one."""
+    """Train contestants for a task, each from its checkpoint in the run where there is one.
+
+    Args:
+        run: folder of checkpoints and logs.
+        start: the bundle that contestants are built from.
+        pictures: to train on.
+        task: a key of ``TASKS``.
+        after: the run that they go on from; None for the bundle.
+        steps: of each contestant.
+        rate: peak of the learning rate.
+        names: which contestants.
+    """
     for name in names:
-        modules = build_contestant(name, start).train()
+        modules = build_contestant(name, start) if after is None else load_contestant(after, name, start)
+        modules.train()
         losses = _LOSSES.get(name, _control_losses)
 
-        def step(number: int, *, losses: _Losses = losses, modules: nn.ModuleDict = modules) -> Mapping[str, Tensor]:
-            batch = draw_batch(pictures, start.tokenizer, number)
+        def step(number: int, *, losses: _Losses = losses, modules: nn.ModuleDict = modules) -> dict[str, Tensor]:
+            batch = draw_batch(pictures, task, start.tokenizer, number)
             with torch.autocast("cpu", torch.bfloat16):
-                return losses(modules, pictures, batch, number)
+                return dict(losses(modules, pictures, batch, number))
 
-        schedule = Schedule(steps, RATE, warmup=WARMUP)
-        train(name, run_folder=out, modules=modules, schedule=schedule, batch_losses=lambda n, step=step: dict(step(n)))
+        begun, schedule = time.process_time(), Schedule(steps, rate, warmup=WARMUP)
+        run.mkdir(parents=True, exist_ok=True)
+        wall = train(name, run_folder=run, modules=modules, schedule=schedule, batch_losses=step)
+        used = time.process_time() - begun
+        logger.info("%s: %d steps, %.0f s, of which the processor worked %.0f s in this run", name, steps, wall, used)
 
 
 _Losses = Callable[[nn.ModuleDict, BoundPictures, Batch, int], Mapping[str, Tensor]]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
-from benchmarks.binding.contestants import BOTH_STAGES, build_contestant
+from benchmarks.binding.contestants import BOTH_STAGES, checkpoint_of, load_contestant
 from benchmarks.binding.pictures import BoundPictures
-from benchmarks.binding.scenes import ASSIGNMENTS, KINDS
+from benchmarks.binding.scenes import ASSIGNMENTS, TASKS
 from benchmarks.controls.heads import KINDS as CONTROLS
 from benchmarks.controls.heads import head_of
 from benchmarks.quality.figures import gain_in_words, in_words
@@ -30,76 +32,100 @@ _BOTH = "both stages"
 
 @torch.inference_mode()
 def measure(
-    out: Path, start: ModelFolder, catalogs: Sequence[BoundPictures], *, queries: int
+    run: Path, start: ModelFolder, catalogs: Sequence[BoundPictures], *, task: str, queries: int
 ) -> list[Mapping[str, Hits]]:
     """Return which queries of each catalogue each contestant answers first, by its name in the table."""
-    contestants = {name: _trained(out, name, start) for name in (BOTH_STAGES, *CONTROLS) if _kept(out, name).exists()}
-    return [_measure(contestants, start, catalog, queries) for catalog in catalogs]
+    contestants = {
+        name: load_contestant(run, name, start).eval()
+        for name in (BOTH_STAGES, *CONTROLS)
+        if checkpoint_of(run, name).exists()
+    }
+    return [_measure(contestants, start, catalog, task, queries) for catalog in catalogs]
 
 
-def _kept(out: Path, name: str) -> Path:
-    return out / f"{name}.ckpt"
-
-
-def _trained(out: Path, name: str, start: ModelFolder) -> nn.ModuleDict:
-    modules = build_contestant(name, start)
-    modules.load_state_dict(torch.load(_kept(out, name), map_location="cpu", weights_only=True)["modules"])
-    return modules.eval()
-
-
+@dataclass(frozen=True, slots=True)
 class Hits:
     """Percent of queries whose first picture is right: one number a query, and what the queries are.
 
     Attributes:
         values: float64 [Q], 0 or 100.
+        within: likewise, where only pictures of the query's own family are ranked.
         families: int64 [Q].
         kinds: of the queries.
     """
 
-    def __init__(self, values: NDArray[np.float64], families: NDArray[np.int64], kinds: Sequence[str]) -> None:
-        self.values, self.families, self.kinds = values, families, tuple(kinds)
+    values: NDArray[np.float64]
+    within: NDArray[np.float64]
+    families: NDArray[np.int64]
+    kinds: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One query as contestants get it.
+
+    Attributes:
+        ids, mask: int64 [1, L].
+        reference: float32 [1, N, C].
+        family: int64 [27], the rows of its family.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    reference: Tensor
+    family: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class _First:
+    """Rows of the first picture of the whole catalogue, and of the query's own family."""
+
+    of_all: int
+    of_family: int
 
 
 def _measure(
-    contestants: Mapping[str, nn.ModuleDict], start: ModelFolder, catalog: BoundPictures, queries: int
+    contestants: Mapping[str, nn.ModuleDict], start: ModelFolder, catalog: BoundPictures, task: str, queries: int
 ) -> Mapping[str, Hits]:
-    asked, features = catalog.queries(queries), catalog.features
-    references = np.array([family * _COUNT + query.reference for family, query in asked])
-    firsts: dict[str, list[int]] = {}
-    every = features.tokens_of(np.arange(len(catalog.families) * _COUNT))
+    asked, vectors = catalog.queries(task, queries), catalog.features.vectors
+    every = catalog.features.tokens_of(np.arange(len(vectors)))
     pictures = {
         name: torch.cat([head_of(modules).pictures(part) for part in every.split(256)])
         for name, modules in contestants.items()
         if name in CONTROLS
     }
     both = contestants.get(BOTH_STAGES)
-    for place, (_, query) in enumerate(asked):
+    values: dict[str, list[bool]] = {}
+    within: dict[str, list[bool]] = {}
+    for family, query in asked:
         ids, mask = encode_texts(start.tokenizer, [query.text], device=torch.device("cpu"))
-        tokens = features.tokens_of(references[place : place + 1])
-        alone = features.vectors @ features.vectors[references[place]]
-        alone[references[place]] = -torch.inf
-        found = {"image only": int(alone.argmax())}
-        found |= _both_stages(
-            "as shipped: ", start.model.composer, start.model.reranker, ids, mask, tokens, every, features.vectors
-        )
+        rows = torch.arange(family * _COUNT, (family + 1) * _COUNT)
+        tokens = catalog.reference_tokens(task, [(family, query)])
+        one = _Asked(ids, mask, tokens, rows)
+        reference = functional.normalize(start.model.image_encoder.vision_proj(tokens[:, 0]), dim=-1)[0]
+        alone = vectors @ reference
+        if task == "named":
+            alone[rows[query.reference]] = -torch.inf
+        whole = {"image only": alone}
+        ranked = _both_stages("`drawn` as it is, ", start.model.composer, start.model.reranker, one, every, vectors)
         if both is not None:
-            blank = both["composer"](ids, mask, features.blank[None]).query_vectors[0]
-            found["text only"] = int((features.vectors @ blank).argmax())
-            found |= _both_stages("", both["composer"], both["reranker"], ids, mask, tokens, every, features.vectors)
+            blank = both["composer"](ids, mask, catalog.features.blank[None]).query_vectors[0]
+            whole["text only"] = vectors @ blank
+            ranked |= _both_stages("", both["composer"], both["reranker"], one, every, vectors)
         for name, of_pictures in pictures.items():
-            modules = contestants[name]
-            head, states = head_of(modules), modules["text_encoder"](ids, mask, tokens)
+            head, states = head_of(contestants[name]), contestants[name]["text_encoder"](ids, mask, tokens)
             asked_for = head.queries(states, mask)
-            scores = torch.cat([head.scores(asked_for, part) for part in of_pictures.split(256)], dim=1)
-            found[_TITLES[name]] = int(scores.argmax())
-        for title, row in found.items():
-            firsts.setdefault(title, []).append(row)
-    families = np.array([family for family, _ in asked])
-    right = [{family * _COUNT + target for target in query.targets} for family, query in asked]
-    kinds = [query.kind for _, query in asked]
+            parts = [head.scores(asked_for, part)[0] for part in of_pictures.split(256)]
+            whole[_TITLES[name]] = torch.cat(parts)
+        ranked |= {title: _First(int(each.argmax()), int(rows[each[rows].argmax()])) for title, each in whole.items()}
+        right = {family * _COUNT + target for target in query.targets}
+        for title, first in ranked.items():
+            values.setdefault(title, []).append(first.of_all in right)
+            within.setdefault(title, []).append(first.of_family in right)
+    families, kinds = np.array([family for family, _ in asked]), tuple(query.kind for _, query in asked)
     return {
-        title: Hits(np.array([100.0 * (row in of) for row, of in zip(rows, right, strict=True)]), families, kinds)
-        for title, rows in firsts.items()
+        title: Hits(100.0 * np.array(values[title]), 100.0 * np.array(within[title]), families, kinds)
+        for title in values
     }
 
 
@@ -107,53 +133,68 @@ _TITLES = {"single_vector": "one vector of 1,024", "late_interaction": "MaxSim o
 
 
 def _both_stages(
-    prefix: str,
-    composer: nn.Module,
-    reranker: nn.Module,
-    ids: Tensor,
-    mask: Tensor,
-    reference: Tensor,
-    every: Tensor,
-    vectors: Tensor,
-) -> dict[str, int]:
-    """Return the first picture of stage one, and of both stages: the re-ranker's own score of the first candidates."""
-    query, states = composer(ids, mask, reference)
-    nearest = (vectors @ query[0]).topk(DEPTH).indices
-    count = len(nearest)
-    scores = reranker(ids.expand(count, -1), mask.expand(count, -1), states.expand(count, -1, -1), every[nearest])
-    return {f"{prefix}stage one": int(nearest[0]), f"{prefix}{_BOTH}": int(nearest[scores.argmax()])}
+    prefix: str, composer: nn.Module, reranker: nn.Module, asked: _Asked, every: Tensor, vectors: Tensor
+) -> dict[str, _First]:
+    """Rank by stage one, and by both: the re-ranker's own score of stage one's first candidates, or of the family."""
+    query, states = composer(asked.ids, asked.mask, asked.reference)
+    cosines, family = vectors @ query[0], asked.family
+    nearest = cosines.topk(DEPTH).indices
+
+    def best(rows: Tensor) -> int:
+        count = len(rows)
+        texts = asked.ids.expand(count, -1), asked.mask.expand(count, -1), states.expand(count, -1, -1)
+        return int(rows[reranker(*texts, every[rows]).argmax()])
+
+    stage_one = _First(int(nearest[0]), int(family[cosines[family].argmax()]))
+    return {f"{prefix}stage one": stage_one, f"{prefix}{_BOTH}": _First(best(nearest), best(family))}
 
 
 def table(catalogs: Sequence[Mapping[str, Hits]]) -> str:
     """Return a table in Markdown: R@1 over all catalogues with its interval, of each, and what both stages gain."""
     titles = sorted(catalogs[0], key=lambda title: -float(np.mean([hits[title].values.mean() for hits in catalogs])))
     best = _BOTH if _BOTH in titles else titles[0]
+    kinds = sorted({kind for hits in catalogs for kind in hits[best].kinds}, key=_KINDS.index)
     lines = [
-        f"| ranked by | R@1 | by catalogue | {best} gain |",
-        "| --- | ---: | ---: | ---: |",
+        f"| ranked by | R@1 | by catalogue | {best} gain | of the family's 27 | {best} gain |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
         *(_row(catalogs, title, best) for title in titles),
         "",
-        f"| R@1, by kind of query | {' | '.join(KINDS)} |",
-        "| --- |" + " ---: |" * len(KINDS),
-        *(_kinds_row(catalogs, title) for title in titles),
+        f"| R@1, by kind of query | {' | '.join(kinds)} |",
+        "| --- |" + " ---: |" * len(kinds),
+        *(_kinds_row(catalogs, title, kinds) for title in titles),
     ]
     return "\n".join(lines)
 
 
+_KINDS = tuple(kind for task in TASKS.values() for kind in task)
+
+
 def _row(catalogs: Sequence[Mapping[str, Hits]], title: str, best: str) -> str:
-    parts = [np.stack([hits[title].values, hits[best].values - hits[title].values], axis=1) for hits in catalogs]
+    parts = [
+        np.stack(
+            [
+                hits[title].values,
+                hits[best].values - hits[title].values,
+                hits[title].within,
+                hits[best].within - hits[title].within,
+            ],
+            axis=1,
+        )
+        for hits in catalogs
+    ]
     draws = bootstrap_means(parts, [hits[title].families for hits in catalogs], resamples=RESAMPLES, seed=0)
     means = np.mean([part.mean(axis=0) for part in parts], axis=0)
-    value, gain = (interval_of(float(mean), draws[:, column]) for column, mean in enumerate(means))
+    value, gain, within, gained = (interval_of(float(mean), draws[:, column]) for column, mean in enumerate(means))
     each = ", ".join(f"{hits[title].values.mean():.1f}" for hits in catalogs)
-    return f"| {title} | {in_words(value)} | {each} | {'' if title == best else gain_in_words(gain)} |"
+    gains = ["" if title == best else gain_in_words(each) for each in (gain, gained)]
+    return f"| {title} | {in_words(value)} | {each} | {gains[0]} | {in_words(within)} | {gains[1]} |"
 
 
-def _kinds_row(catalogs: Sequence[Mapping[str, Hits]], title: str) -> str:
+def _kinds_row(catalogs: Sequence[Mapping[str, Hits]], title: str, kinds: Sequence[str]) -> str:
     cells = []
-    for kind in KINDS:
+    for kind in kinds:
         values = [
             v for hits in catalogs for v, k in zip(hits[title].values, hits[title].kinds, strict=True) if k == kind
         ]
-        cells.append(f"{np.mean(values):.1f}" if values else "")
+        cells.append(f"{np.mean(values):.1f}")
     return f"| {title} | {' | '.join(cells)} |"

@@ -1,4 +1,8 @@
-"""Families of products that differ in which part has which look, and queries between them."""
+"""Families of products that differ in which part has which look, and queries of two tasks between them.
+
+``named``: the text, or the reference, names the look that each part gets. ``alike``: the text says which parts are
+alike, in looks that neither it nor the reference names, so that only the picture that is found shows whether they are.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +25,16 @@ ASSIGNMENTS = tuple(product(range(BOUND), repeat=BOUND))
 
 Assignment = tuple[int, ...]
 
+
+def scheme_of(assignment: Assignment) -> Assignment:
+    """Return which parts have one look: looks are numbered anew, in the order of the parts."""
+    numbers = list(dict.fromkeys(assignment))
+    return tuple(numbers.index(look) for look in assignment)
+
+
+SCHEMES = tuple(dict.fromkeys(map(scheme_of, ASSIGNMENTS)))
+"""What can be alike: a reference of a family for each, in looks that no other picture of the family has."""
+
 _PATTERNED = 0.5
 
 
@@ -32,17 +46,26 @@ class BoundFamily:
         base: the product; the looks of the bound parts do not count.
         parts: names of the bound parts.
         looks: colour, pattern and pattern colour, as a part that has nothing else.
+        reference_looks: likewise, of the references.
     """
 
     base: Scene
     parts: tuple[str, ...]
     looks: tuple[Part, ...]
+    reference_looks: tuple[Part, ...]
 
     def scene(self, assignment: Assignment) -> Scene:
         """Return the product whose i-th bound part has the look of this number."""
+        return self._dressed(assignment, self.looks)
+
+    def reference(self, scheme: Assignment) -> Scene:
+        """Return the reference whose i-th bound part has the reference look of this number."""
+        return self._dressed(scheme, self.reference_looks)
+
+    def _dressed(self, assignment: Assignment, looks: tuple[Part, ...]) -> Scene:
         scene = self.base
         for name, number in zip(self.parts, assignment, strict=True):
-            part, look = scene.part(name), self.looks[number]
+            part, look = scene.part(name), looks[number]
             if part is not None:
                 given = replace(part, color=look.color, pattern=look.pattern, pattern_color=look.pattern_color)
                 scene = with_part(scene, given)
@@ -54,9 +77,9 @@ class BoundQuery:
     """A reference and a text, and which pictures of the family answer them.
 
     Attributes:
-        kind: a key of ``KINDS``.
-        reference: the place of an assignment in ``ASSIGNMENTS``.
-        targets: likewise, one or two.
+        kind: a key of ``TASKS[task]``.
+        reference: a place in ``ASSIGNMENTS``; in the task ``alike`` a place in ``SCHEMES``.
+        targets: places in ``ASSIGNMENTS``.
         text: the modification text.
     """
 
@@ -75,14 +98,16 @@ def sample_family(rng: np.random.Generator) -> BoundFamily:
         chosen = [base.parts[place] for place in rng.permutation(len(base.parts))[:BOUND]]
         slots = [base.spec.slot(part.name) for part in chosen]
         colors = [color for color in slots[0].colors if all(color in slot.colors for slot in slots)]
-        looks = [
-            Part("look", colors[place], "solid", None, "medium", 1) for place in rng.permutation(len(colors))[:BOUND]
+        drawn = [
+            Part("look", colors[place], "solid", None, "medium", 1)
+            for place in rng.permutation(len(colors))[: 2 * BOUND]
         ]
+        looks, others = drawn[:BOUND], drawn[BOUND:]
         patterns = [p for p in PATTERNS if p != "solid" and all(p in slot.patterns for slot in slots)]
         if patterns and rng.random() < _PATTERNED:
             second = pick(rng, contrasting_colors(looks[0].color))
             looks[0] = replace(looks[0], pattern=pick(rng, patterns), pattern_color=second)
-        return BoundFamily(base, tuple(part.name for part in chosen), tuple(looks))
+        return BoundFamily(base, tuple(part.name for part in chosen), tuple(looks), tuple(others))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +128,9 @@ class _Draft:
         part = self.family.base.part(name)
         slot = self.family.base.spec.slot(name)
         return f"the {part_noun(slot, self.rng, count=0 if part is None else part.count)}"
+
+    def nouns(self) -> tuple[str, str, str]:
+        return self.noun(self.first), self.noun(self.second), self.noun(self.third)
 
     def words(self, look: int) -> str:
         return look_phrase(self.family.looks[look], self.rng)
@@ -174,29 +202,94 @@ def _not_this_look(draft: _Draft) -> _Drafted:
     )
 
 
-KINDS: Mapping[str, Callable[[_Draft], _Drafted]] = MappingProxyType(
+def _where(holds: Callable[[Assignment], bool]) -> list[Assignment]:
+    return [assignment for assignment in ASSIGNMENTS if holds(assignment)]
+
+
+def _match(draft: _Draft) -> _Drafted:
+    first, second, third = draft.nouns()
+    return _where(lambda a: a[draft.first] == a[draft.second] != a[draft.third]), (
+        f"{first} in the same colour as {second}, but not {third}",
+        f"{first} and {second} in one colour, {third} not",
+        f"{first} like {second}, {third} not",
+    )
+
+
+def _differ(draft: _Draft) -> _Drafted:
+    first, second, third = draft.nouns()
+    return _where(lambda a: len(set(a)) == BOUND), (
+        f"{first}, {second} and {third} in three colours",
+        f"no two of {first}, {second} and {third} in the same colour",
+    )
+
+
+def _as_here(draft: _Draft) -> _Drafted:
+    first, second, third = draft.nouns()
+    return _where(lambda a: scheme_of(a) == draft.reference), (
+        f"{first}, {second} and {third} like this, but in other colours",
+        f"new colours, but {first}, {second} and {third} as in this picture",
+    )
+
+
+def _bind_as_here(draft: _Draft) -> _Drafted:
+    (first, second, third), look = draft.nouns(), draft.words(draft.look)
+    return _where(lambda a: a[draft.first] == draft.look and scheme_of(a) == draft.reference), (
+        f"{first}, {second} and {third} like this, but in other colours, with {first} in {look}",
+        f"make {first} {look}, with {second} and {third} as in this picture, but in new colours",
+    )
+
+
+def _bind_and_match(draft: _Draft) -> _Drafted:
+    (first, second, third), look = draft.nouns(), draft.words(draft.look)
+    return _where(lambda a: a[draft.first] == draft.look != a[draft.second] == a[draft.third]), (
+        f"make {first} {look}, and {second} like {third}, but not like {first}",
+        f"{first} {look}, {second} and {third} in one other colour",
+    )
+
+
+def _bind_and_differ(draft: _Draft) -> _Drafted:
+    (first, second, third), look = draft.nouns(), draft.words(draft.look)
+    return _where(lambda a: a[draft.first] == draft.look and len(set(a)) == BOUND), (
+        f"make {first} {look}, and {second} and {third} in two other colours",
+        f"{first} {look}, and {second} not like {third} and not like {first}",
+    )
+
+
+TASKS: Mapping[str, Mapping[str, Callable[[_Draft], _Drafted]]] = MappingProxyType(
     {
-        "bind": _bind,
-        "exchange": _exchange,
-        "chain": _chain,
-        "compare": _compare,
-        "not this part": _not_this_part,
-        "not this look": _not_this_look,
+        "named": {
+            "bind": _bind,
+            "exchange": _exchange,
+            "chain": _chain,
+            "compare": _compare,
+            "not this part": _not_this_part,
+            "not this look": _not_this_look,
+        },
+        "alike": {
+            "match": _match,
+            "all differ": _differ,
+            "as here": _as_here,
+            "bind, as here": _bind_as_here,
+            "bind and match": _bind_and_match,
+            "bind and differ": _bind_and_differ,
+        },
     }
 )
-"""What queries ask for."""
+"""What the queries of each task ask for."""
 
 
-def sample_query(family: BoundFamily, rng: np.random.Generator) -> BoundQuery:
-    """Draw a query whose right answers differ from the reference in every part that the text changes."""
-    kind = pick(rng, tuple(KINDS))
+def sample_query(family: BoundFamily, task: str, rng: np.random.Generator) -> BoundQuery:
+    """Draw a query. Its right answers differ from the reference in every part that the text changes."""
+    kind = pick(rng, tuple(TASKS[task]))
+    own = ASSIGNMENTS if task == "named" else SCHEMES
     while True:
         first, second, third = (int(place) for place in rng.permutation(BOUND))
         look, other = (int(number) for number in rng.permutation(BOUND)[:2])
-        reference = pick(rng, ASSIGNMENTS)
-        draft = _Draft(family, rng, reference, first, second, third, look, other)
-        targets, wordings = KINDS[kind](draft)
-        changed = {first, second} - ({first} if kind == "not this part" else set())
-        if all(target[place] != reference[place] for target in targets for place in changed):
+        reference = int(rng.integers(len(own)))
+        draft = _Draft(family, rng, own[reference], first, second, third, look, other)
+        targets, wordings = TASKS[task][kind](draft)
+        # references of the task "alike" share no look with any answer
+        changed = {first, second} - ({first} if kind == "not this part" else set()) if task == "named" else set()
+        if all(target[place] != draft.reference[place] for target in targets for place in changed):
             places = tuple(ASSIGNMENTS.index(target) for target in targets)
-            return BoundQuery(kind, ASSIGNMENTS.index(reference), places, pick(rng, wordings))
+            return BoundQuery(kind, reference, places, pick(rng, wordings))
