@@ -94,7 +94,8 @@ def _measure(
         for name, modules in contestants.items()
         if name in CONTROLS
     }
-    both = contestants.get(BOTH_STAGES)
+    shipped = _Stages(start.model.composer, start.model.reranker, start.model.sizes.similarity_weight)
+    both = _stages_of(contestants[BOTH_STAGES]) if BOTH_STAGES in contestants else None
     values: dict[str, list[bool]] = {}
     within: dict[str, list[bool]] = {}
     for family, query in asked:
@@ -107,16 +108,18 @@ def _measure(
         if task == "named":
             alone[rows[query.reference]] = -torch.inf
         whole = {"image only": alone}
-        ranked = _both_stages("`drawn` as it is, ", start.model.composer, start.model.reranker, one, every, vectors)
+        ranked = _ranked_by_stages("`drawn` as it is, ", shipped, one, every, vectors)
         if both is not None:
-            blank = both["composer"](ids, mask, catalog.features.blank[None]).query_vectors[0]
-            whole["text only"] = vectors @ blank
-            ranked |= _both_stages("", both["composer"], both["reranker"], one, every, vectors)
+            whole["text only"] = vectors @ both.composer(ids, mask, catalog.features.blank[None]).query_vectors[0]
+            ranked |= _ranked_by_stages("", both, one, every, vectors)
+            cosines = both.weight * (vectors @ both.composer(ids, mask, tokens).query_vectors[0])
         for name, of_pictures in pictures.items():
             head, states = head_of(contestants[name]), contestants[name]["text_encoder"](ids, mask, tokens)
             asked_for = head.queries(states, mask)
             parts = [head.scores(asked_for, part)[0] for part in of_pictures.split(256)]
-            whole[_TITLES[name]] = torch.cat(parts)
+            whole[_TITLES[name]] = _scale_of(contestants[name]) * torch.cat(parts)
+            if both is not None:
+                whole[f"{_TITLES[name]}, and stage one's cosine"] = whole[_TITLES[name]] + cosines
         ranked |= {title: _First(int(each.argmax()), int(rows[each[rows].argmax()])) for title, each in whole.items()}
         right = {family * _COUNT + target for target in query.targets}
         for title, first in ranked.items():
@@ -132,21 +135,43 @@ def _measure(
 _TITLES = {"single_vector": "one vector of 1,024", "late_interaction": "MaxSim over tokens"}
 
 
-def _both_stages(
-    prefix: str, composer: nn.Module, reranker: nn.Module, asked: _Asked, every: Tensor, vectors: Tensor
-) -> dict[str, _First]:
-    """Rank by stage one, and by both: the re-ranker's own score of stage one's first candidates, or of the family."""
-    query, states = composer(asked.ids, asked.mask, asked.reference)
+@dataclass(frozen=True, slots=True)
+class _Stages:
+    """Both stages, and the weight of stage one's cosine beside the re-ranker's own score."""
+
+    composer: nn.Module
+    reranker: nn.Module
+    weight: float
+
+
+def _scale_of(modules: nn.ModuleDict) -> float:
+    """Return the learnt factor that makes a contestant's scores logits, so that two of them can be added."""
+    (log_scale,) = modules["temperature"].parameters()
+    return float(log_scale.exp().clamp(max=100))
+
+
+def _stages_of(modules: nn.ModuleDict) -> _Stages:
+    return _Stages(modules["composer"], modules["reranker"], _scale_of(modules))
+
+
+def _ranked_by_stages(prefix: str, stages: _Stages, asked: _Asked, every: Tensor, vectors: Tensor) -> dict[str, _First]:
+    """Rank by stage one, by the re-ranker's own score of stage one's first candidates, and by both added."""
+    query, states = stages.composer(asked.ids, asked.mask, asked.reference)
     cosines, family = vectors @ query[0], asked.family
-    nearest = cosines.topk(DEPTH).indices
+    rows = torch.cat((cosines.topk(DEPTH).indices, family))
+    count = len(rows)
+    texts = asked.ids.expand(count, -1), asked.mask.expand(count, -1), states.expand(count, -1, -1)
+    own = stages.reranker(*texts, every[rows])
+    added = own + stages.weight * cosines[rows]
 
-    def best(rows: Tensor) -> int:
-        count = len(rows)
-        texts = asked.ids.expand(count, -1), asked.mask.expand(count, -1), states.expand(count, -1, -1)
-        return int(rows[reranker(*texts, every[rows]).argmax()])
+    def first(scores: Tensor) -> _First:
+        return _First(int(rows[scores[:DEPTH].argmax()]), int(family[scores[DEPTH:].argmax()]))
 
-    stage_one = _First(int(nearest[0]), int(family[cosines[family].argmax()]))
-    return {f"{prefix}stage one": stage_one, f"{prefix}{_BOTH}": _First(best(nearest), best(family))}
+    return {
+        f"{prefix}stage one": first(cosines[rows]),
+        f"{prefix}the re-ranker alone": first(own),
+        f"{prefix}{_BOTH}": first(added),
+    }
 
 
 def table(catalogs: Sequence[Mapping[str, Hits]]) -> str:
