@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
+from torch.nn import functional
 
 from benchmarks.binding.pictures import BoundPictures
 from benchmarks.binding.scenes import ASSIGNMENTS, sample_query
@@ -30,9 +31,11 @@ logger = logging.getLogger(__name__)
 BOTH_STAGES = "both_stages"
 CONTESTANTS = (BOTH_STAGES, *CONTROLS)
 SEED, WARMUP = 20, 50
-FAMILIES, QUERIES, CANDIDATES = 8, 3, 9
-"""Families of a step, queries of each, and pictures of the family that the re-ranker ranks for each; stage one and the
-controls rank all pictures of all families of the step."""
+FAMILIES, QUERIES = 8, 3
+"""Families of a step, and queries of each; stage one and the controls rank all pictures of all families of the step."""
+
+CANDIDATES, FOREIGN = 7, 2
+"""What the re-ranker ranks for the queries of a family: pictures of it, and stage one's best of the other families."""
 _TEMPERATURE = 0.07
 _COUNT = len(ASSIGNMENTS)
 
@@ -151,16 +154,25 @@ def _both_stages_losses(
     scores = similarities(vectors, pictures.features.vectors[rows], modules["temperature"][0].exp().clamp(max=100))
     right = _among_all(batch.right)
     picked = _candidates(batch.right, np.random.default_rng((SEED, number, 1)))  # [F, W]
-    tokens = pictures.features.tokens_of(np.take_along_axis(batch.rows, picked, 1).flatten())
-    reranked = rank_family(modules["reranker"], batch, states, tokens, width=picked.shape[1])
+    own = torch.from_numpy(np.take_along_axis(batch.rows, picked, 1))
+    shown = torch.cat((own, rows[_foreign(scores)]), dim=1)
+    tokens = pictures.features.tokens_of(shown.flatten().numpy())
+    reranked = rank_family(modules["reranker"], batch, states, tokens, width=shown.shape[1])
     places = torch.from_numpy(picked)[:, None].expand(-1, QUERIES, -1)
-    is_right = batch.right.gather(2, places)
+    is_right = functional.pad(batch.right.gather(2, places), (0, FOREIGN))
     return {
         "retrieval": positives_loss(scores, right),
         "loss": positives_loss(reranked.flatten(0, 1), is_right.flatten(0, 1)),
         "_retrieved": right.gather(1, scores.argmax(1, keepdim=True)).float().mean(),
         "_accuracy": is_right.gather(2, reranked.argmax(2, keepdim=True)).float().mean(),
     }
+
+
+def _foreign(scores: Tensor) -> Tensor:
+    """Find stage one's best pictures of other families in its scores [F * C, F * 27]: places, int64 [F, FOREIGN]."""
+    best = scores.detach().view(FAMILIES, QUERIES, -1).amax(1)
+    is_own = torch.eye(FAMILIES, dtype=torch.bool).repeat_interleave(_COUNT, dim=1)
+    return best.masked_fill(is_own, -torch.inf).topk(FOREIGN).indices
 
 
 def rank_family(reranker: nn.Module, batch: Batch, states: Tensor, tokens: Tensor, *, width: int) -> Tensor:
