@@ -7,14 +7,14 @@ alike for every store, at most :data:`MOST` of them, and again after a minute.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from time import monotonic
 
 from qdrant_cir.storage.collection import Collection
 from qdrant_cir.types import JsonObject
 
-__all__ = ["Look", "Looks"]
+__all__ = ["Look", "Looks", "facets_of"]
 
 MOST = 10_000
 """Images that are looked at."""
@@ -23,6 +23,8 @@ _PAGE = 1000
 _SECONDS = 60.0
 _MOST_VALUES = 24
 _LONGEST = 60
+_MOST_DISTINCT = 0.8
+"""Different values for each one that there is: above it nearly every image has its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,22 +68,28 @@ def _look(collection: Collection) -> Look:
         if len(page) < _PAGE:
             break
         after = page[-1].point_id
+    step = max(1, len(found) // 64)
+    return Look(facets_of(payload for _, payload in found), found[::step][:64], len(found))
+
+
+def facets_of(payloads: Iterable[JsonObject]) -> dict[str, list[tuple[str | int | bool, int]]]:
+    """Return the fields to filter by, with their values by count.
+
+    A field is none where it has one value or more than 24, where most of them are long, or where nearly every image has
+    a value of its own: a title is no filter.
+    """
     counts: dict[str, Counter[tuple[type, str | int | bool]]] = {}
-    for _, payload in found:
+    for payload in payloads:
         for field, value in payload.items():
             for each in value if isinstance(value, list) else [value]:
-                if isinstance(each, str | int) and len(str(each)) <= _LONGEST:
+                if isinstance(each, str | int):
                     # True and 1 are different values
                     counts.setdefault(field, Counter())[type(each), each] += 1
-    few = {field: of for field, of in counts.items() if 2 <= len(of) <= _MOST_VALUES}
-    step = max(1, len(found) // 64)
-    return Look(
-        {
-            field: [
-                (value, count) for (_, value), count in sorted(of.items(), key=lambda item: (-item[1], str(item[0][1])))
-            ]
-            for field, of in few.items()
-        },
-        found[::step][:64],
-        len(found),
-    )
+    facets: dict[str, list[tuple[str | int | bool, int]]] = {}
+    for field, of in counts.items():
+        short = Counter({key: count for key, count in of.items() if len(str(key[1])) <= _LONGEST})
+        mostly_long = short.total() < of.total() / 2
+        if 2 <= len(short) <= _MOST_VALUES and not mostly_long and len(of) <= _MOST_DISTINCT * of.total():
+            ordered = sorted(short.items(), key=lambda item: (-item[1], str(item[0][1])))
+            facets[field] = [(value, count) for (_, value), count in ordered]
+    return facets

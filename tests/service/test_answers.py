@@ -16,7 +16,9 @@ import pytest
 from serving import COLOURS, Service
 
 from qdrant_cir import Gallery, GalleryImage
+from qdrant_cir.service.facets import facets_of
 from qdrant_cir.storage.stores.protocol import Store
+from qdrant_cir.types import JsonObject
 
 QUERY = {"reference": {"id": "red"}, "text": "make it blue", "limit": 6, "rerank_depth": 6}
 
@@ -56,6 +58,24 @@ def test_a_stream_tells_stage_one_then_scores_then_the_answer(client: httpx.Clie
         each["id"]: each["score"] for each in answer["candidates"]
     }
     assert done["rerank_mode"] == answer["rerank_mode"]
+
+
+def test_a_title_is_no_facet_and_a_few_long_values_hide_no_field() -> None:
+    long = "a white sneaker with a green heel, no stars and a thick purple sole"
+    payloads: list[JsonObject] = [
+        {
+            "title": f"{long} {place}" if place % 4 else f"lamp {place}",
+            "name": f"lamp {place}",
+            "color": long if place == 0 else ["red", "blue"],
+            "material": "brass",
+            "sold": place % 2 == 0,
+        }
+        for place in range(20)
+    ]
+    assert facets_of(payloads) == {
+        "color": [("blue", 19), ("red", 19)],
+        "sold": [(False, 10), (True, 10)],
+    }
 
 
 def test_a_picture_in_base64_an_upload_and_a_stored_one_are_the_same_reference(
