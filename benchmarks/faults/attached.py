@@ -42,16 +42,16 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         name="vector_added_before_the_companion",
         file="qdrant_cir/storage/attachment.py",
-        old="    store.create(companion, CollectionSpec(None, made.metadata(bundle), placement=found.placement))\n",
+        old="    store.create(companion, CollectionSpec(None, made.metadata(bundle), placement=_of_companion(found)))",
         new="    if not vector_stands:\n        store.add_vector(collection, wanted.vector, spec)\n"
-        "    store.create(companion, CollectionSpec(None, made.metadata(bundle), placement=found.placement))\n",
+        "    store.create(companion, CollectionSpec(None, made.metadata(bundle), placement=_of_companion(found)))",
         tests=_LAWS,
     ),
     Fault(
         name="vector_that_stood_before_removed_by_detach",
         file="qdrant_cir/storage/attachment.py",
-        old="    if attachment.made_vector:\n",
-        new="    if attachment:\n",
+        old="        elif standing.made_vector:\n",
+        new="        elif standing:\n",
         tests=_LAWS,
     ),
     Fault(
@@ -64,8 +64,9 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         name="companion_dropped_before_the_vector_is_removed",
         file="qdrant_cir/storage/attachment.py",
-        old="        store.remove_vector(layout.gallery, layout.vector)\n",
-        new="        store.drop(layout.companion)\n        store.remove_vector(layout.gallery, layout.vector)\n",
+        old="            store.remove_vector(layout.gallery, layout.vector)\n",
+        new="            store.drop(layout.companion)\n"
+        "            store.remove_vector(layout.gallery, layout.vector)\n",
         tests=_LAWS,
     ),
     Fault(

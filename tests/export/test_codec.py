@@ -153,7 +153,7 @@ def test_what_cannot_be_fitted_is_refused_by_name(
         fit_codec(bundle, records, tmp_path / "out", rows=18)
     with pytest.raises(ExportError, match="3 pictures could be read; fitting needs at least 20"):
         fit_codec(bundle, records[:3], tmp_path / "out")
-    with pytest.raises(ExportError, match="Cannot project 16 dimensions to 17"):
+    with pytest.raises(ExportError, match="Cannot store 16 dimensions in 17"):
         fit_codec(bundle, records, tmp_path / "out", dims=17)
     assert not (tmp_path / "out").exists()
 
