@@ -5,7 +5,8 @@
 Runs ``qdrant-cir serve`` as a process over a copy of the demonstration's store and asks it as clients do.
 
 ``first-event``: seconds until a streamed answer's first event is there, one client, beside
-``Retriever.search(rerank_depth=0)`` in this process, in turn; the ratio is the median over pairs.
+``Retriever.search(rerank_depth=0)`` in this process, in turn; the ratio is the median over pairs. A query that is
+refused for its collection, with the same body, shows what HTTP alone costs, this client's part included.
 ``load``: clients that ask without a pause, every fourth as a stream, every sixteenth of which goes away after the first
 event. Counts the statuses, and reads the resident memory of the service every second.
 ``cases``: schemathesis in all its phases, with fixed seeds, until so many cases were sent; counts answers of 5xx.
@@ -144,7 +145,7 @@ def wait_until_ready(address: str, process: subprocess.Popen[bytes], log: Path) 
 
 def report_first_event(address: str, store: Path, bodies: Sequence[JsonObject], rounds: int) -> None:
     """Time the first event and the plain search in turn, each first every other time."""
-    seconds: dict[str, list[float]] = {"first event": [], "search": []}
+    seconds: dict[str, list[float]] = {"first event": [], "refused": [], "search": []}
     client = HTTPConnection(address.removeprefix("http://"), timeout=60)
     headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
     with Retriever.open(COLLECTION, store=store) as retriever, closing(client):
@@ -162,6 +163,13 @@ def report_first_event(address: str, store: Path, bodies: Sequence[JsonObject], 
             answer.read()
             return spent
 
+        def refused(body: JsonObject) -> float:
+            sent = json.dumps({**body, "collection": "none"}).encode()
+            start = time.perf_counter()
+            client.request("POST", "/search", sent, headers)
+            client.getresponse().read()
+            return time.perf_counter() - start
+
         def search(body: JsonObject) -> float:
             reference, text, limit = body["reference"], body["text"], body["limit"]
             query = Query(GalleryImage(reference["id"]), str(text))  # type: ignore[index, call-overload, arg-type]
@@ -169,7 +177,7 @@ def report_first_event(address: str, store: Path, bodies: Sequence[JsonObject], 
             retriever.search(query, limit=int(limit), rerank_depth=0)  # type: ignore[arg-type]
             return time.perf_counter() - start
 
-        runs = {"first event": first_event, "search": search}
+        runs = {"first event": first_event, "refused": refused, "search": search}
         for turn in range(-5, rounds):
             for name in list(runs)[:: 1 if turn % 2 == 0 else -1]:
                 spent = runs[name](bodies[turn % len(bodies)])
@@ -179,6 +187,9 @@ def report_first_event(address: str, store: Path, bodies: Sequence[JsonObject], 
         print(f"{name:12} median {1000 * statistics.median(of):6.1f} ms, best {1000 * min(of):6.1f} ms")
     ratio = median_ratio(seconds["first event"], seconds["search"])
     print(f"first event / Retriever.search(rerank_depth=0): {ratio:.2f} ({rounds} pairs)")
+    spent = zip(seconds["first event"], seconds["refused"], strict=True)
+    without = median_ratio([event - http for event, http in spent], seconds["search"])
+    print(f"without the time of a refused query: {without:.2f}")
 
 
 async def ask_together(address: str, bodies: Sequence[JsonObject], pid: int, clients: int, seconds: float) -> Load:

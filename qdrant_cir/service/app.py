@@ -18,6 +18,7 @@ from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
+from pydantic_core import PydanticSerializationError, to_json
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -97,7 +98,7 @@ class _Json(JSONResponse):
     """JSON that holds any text, lone surrogates too."""
 
     def render(self, content: object) -> bytes:
-        return _json(content).encode()
+        return _json(content)
 
 
 class _Events(StreamingResponse):
@@ -419,11 +420,15 @@ async def _sent(stream: Stream) -> AsyncIterator[bytes]:
 
 
 def _event(event: Event) -> bytes:
-    return f"event: {event.name}\ndata: {_json(event.data)}\n\n".encode()
+    return b"event: %s\ndata: %s\n\n" % (event.name.encode(), _json(event.data))
 
 
-def _json(content: object) -> str:
-    return json.dumps(content, allow_nan=False, separators=(",", ":"))
+def _json(content: object) -> bytes:
+    try:
+        return to_json(content, inf_nan_mode="null")
+    except PydanticSerializationError:
+        # UTF-8 has no lone surrogates; JSON writes them as escapes
+        return json.dumps(content, separators=(",", ":")).encode()
 
 
 def _no_picture(index: int, document: object) -> InputError:
