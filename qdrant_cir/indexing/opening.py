@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from qdrant_cir.storage.attachment import Attachment
 
-__all__ = ["PictureOpener"]
+__all__ = ["PictureOpener", "is_address"]
 
 _WEB = ("http", "https")
 _LIBRARIES = {
@@ -483,6 +483,11 @@ def _in_time(work: Callable[[], _T], seconds: float) -> _T:
 
     threading.Thread(target=run, name="qdrant-cir-opening", daemon=True).start()
     return outcome.result(timeout=seconds)
+
+
+def is_address(value: str) -> bool:
+    """Return whether a value names a picture on another machine, and not a file."""
+    return _scheme(value) not in (None, "file")
 
 
 def _scheme(value: str) -> str | None:

@@ -338,7 +338,7 @@ def create_app(served: Mapping[str, Served], settings: Settings) -> FastAPI:
         """Return a picture of the collection."""
         drawing = named(served, collection).thumbnail(image_id, size, decoder)
         made = await until_gone(request, asyncio.create_task(drawing))
-        headers = {"ETag": made.etag, "Cache-Control": "private, max-age=600"}
+        headers = {"ETag": made.etag, "Cache-Control": "private, max-age=60"}
         if made.etag in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
         return Response(made.data, media_type="image/jpeg", headers=headers)

@@ -6,9 +6,12 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
+from time import monotonic
 
 from qdrant_cir.errors import CollectionNotFoundError, ImageError, InputError
 from qdrant_cir.gallery import AsyncGallery
+from qdrant_cir.indexing.opening import is_address
 from qdrant_cir.service.decoding import Decoder
 from qdrant_cir.service.facets import Look, Looks
 from qdrant_cir.service.statuses import NotHereError
@@ -18,16 +21,24 @@ from qdrant_cir.types import ImageSource, PointId
 
 __all__ = ["Served", "named", "refuse_files"]
 
+_ADDRESS_SECONDS = 60.0
+"""Seconds after which an address is read again."""
+
 
 class Served:
     """One collection by the name under which clients know it."""
 
     def __init__(
-        self, name: str, gallery: AsyncGallery, *, open_picture: Callable[[str], ImageSource] | None = None
+        self,
+        name: str,
+        gallery: AsyncGallery,
+        *,
+        open_picture: Callable[[str], ImageSource] | None = None,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         """Serve a gallery; ``open_picture`` opens a picture by its source, None for files."""
         self.name, self.gallery = name, gallery
-        self._open_picture = open_picture
+        self._open_picture, self._clock = open_picture, clock
         self._thumbnails = Thumbnails()
         self._looks = Looks(gallery.collection)
         self._looking = asyncio.Lock()
@@ -40,16 +51,15 @@ class Served:
             BusyError: too many pictures wait to be decoded.
             StoreError: the store failed.
         """
-        sha256, source = await asyncio.to_thread(self._found, image_id)
-        key = hashlib.sha256(f"{sha256} {size} {source}".encode(errors="surrogatepass")).hexdigest()
-        if (kept := self._thumbnails.kept(key)) is not None:
-            return kept
+        source = await asyncio.to_thread(self._source, image_id)
         try:
-            opened: ImageSource = source
-            if self._open_picture is not None:
-                opened = await asyncio.to_thread(self._open_picture, source)
+            version = await asyncio.to_thread(self._version, source)
+            key = hashlib.sha256(f"{version} {size} {source}".encode(errors="surrogatepass")).hexdigest()
+            if (kept := self._thumbnails.kept(key)) is not None:
+                return kept
+            opened = await asyncio.to_thread(self._opened, source)
             return await decoder.run(partial(self._thumbnails.drawn, key, partial(draw_thumbnail, opened, size)))
-        except ImageError as error:
+        except (ImageError, OSError, ValueError) as error:
             # the reason names a file of this machine
             raise NotHereError(f"The picture of {image_id!r:.80} cannot be read.") from error
 
@@ -58,8 +68,25 @@ class Served:
         async with self._looking:
             return await asyncio.to_thread(self._looks.look)
 
-    def _found(self, image_id: str | PointId) -> tuple[str | None, str]:
-        """Return the digest and the source of an image's picture. Raises NotHereError."""
+    def _opened(self, source: str) -> ImageSource:
+        return source if self._open_picture is None else self._open_picture(source)
+
+    def _version(self, source: str) -> str:
+        """Return what changes when a picture does: of a file its time and size, of an address the minute.
+
+        Raises:
+            ImageError, OSError, ValueError: there is no such file, or it may not be opened.
+        """
+        if is_address(source):
+            return f"minute {self._clock() // _ADDRESS_SECONDS}"
+        opened = self._opened(source)
+        if not isinstance(opened, str | Path):
+            raise ImageError("It is neither a file nor an address.")
+        found = Path(opened).stat()
+        return f"file {found.st_mtime_ns} {found.st_size}"
+
+    def _source(self, image_id: str | PointId) -> str:
+        """Return where an image's picture is. Raises NotHereError."""
         collection = self.gallery.collection
         layout = collection.layout
         try:
@@ -71,7 +98,7 @@ class Served:
         if not images or images[0].source is None:
             raise NotHereError(f"There is no picture of {image_id!r:.80} in {self.name!r}.")
         (image,) = images
-        return image.sha256, str(image.views[0] if image.views else image.source)
+        return str(image.views[0] if image.views else image.source)
 
 
 def named(served: Mapping[str, Served], name: str | None) -> Served:

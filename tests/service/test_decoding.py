@@ -7,16 +7,21 @@ import base64
 import io
 import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 import pytest
 from PIL import Image
 from serving import Service
 
+from qdrant_cir import AsyncGallery, ImageRecord
 from qdrant_cir.errors import BusyError
 from qdrant_cir.model import preprocess
 from qdrant_cir.service import decoding, thumbnails
 from qdrant_cir.service.decoding import Decoder
+from qdrant_cir.service.served import Served
+from qdrant_cir.service.thumbnails import Thumbnail
 
 
 class Watched:
@@ -89,6 +94,42 @@ def test_the_documents_of_a_client_that_goes_away_are_not_decoded(service: Servi
     begun = watched.begun
     time.sleep(0.2)
     assert watched.begun == begun < 20
+
+
+def test_a_picture_that_was_replaced_has_a_new_thumbnail(
+    service_bundle: Path, write_solid_images: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    red, blue = write_solid_images(tmp_path, {"red": (255, 0, 0), "blue": (0, 0, 255)})
+    content, fetched, now = [red.read_bytes()], [], [0.0]
+
+    def fetch(address: str) -> bytes:
+        fetched.append(address)
+        return content[0]
+
+    async def look() -> list[Thumbnail]:
+        decoder = Decoder()
+        async with AsyncGallery.create("shop", store=tmp_path / "store", bundle=service_bundle) as gallery:
+            await gallery.index(
+                [
+                    ImageRecord("file", red, {}, str(red)),
+                    ImageRecord("address", red, {}, "https://pictures.example/red.png"),
+                ]
+            )
+            files = Served("shop", gallery)
+            addresses = Served("shop", gallery, open_picture=fetch, clock=lambda: now[0])
+            found = [await files.thumbnail("file", 16, decoder), await addresses.thumbnail("address", 16, decoder)]
+            red.write_bytes(blue.read_bytes())
+            content[0] = blue.read_bytes()
+            found += [await files.thumbnail("file", 16, decoder), await addresses.thumbnail("address", 16, decoder)]
+            now[0] = 61.0
+            found.append(await addresses.thumbnail("address", 16, decoder))
+        decoder.close()
+        return found
+
+    file, address, new_file, within_a_minute, later = asyncio.run(look())
+    assert file.etag == address.etag == within_a_minute.etag
+    assert new_file.etag == later.etag != file.etag
+    assert len(fetched) == 2
 
 
 def test_a_thumbnail_that_is_kept_is_not_drawn_again(client: httpx.Client, watched: Watched) -> None:
