@@ -138,6 +138,7 @@ def create_app(served: Mapping[str, Served], settings: Settings) -> FastAPI:
         lifespan=lifespan,
         default_response_class=_Json,
         responses=_ERRORS,
+        telemetry={"operation_spans": False},
     )
     app.state.answerer = answerer
 

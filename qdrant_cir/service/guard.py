@@ -17,7 +17,7 @@ from qdrant_client.context_headers import headers as qdrant_headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from qdrant_cir.service.observing import Metrics, request_span
+from qdrant_cir.service.observing import Metrics
 from qdrant_cir.service.statuses import error_object
 
 __all__ = ["OPEN_PATHS", "Guard", "request_id"]
@@ -79,10 +79,7 @@ class Guard:
             await send(message)
 
         try:
-            with (
-                request_span(f"{method} {scope['path']}", _texts(headers)),
-                qdrant_headers({"X-Request-ID": own_id}),
-            ):
+            with qdrant_headers({"X-Request-ID": own_id}):
                 if refused := self._refused(scope["path"], headers):
                     await _send_error(answer, *refused)
                 else:
@@ -154,10 +151,6 @@ class _Body:
     is_json: bool
     taken: int = 0
     values: int = 0
-
-
-def _texts(headers: Mapping[bytes, bytes]) -> dict[str, str]:
-    return {name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()}
 
 
 async def _send_error(send: Send, status: int, kind: str, message: str) -> None:
