@@ -183,6 +183,11 @@ class StoreOptions:
     ] = None
 
     @property
+    def is_named(self) -> bool:
+        """Whether a folder or a server was given, on the command line or in the environment."""
+        return self.path is not None or self.url is not None
+
+    @property
     def place(self) -> StorePlace:
         """The folder or the server; what stands on the command line outweighs the environment.
 

@@ -9,6 +9,7 @@ import typer
 
 from qdrant_cir.cli import printing
 from qdrant_cir.cli.options import (
+    DEFAULT_PATH,
     BundleOption,
     CollectionOption,
     JsonOption,
@@ -72,7 +73,8 @@ def info(
 ) -> None:
     """Show the collections of a store: how many images they hold, which bundle made them, and what is attached.
 
-    Of a packaged bundle, and of the one that --bundle names, also how much memory a search takes at most.
+    Of a packaged bundle, and of the one that --bundle names, also how much memory a search takes at most. With --bundle
+    there need be no store.
     """
     from qdrant_cir.model.compute import Compute
     from qdrant_cir.search.demands import expected_memory, int8_speed
@@ -83,12 +85,15 @@ def info(
         raise InputError("--index-recall looks at one collection. Name it with --collection.")
     notes: list[str] = []
     recall: float | None = None
-    with place.opened(creates=False) as opened:
-        rows = _describe(opened, collection, vector, notes)
-        if index_depth is not None and collection is not None:
-            from qdrant_cir.storage.collection import Collection
+    rows: list[CollectionInfo] = []
+    is_of_bundle = given is not None and collection is None and not store.is_named
+    if not is_of_bundle or DEFAULT_PATH.is_dir():
+        with place.opened(creates=False) as opened:
+            rows = _describe(opened, collection, vector, notes)
+            if index_depth is not None and collection is not None:
+                from qdrant_cir.storage.collection import Collection
 
-            recall = Collection.find(opened, collection, vector=vector).index_recall(index_depth)
+                recall = Collection.find(opened, collection, vector=vector).index_recall(index_depth)
     bundles = {(row.bundle_name, row.fingerprint): _bundle_of(row.fingerprint, given) for row in rows}
     if given is not None:
         bundles.setdefault((given.manifest.name, given.vectors_fingerprint), given)
@@ -119,18 +124,18 @@ def info(
             }
         )
         return
-    if not rows:
-        printing.print_text(
-            f"There is no gallery in {place.label}. `qdrant-cir index` makes one, and `qdrant-cir attach` joins a "
-            "collection that exists."
-        )
-        return
     for (name, fingerprint), found in bundles.items():
         printing.print_text(_unpackaged(name, fingerprint) if found is None else printing.bundle_text(found))
         if found is not None and (text := _memory_text(found, compute, depth)) is not None:
             printing.print_text(text)
         if found is not None and measure:
             printing.print_text(_speed_text(found, speeds[name, fingerprint]))
+    if not rows:
+        printing.print_text(
+            f"There is no gallery in {place.label}. `qdrant-cir index` makes one, and `qdrant-cir attach` joins a "
+            "collection that exists."
+        )
+        return
     has_attached = any(row.attachment is not None for row in rows)
     headings = ("collection", "images", "vector size", "bundle", "precision")
     printing.print_table(

@@ -368,6 +368,18 @@ def test_info_measures_int8_on_request_and_says_where_there_is_none(shop: Shop, 
     assert "times as fast as in float32 here" in text
 
 
+def test_info_about_a_bundle_needs_no_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = ["info", "--measure-int8", "--bundle", "drawn"]
+    told = CliRunner().invoke(app, asked, env={"QDRANT_URL": "", "NO_COLOR": "1"})
+    assert told.exit_code == 0
+    assert "re-ranking 100 in float32" in " ".join(told.stdout.split())
+    assert "has no int8 re-ranker" in " ".join(told.stdout.split())
+    assert list(tmp_path.iterdir()) == []
+    refused = CliRunner().invoke(app, [*asked, "--path", "none"], env={"QDRANT_URL": "", "NO_COLOR": "1"})
+    assert "There is no store in" in refused.stderr
+
+
 def test_delete_removes_images_and_says_which_were_unknown(own_shop: Shop) -> None:
     result = own_shop.run("delete", "-c", "colors", "--image-id", "red.png", "--image-id", "who.png", "--yes", "--json")
     told = json.loads(result.stdout)
