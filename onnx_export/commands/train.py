@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from onnx_export.commands.photos import photos_sheet, train_photos
+
+if TYPE_CHECKING:
+    from onnx_export.training.drawn.recipe import Stage
 
 train = typer.Typer(
     no_args_is_help=True, help="Train on drawn products, on photographs, or any model on your triplets."
@@ -15,6 +18,10 @@ train = typer.Typer(
 
 Run = Annotated[Path, typer.Option("--run", help="Run folder: pool, checkpoints, logs, model.")]
 RecipeOption = Annotated[Path | None, typer.Option(help="Recipe as JSON; by default that of the bundle `drawn`.")]
+RoundStart = Annotated[
+    Path | None,
+    typer.Option("--start", help="Model folder, bundle or name of a packaged one: train only this round, from it."),
+]
 Steps = Annotated[int | None, typer.Option(min=0, help="Optimiser steps; by default the recipe's.")]
 Rate = Annotated[float | None, typer.Option(min=0, help="Peak learning rate; by default the recipe's.")]
 
@@ -41,25 +48,15 @@ def train_stage_two(run: Run, recipe: RecipeOption = None) -> None:
 
 
 @train.command("round")
-def train_round(
-    run: Run,
-    recipe: RecipeOption = None,
-    start: Annotated[
-        Path | None, typer.Option(help="Model folder or bundle: train only the round, starting from it.")
-    ] = None,
-) -> None:
-    """Train everything, with the round of families: the bundle `drawn` in one command. Needs a GPU to be fast."""
-    if start is None:
-        _train(run, recipe, "round")
-        return
-    from onnx_export.bundle.weights import load_start
-    from onnx_export.training.drawn.family_round import train_round_from
-    from onnx_export.training.drawn.recipe import family_round, read_recipe
-    from onnx_export.training.processes import processes
+def train_round(run: Run, recipe: RecipeOption = None, start: RoundStart = None) -> None:
+    """Train everything up to the round of families. Needs a GPU to be fast."""
+    _train_round(run, recipe, "round", start)
 
-    out = train_round_from(run, load_start(start), family_round(read_recipe(recipe)))
-    if processes().is_main_process:
-        typer.echo(f"wrote {out}")
+
+@train.command("ordinary")
+def train_ordinary(run: Run, recipe: RecipeOption = None, start: RoundStart = None) -> None:
+    """Train everything, with the round of ordinary queries: the bundle `drawn` in one command."""
+    _train_round(run, recipe, "ordinary", start)
 
 
 @train.command("own")
@@ -119,7 +116,23 @@ def train_custom(
         typer.echo(f"wrote {out}; next: python -m onnx_export export {out} --out BUNDLE")
 
 
-def _train(run: Path, recipe: Path | None, last: Literal["pretrain", "stage-one", "stage-two", "round"]) -> None:
+def _train_round(run: Path, recipe: Path | None, last: Literal["round", "ordinary"], start: Path | None) -> None:
+    if start is None:
+        _train(run, recipe, last)
+        return
+    from onnx_export.bundle.weights import load_start
+    from onnx_export.training.drawn.further import train_round_from
+    from onnx_export.training.drawn.recipe import family_round, ordinary_round, read_recipe
+    from onnx_export.training.processes import processes
+
+    settings = read_recipe(recipe)
+    round_ = family_round(settings) if last == "round" else ordinary_round(settings)
+    out = train_round_from(run, load_start(start), round_)
+    if processes().is_main_process:
+        typer.echo(f"wrote {out}; next: python -m onnx_export export {out} --out BUNDLE")
+
+
+def _train(run: Path, recipe: Path | None, last: Stage) -> None:
     from onnx_export.training.drawn.recipe import Run, read_recipe
     from onnx_export.training.processes import processes
 

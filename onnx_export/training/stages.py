@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from onnx_export.errors import TrainingError
 from onnx_export.models import CirModel
-from onnx_export.models.triplet_reranker import TripletLayer
+from onnx_export.models.triplet_reranker import TripletLayer, TripletReranker
 from onnx_export.training.attributes import (
     NOT_OF_THIS_KIND,
     AttributeVocabulary,
@@ -134,6 +134,7 @@ class StageTwo:
         self.seed, self.batch = seed, min(batch, len(data.triplets))
         self.near, self.mined, self.others = near, mined, others
         self.similarity_weight = 0.0
+        self.held: TripletReranker | None = None
         self.modules = nn.ModuleDict({"reranker": model.reranker})
         self.keys: list[str] = []
         self.codes: Tensor | None = None
@@ -147,6 +148,10 @@ class StageTwo:
         """Replace the triplets and the weight of the cosine; with a weight of 0 the second loss is left out."""
         self.data, self.similarity_weight = data, similarity_weight
         self.codes = attribute_codes(data.attributes, self.keys)[1] if self.keys and data.attributes else None
+
+    def hold(self, reranker: TripletReranker) -> None:
+        """Add the loss of telling candidates apart otherwise than another re-ranker, which stays as it is."""
+        self.held = reranker.eval()
 
     def step(self, batch: int) -> dict[str, Tensor]:
         """Draw a batch from the seed and its number, and return its losses."""
@@ -162,15 +167,21 @@ class StageTwo:
         candidates = np.stack([self._candidates(i, triplets, best[i], rng) for i in range(len(triplets))])
         rows, places = np.unique(candidates, return_inverse=True)
         pairs = torch.arange(len(triplets), device=self.device).repeat_interleave(candidates.shape[1])
-        features = self.model.reranker.features(
+        inputs = (
             ids[pairs],
             mask[pairs],
             states[pairs],
             (self.data.candidates or self.data.features).tokens_of(rows),
             torch.from_numpy(places.ravel()).to(self.device),
         )
+        features = self.model.reranker.features(*inputs)
         scores = self.model.reranker.cls_head(features)[:, 0].view(candidates.shape)
         losses = _target_first(scores, "")
+        if self.held is not None:
+            with torch.no_grad():
+                held = self.held(*inputs).view(candidates.shape)
+            log_shares = functional.log_softmax(scores.float(), dim=1), functional.log_softmax(held.float(), dim=1)
+            losses["held"] = functional.kl_div(*log_shares, reduction="batchmean", log_target=True)
         if self.similarity_weight > 0:
             cosines = similarity.gather(1, torch.from_numpy(candidates).to(self.device))
             losses |= _target_first(scores + self.similarity_weight * cosines, "summed_")
@@ -201,7 +212,11 @@ class StageTwo:
         elsewhere = elsewhere[~self.data.are_right(triplet, elsewhere)]
         wanted = self.near + self.mined + self.others - len(near) - len(mined)
         other = rng.choice(elsewhere, wanted, replace=len(elsewhere) < wanted)
-        return np.concatenate(([rng.choice(triplet.targets)], near, mined, other)).astype(np.int64)
+        return np.concatenate(([self._target(triplet, best, rng)], near, mined, other)).astype(np.int64)
+
+    def _target(self, triplet: Triplet, best: NDArray[np.int64], rng: np.random.Generator) -> int:
+        """Draw the right candidate; ``best`` are stage one's best pictures, in order."""
+        return int(rng.choice(triplet.targets))
 
 
 def _target_first(scores: Tensor, prefix: str) -> dict[str, Tensor]:

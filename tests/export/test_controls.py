@@ -24,7 +24,8 @@ from onnx_export.models import DRAWN_SMALL, build_model  # noqa: E402
 from onnx_export.training import similarity  # noqa: E402
 from onnx_export.training.drawn.families import VARIANTS  # noqa: E402
 from onnx_export.training.drawn.family_batches import Gallery  # noqa: E402
-from onnx_export.training.drawn.family_round import open_round_families, train_round_from  # noqa: E402
+from onnx_export.training.drawn.family_round import open_round_families  # noqa: E402
+from onnx_export.training.drawn.further import train_round_from  # noqa: E402
 from onnx_export.training.drawn.tokenizer import build_tokenizer  # noqa: E402
 from qdrant_cir.errors import InputError  # noqa: E402
 from qdrant_cir.model.bundle import load_bundle  # noqa: E402

@@ -22,7 +22,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs torch: pip install 'qdrant-cir[export]'")
 
 from tiny_sizes import SIZES as TINY_SIZES  # noqa: E402
-from tiny_sizes import TINY_ROUND  # noqa: E402
+from tiny_sizes import TINY_ORDINARY, TINY_ROUND  # noqa: E402
 from torch.utils import backend_registration  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch.utils._pytree import tree_leaves, tree_map  # noqa: E402
@@ -34,6 +34,7 @@ from onnx_export.training.drawn.families import Families  # noqa: E402
 from onnx_export.training.drawn.family_batches import Gallery, on_device  # noqa: E402
 from onnx_export.training.drawn.family_round import EncoderStage, JointStage, open_round_families  # noqa: E402
 from onnx_export.training.drawn.grounding import Grounding  # noqa: E402
+from onnx_export.training.drawn.ordinary_round import OrdinaryStage  # noqa: E402
 from onnx_export.training.drawn.pretrain import Pretraining, normalised_pixels  # noqa: E402
 from onnx_export.training.drawn.rounds import pool_triplets  # noqa: E402
 from onnx_export.training.drawn.tokenizer import build_tokenizer  # noqa: E402
@@ -144,8 +145,9 @@ def check_stages(
     stage_one = StageOne(model, data, tokenizer, seed=1, batch=3, negatives=8)
     stage_one.read_with(pretraining.attributes, pretraining.heads.whole)
     stage_two = StageTwo(model, data, tokenizer, seed=1, batch=3, near=2, mined=2, others=1)
+    ordinary = OrdinaryStage(model, data, data, tokenizer, TINY_ORDINARY)
     start_reranker_from_text_encoder(model, dict(model.composer.text_encoder.state_dict()))
-    for stage in (pretraining, grounding, stage_one, stage_two, encoder, joint):
+    for stage in (pretraining, grounding, stage_one, stage_two, encoder, joint, ordinary):
         assert {value.device for value in stage.modules.state_dict().values()} == {elsewhere()}
         for name, loss in stage.step(1).items():
             assert loss.device == elsewhere(), name

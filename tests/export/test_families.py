@@ -30,8 +30,8 @@ from onnx_export.training.drawn.family_round import (  # noqa: E402
     EncoderStage,
     JointStage,
     open_round_families,
-    train_round_from,
 )
+from onnx_export.training.drawn.further import train_round_from  # noqa: E402
 from onnx_export.training.drawn.part_reading import box_shares  # noqa: E402
 from onnx_export.training.drawn.recipe import BUNDLED, Recipe, Run, family_round  # noqa: E402
 from onnx_export.training.drawn.tokenizer import build_tokenizer  # noqa: E402

@@ -2,6 +2,7 @@
 
 from onnx_export.models import ModelSizes
 from onnx_export.training.drawn.family_round import FamilyRound
+from onnx_export.training.drawn.ordinary_round import OrdinaryRound
 
 SIZES = ModelSizes(
     image_size=32,
@@ -34,4 +35,18 @@ TINY_ROUND = FamilyRound(
     reranked=2,
     mined_depth=8,
     unseen_groups=12,
+)
+
+TINY_ORDINARY = OrdinaryRound(
+    seed=5,
+    families=4,
+    edits=5,
+    steps=2,
+    rate=1e-3,
+    batch=4,
+    candidates=6,
+    edit_batch=3,
+    edit_near=3,
+    edit_mined=2,
+    share=0.5,
 )

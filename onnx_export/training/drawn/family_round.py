@@ -8,11 +8,9 @@ families, the composer, which costs a hundredth of it, on many more queries.
 from __future__ import annotations
 
 import copy
-import json
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
@@ -22,7 +20,6 @@ from torch.nn import functional
 
 from onnx_export.errors import TrainingError
 from onnx_export.export import BLIP_MEAN, BLIP_STD
-from onnx_export.model_folder import ModelFolder, save_model_folder
 from onnx_export.models import CirModel, ModelSizes
 from onnx_export.training.attributes import NOT_OF_THIS_KIND
 from onnx_export.training.drawn.families import KINDS, PARTS, VARIANTS, Families, open_families
@@ -38,11 +35,11 @@ from onnx_export.training.drawn.part_reading import AttributeReader, QuestionRea
 from onnx_export.training.drawn.rounds import HeldOutGroups, fit_similarity
 from onnx_export.training.loop import train
 from onnx_export.training.losses import positives_loss
-from onnx_export.training.processes import describe_machine, processes
+from onnx_export.training.processes import processes
 from onnx_export.training.seeds import seeded
 from onnx_export.training.updates import Schedule
 from qdrant_cir.model.cores import available_threads
-from qdrant_cir.types import JsonObject, JsonValue
+from qdrant_cir.types import JsonObject
 
 logger = logging.getLogger(__name__)
 
@@ -296,30 +293,3 @@ def train_family_round(folder: Path, model: CirModel, tokenizer: Tokenizer, roun
         model, tokenizer, HeldOutGroups(folder, round_.seed, round_.unseen_groups), folder / "similarity.json"
     )
     return seconds
-
-
-def train_round_from(folder: Path, start: ModelFolder, round_: FamilyRound) -> Path:
-    """Train a round of families alone, from a finished model, and return the new model folder.
-
-    Raises:
-        TrainingError: the folder holds another round, or the model has a second image encoder for candidates.
-    """
-    if start.candidate_encoder is not None:
-        raise TrainingError("A round of families trains one image encoder; this model has a second one for candidates.")
-    folder.mkdir(parents=True, exist_ok=True)
-    kept, record = folder / "round.json", json.dumps(asdict(round_), indent=2) + "\n"
-    if kept.exists() and kept.read_bytes() != record.encode():
-        raise TrainingError(f"{folder} holds a round with other settings ({kept}); choose another folder.")
-    kept.write_text(record, encoding="utf-8")
-    model = start.model.to(processes().device)
-    seconds = train_family_round(folder, model, start.tokenizer, round_)
-    earlier = cast(list[JsonValue], start.provenance.get("further_rounds", []))
-    rounds: list[JsonValue] = [*earlier, {**asdict(round_), "wall_seconds": seconds, "machine": describe_machine()}]
-    measured = {"quality", "effort"}
-    provenance: JsonObject = {name: value for name, value in start.provenance.items() if name not in measured}
-    provenance["further_rounds"] = rounds
-    out = folder / "model"
-    with processes().main_process_first(), torch.no_grad():
-        if processes().is_main_process:
-            save_model_folder(out, ModelFolder(model.eval(), start.tokenizer, provenance))
-    return out

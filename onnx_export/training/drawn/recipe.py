@@ -18,6 +18,7 @@ from onnx_export.models import DRAWN_SMALL, CirModel, build_model
 from onnx_export.training import recipes
 from onnx_export.training.drawn.family_round import FamilyRound, train_family_round
 from onnx_export.training.drawn.grounding import Grounding
+from onnx_export.training.drawn.ordinary_round import OrdinaryRound, train_ordinary_round
 from onnx_export.training.drawn.pool import PICTURES_PER_GROUP, Pool, open_pool
 from onnx_export.training.drawn.pretrain import Pretraining
 from onnx_export.training.drawn.rounds import (
@@ -40,7 +41,7 @@ from qdrant_cir.types import JsonObject
 
 logger = logging.getLogger(__name__)
 
-Stage = Literal["pretrain", "stage-one", "stage-two", "round"]
+Stage = Literal["pretrain", "stage-one", "stage-two", "round", "ordinary"]
 
 STARTED_STAGES = ("pretrain", "grounding")
 """Stages whose weights a run takes from its start; the later ones begin with the grounded text encoder."""
@@ -63,7 +64,8 @@ class Recipe:
         stage_two_near, stage_two_mined, stage_two_others: wrong candidates per query: near-duplicates of its own,
             stage one's best, pictures of the batch's other queries.
         rounds: further training of both stages.
-        families: the last round, which only ``train round`` trains.
+        families: the round that ``train round`` ends with.
+        ordinary: the round after it, which only ``train ordinary`` trains.
         accumulation: batches of every process per optimiser step, in the stages before the round of families. A step
             learns from batch x accumulation x processes; negatives come from within each batch.
         unseen_groups: groups that nothing is trained on, to fit the weight of stage one's cosine in the final score.
@@ -93,6 +95,7 @@ class Recipe:
     stage_two_others: int = 1
     rounds: tuple[Round, ...] = ()
     families: FamilyRound | None = None
+    ordinary: OrdinaryRound | None = None
     accumulation: int = 1
     unseen_groups: int = 500
     start: Recipe | None = None
@@ -127,6 +130,19 @@ BUNDLED = Recipe(
         mined_depth=64,
         unseen_groups=500,
     ),
+    ordinary=OrdinaryRound(
+        seed=9,
+        families=400,
+        edits=60,
+        steps=500,
+        rate=2e-4,
+        batch=24,
+        candidates=16,
+        edit_batch=12,
+        edit_near=14,
+        edit_mined=4,
+        share=0.6,
+    ),
     start=Recipe(),
 )
 """The recipe of the bundle `drawn`: pre-training and grounding twice, then all other stages."""
@@ -152,12 +168,25 @@ def family_round(recipe: Recipe) -> FamilyRound:
     return recipe.families
 
 
+def ordinary_round(recipe: Recipe) -> OrdinaryRound:
+    """Return the round of ordinary queries of a recipe.
+
+    Raises:
+        TrainingError: the recipe has none.
+    """
+    if recipe.ordinary is None:
+        raise TrainingError("The recipe has no round of ordinary queries; give it one under `ordinary`.")
+    return recipe.ordinary
+
+
 def _recipe(values: dict[str, Any]) -> Recipe:
-    start, rounds, families = values.pop("start", None), values.pop("rounds", ()), values.pop("families", None)
+    start, rounds = values.pop("start", None), values.pop("rounds", ())
+    families, ordinary = values.pop("families", None), values.pop("ordinary", None)
     return Recipe(
         **values,
         rounds=tuple(Round(**each) for each in rounds),
         families=None if families is None else FamilyRound(**families),
+        ordinary=None if ordinary is None else OrdinaryRound(**ordinary),
         start=None if start is None else _recipe(start),
     )
 
@@ -205,9 +234,10 @@ class Run:
             Seconds of training per stage, those of the start under ``start``.
 
         Raises:
-            TrainingError: ``last`` is ``round`` and the recipe has no round of families.
+            TrainingError: the recipe lacks a round that ``last`` needs.
         """
-        families = family_round(self.recipe) if last == "round" else None
+        families = family_round(self.recipe) if last in ("round", "ordinary") else None
+        ordinary = ordinary_round(self.recipe) if last == "ordinary" else None
         seconds: JsonObject = {}
         if self.start is not None:
             seconds["start"] = self.start.train("pretrain")
@@ -226,6 +256,8 @@ class Run:
                     seconds |= self._round(number, model, composing, reranking)
             if families is not None:
                 seconds["families"] = train_family_round(self.folder / "families", model, self.tokenizer, families)
+            if ordinary is not None:
+                seconds["ordinary"] = train_ordinary_round(self.folder / "ordinary", model, self.tokenizer, ordinary)
         self._save(model.eval(), seconds)
         return seconds
 
