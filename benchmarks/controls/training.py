@@ -108,7 +108,7 @@ def train_controls(round_folder: Path, out: Path, *, start: Path | None, steps: 
     Raises:
         TrainingError: the round has not encoded its pictures yet.
     """
-    round_ = FamilyRound(**json.loads((round_folder / "round.json").read_text(encoding="utf-8")))
+    round_ = FamilyRound(**json.loads((round_folder / "round.json").read_text(encoding="utf-8"))["round"])
     if not (round_folder / "after" / "vectors.npy").exists():
         raise TrainingError(f"{round_folder} has no features yet; train the round to its end first.")
     begun = load_start(start or Path("drawn"))

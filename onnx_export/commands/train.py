@@ -133,9 +133,14 @@ def _train_round(run: Path, recipe: Path | None, last: Literal["round", "ordinar
 
 
 def _train(run: Path, recipe: Path | None, last: Stage) -> None:
-    from onnx_export.training.drawn.recipe import Run, read_recipe
+    from onnx_export.training.drawn.recipe import Run, family_round, ordinary_round, read_recipe
     from onnx_export.training.processes import processes
 
-    Run(run, read_recipe(recipe)).train(last)
+    settings = read_recipe(recipe)
+    if last in ("round", "ordinary"):
+        family_round(settings)  # refused before the folder holds the recipe
+    if last == "ordinary":
+        ordinary_round(settings)
+    Run(run, settings).train(last)
     if processes().is_main_process:
         typer.echo(f"wrote {run / 'model'}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import zipfile
@@ -10,9 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from onnx_export.errors import TrainingError
 
-__all__ = ["read_kept", "reading"]
+__all__ = ["make_folder", "read_kept", "reading", "weights_key"]
 
 _DAMAGE = (
     OSError,
@@ -56,3 +59,20 @@ def read_kept(path: Path, *, advice: str) -> dict[str, Any]:
         if not isinstance(found, dict):
             raise TypeError(f"expected an object, got {type(found).__name__}")
     return found
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of a run where it is missing. Raises TrainingError where it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingError(f"{folder} cannot be the folder of a run: {error.strerror}. Choose another one.") from error
+
+
+def weights_key(module: nn.Module) -> str:
+    """Return a hash of the names, shapes and values of a module's weights."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        digest.update(value.detach().contiguous().cpu().numpy().tobytes())
+    return digest.hexdigest()

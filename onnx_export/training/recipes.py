@@ -14,7 +14,7 @@ from onnx_export.errors import TrainingError
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-__all__ = ["read_recipe"]
+__all__ = ["check_round", "read_recipe"]
 
 _AT_LEAST_ONE = ("accumulation", "batch", "evaluate_every", "patience")
 
@@ -39,6 +39,8 @@ def read_recipe(path: Path | None, default: _Recipe, *, made: Callable[[Any], _R
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         recipe = kind(**found) if made is None else made(found)
+    except TrainingError as error:
+        raise TrainingError(f"{path}: {error}") from error
     except (OSError, ValueError, RecursionError) as error:
         raise TrainingError(f"{path} cannot be read as a recipe: {error}") from error
     except (TypeError, AttributeError, LookupError) as error:
@@ -65,3 +67,22 @@ def _check_numbers(recipe: _Recipe, default: _Recipe, path: Path) -> None:
             continue
         if not fits:
             raise TrainingError(f"{path}: {field.name} is {value!r:.60}; expected {expected}.")
+
+
+def check_round(round_: DataclassInstance, *, from_zero: tuple[str, ...]) -> None:
+    """Refuse a number that a round cannot use.
+
+    Args:
+        round_: settings that are whole numbers or, where their names say rate or share, any number of at least 0.
+        from_zero: whole numbers that may be 0; all others are at least 1.
+
+    Raises:
+        TrainingError: a value is of another kind, or out of range.
+    """
+    for field in fields(round_):
+        value, is_whole = getattr(round_, field.name), field.type in (int, "int")
+        least = 0 if not is_whole or field.name in from_zero else 1
+        kinds = int if is_whole else int | float
+        if not isinstance(value, kinds) or isinstance(value, bool) or not least <= value < math.inf:
+            expected = "a whole number" if is_whole else "a number"
+            raise TrainingError(f"{field.name} is {value!r:.60}; expected {expected} of at least {least}.")

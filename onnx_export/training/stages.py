@@ -208,8 +208,12 @@ class StageTwo:
         mined = best[rng.permutation(ranks)]
         mined = mined[~self.data.are_right(triplet, mined) & ~np.isin(mined, triplet.near)]
         mined = mined[: self.near + self.mined - len(near)]
-        elsewhere = np.array([row for i, t in enumerate(triplets) if i != place for row in (*t.targets, *t.near)])
+        rows = [row for i, t in enumerate(triplets) if i != place for row in (*t.targets, *t.near)]
+        elsewhere = np.array(rows, dtype=np.int64)
         elsewhere = elsewhere[~self.data.are_right(triplet, elsewhere)]
+        if not len(elsewhere):  # a batch of one query
+            everything = np.arange(len(self.data.scenes))
+            elsewhere = everything[~self.data.are_right(triplet, everything)]
         wanted = self.near + self.mined + self.others - len(near) - len(mined)
         other = rng.choice(elsewhere, wanted, replace=len(elsewhere) < wanted)
         return np.concatenate(([self._target(triplet, best, rng)], near, mined, other)).astype(np.int64)

@@ -271,6 +271,13 @@ def packaged_bundle(fingerprint: str) -> Bundle | None:
     return None
 
 
+def packaged_names() -> set[str]:
+    """Return the names that the packaged bundles carry in their manifests, which galleries keep."""
+    from qdrant_cir.model.bundle import PACKAGED_BUNDLES, load_bundle
+
+    return {load_bundle(name).manifest.name for name in PACKAGED_BUNDLES}
+
+
 def provider_named(name: str) -> ExecutionProvider:
     """Read the name of an execution provider. Raises InputError."""
     from qdrant_cir.model.compute import Compute

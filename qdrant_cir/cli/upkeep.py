@@ -19,6 +19,7 @@ from qdrant_cir.cli.options import (
     VectorOption,
     open_bundle,
     packaged_bundle,
+    packaged_names,
     shard_key_named,
     with_options,
 )
@@ -183,9 +184,7 @@ def _speed_text(bundle: Bundle, speed: float | None) -> str:
 
 
 def _unpackaged(name: str, fingerprint: str) -> str:
-    from qdrant_cir.model.bundle import PACKAGED_BUNDLES
-
-    if name not in PACKAGED_BUNDLES:
+    if name not in packaged_names():
         return f"Bundle {name}"
     return f"Bundle {name} ({fingerprint[:12]}), another version than the packaged one"
 

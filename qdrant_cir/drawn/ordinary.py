@@ -13,7 +13,7 @@ from qdrant_cir.drawn.wording import PATTERN_ADJECTIVES, PATTERN_NOUNS, article,
 __all__ = ["UNTRAINED_COLORS", "OrdinaryQuery", "ordinary_queries"]
 
 UNTRAINED_COLORS = frozenset({"red"})
-"""Colours that no training query asks for, so that measurements can show what is learnt for all."""
+"""Colours that no ordinary query of training asks for, so that measurements can show what is learnt for all."""
 
 _COLOR_TEXTS: tuple[str, ...] = (
     "in {look}",

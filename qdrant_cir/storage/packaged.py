@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from qdrant_cir.errors import CollectionMismatchError, InputError
 from qdrant_cir.model.bundle import DEFAULT_BUNDLE, PACKAGED_BUNDLES, Bundle, load_bundle
+from qdrant_cir.storage.schema import OtherVersionError
 
 __all__ = ["given_bundle", "with_bundle"]
 
@@ -35,7 +36,7 @@ def with_bundle(given: Bundle | None, use: Callable[[Bundle], _Result]) -> _Resu
         use: opens or makes a collection; raises CollectionMismatchError where another bundle made it.
 
     Raises:
-        CollectionMismatchError: no packaged bundle made it; said of the default one.
+        CollectionMismatchError: no packaged bundle made it; said of one of the same name, else of the default one.
         BundleError: as :func:`load_bundle`, and whatever ``use`` raises.
     """
     refusal: CollectionMismatchError | None = None
@@ -43,7 +44,8 @@ def with_bundle(given: Bundle | None, use: Callable[[Bundle], _Result]) -> _Resu
         try:
             return use(candidate)
         except CollectionMismatchError as error:
-            refusal = refusal or error
+            if refusal is None or isinstance(error, OtherVersionError):
+                refusal = error
     raise refusal or CollectionMismatchError("There is no packaged bundle to open the collection with.")
 
 

@@ -47,6 +47,10 @@ SAMPLE = 100
 """Points that are read to find the fields that exist."""
 
 
+class OtherVersionError(CollectionMismatchError):
+    """The collection was made with another version of the bundle, which has the same name."""
+
+
 @dataclass(frozen=True, slots=True)
 class GallerySpec:
     """The model that a gallery was made with: bundle name, and fingerprint and size of its vectors."""
@@ -125,12 +129,11 @@ def check_pair(name: str, gallery: CollectionSpec, tokens: CollectionSpec | None
     for found in (spec, companion):
         if found.fingerprint != wanted:
             expected = "one bundle for both halves" if bundle is None else repr(bundle.manifest.name)
-            if bundle is not None and found.bundle_name == bundle.manifest.name:
-                expected = "another version of it"
-            raise CollectionMismatchError(
+            is_version = bundle is not None and found.bundle_name == bundle.manifest.name
+            raise (OtherVersionError if is_version else CollectionMismatchError)(
                 f"The collection {name!r} was made with the bundle {found.bundle_name!r} "
-                f"({found.fingerprint[:12]}); expected {expected} ({wanted[:12]}). "
-                "Their vectors cannot be compared. Use that bundle, or index the images into another collection."
+                f"({found.fingerprint[:12]}); expected {'another version of it' if is_version else expected} "
+                f"({wanted[:12]}). Use that bundle, or index the images into another collection."
             )
     if bundle is not None and spec.vector_size != bundle.manifest.vector_size:
         raise CollectionMismatchError(

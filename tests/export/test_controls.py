@@ -109,7 +109,7 @@ def test_controls_are_trained_on_what_a_round_learnt_from_and_go_on_where_they_w
     save_model_folder(start, begun)
     command = ["--round", str(round_folder), "--start", str(start), "--out", str(out), "--steps", "2"]
     round_folder.mkdir()
-    (round_folder / "round.json").write_text(json.dumps(asdict(TINY_ROUND)), encoding="utf-8")
+    (round_folder / "round.json").write_text(json.dumps({"round": asdict(TINY_ROUND)}), encoding="utf-8")
     with pytest.raises(TrainingError, match="has no features yet"):
         train_main(command)
     (round_folder / "round.json").unlink()

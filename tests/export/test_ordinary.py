@@ -1,5 +1,6 @@
 """The round of ordinary queries: only the re-ranker learns, and candidates of every kind are ranked."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,8 +9,10 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch: pip install 'qdrant-cir[export]'")
 
-from tiny_sizes import SIZES, TINY_ORDINARY  # noqa: E402
+from tiny_sizes import SIZES, TINY_ORDINARY, TINY_ROUND  # noqa: E402
+from typer.testing import CliRunner  # noqa: E402
 
+from onnx_export.__main__ import app  # noqa: E402
 from onnx_export.errors import TrainingError  # noqa: E402
 from onnx_export.model_folder import ModelFolder, load_model_folder  # noqa: E402
 from onnx_export.models import CirModel, build_model  # noqa: E402
@@ -136,9 +139,65 @@ def test_a_recipe_without_the_round_says_so_before_it_trains(tmp_path: Path) -> 
         Run(tmp_path / "none", Recipe()).train("ordinary")
 
 
-def test_a_round_that_cannot_rank_or_mix_is_refused() -> None:
-    with pytest.raises(TrainingError, match="at least 4"):
-        replace(TINY_ORDINARY, candidates=3)
-    for share in (-0.1, 1.1, float("nan")):
-        with pytest.raises(TrainingError, match="from 0 to 1"):
-            replace(TINY_ORDINARY, share=share)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("candidates", 3),
+        *(("share", value) for value in (-0.1, 1.1, float("nan"), "x")),
+        *(("rate", value) for value in (-1e-4, float("nan"), float("inf"), "x", True)),
+        *(("families", value) for value in (0, -1, "4", 4.5, True)),
+        *((name, 0) for name in ("steps", "edits", "batch", "edit_batch")),
+        *((name, -1) for name in ("seed", "edit_near", "edit_mined", "steps")),
+    ],
+)
+def test_a_number_that_a_round_cannot_use_is_refused(name: str, value: object) -> None:
+    with pytest.raises(TrainingError, match=f"{name} is"):
+        replace(TINY_ORDINARY, **{name: value})  # type: ignore[arg-type]
+    if hasattr(TINY_ROUND, name):
+        with pytest.raises(TrainingError, match=f"{name} is"):
+            replace(TINY_ROUND, **{name: value})  # type: ignore[arg-type]
+
+
+def test_one_query_a_step_and_one_family_are_enough(tmp_path: Path) -> None:
+    small = replace(TINY_ORDINARY, families=1, batch=1, edit_batch=1)
+    assert (train_round_from(tmp_path, start(), small) / "model.safetensors").exists()
+
+
+def test_a_folder_is_of_one_start(tmp_path: Path) -> None:
+    train_round_from(tmp_path, start(), TINY_ORDINARY)
+    other = ModelFolder(build_model(SIZES, seed=4), build_tokenizer(), {})
+    with pytest.raises(TrainingError, match="another start"):
+        train_round_from(tmp_path, other, TINY_ORDINARY)
+
+
+def test_pictures_that_were_removed_are_drawn_again(tmp_path: Path, opened: Pair) -> None:
+    model, tokenizer = build_model(SIZES, seed=3), build_tokenizer()
+    first = open_ordinary(tmp_path, model, tokenizer, TINY_ORDINARY)[0].features.vectors.clone()
+    (tmp_path / "families" / "pictures.npy").unlink()
+    shutil.rmtree(tmp_path / "features")
+    again = open_ordinary(tmp_path, model, tokenizer, TINY_ORDINARY)[0].features.vectors
+    assert torch.equal(first, again)
+    assert len(torch.unique(again, dim=0)) > 100
+
+
+def test_a_recipe_that_cannot_be_used_leaves_no_folder_behind(tmp_path: Path) -> None:
+    recipe, run = tmp_path / "recipe.json", tmp_path / "run"
+    for content, words in (
+        ("{}", "no round of families"),
+        ('{"ordinary": {"steps": 3, "stepz": 1}}', "exactly the fields seed, families, edits, steps"),
+        ('{"ordinary": 3}', "exactly the fields"),
+    ):
+        recipe.write_text(content)
+        refused = CliRunner().invoke(app, ["train", "ordinary", "--run", str(run), "--recipe", str(recipe)])
+        assert isinstance(refused.exception, TrainingError)
+        assert words in str(refused.exception)
+        assert not run.exists()
+
+
+def test_a_file_is_no_folder_of_a_run(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(TrainingError, match="cannot be the folder of a run"):
+        train_round_from(file, start(), TINY_ORDINARY)
+    with pytest.raises(TrainingError, match="cannot be the folder of a run"):
+        Run(file, Recipe())

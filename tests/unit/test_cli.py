@@ -244,16 +244,17 @@ def test_the_first_line_says_what_a_packaged_bundle_is_for(empty_shop: Shop) -> 
     assert empty_shop.run("info").stdout.splitlines()[0] == first
 
 
+@pytest.mark.parametrize(("packaged", "name"), [("photos", "photos"), ("drawn", "catalog-small")])
 def test_a_gallery_of_a_former_version_of_a_packaged_bundle_is_told_so(
-    empty_shop: Shop, build_tiny_bundle: Callable[..., Path], tmp_path: Path
+    empty_shop: Shop, build_tiny_bundle: Callable[..., Path], tmp_path: Path, packaged: str, name: str
 ) -> None:
-    former = build_tiny_bundle(tmp_path / "former", name="photos")
+    former = build_tiny_bundle(tmp_path / "former", name=name)
     empty_shop.run("index", str(empty_shop.pictures), "-c", "colors", "--bundle", str(former))
-    its, ours = load_bundle(former).fingerprint[:12], load_bundle("photos").fingerprint[:12]
+    its, ours = load_bundle(former).fingerprint[:12], load_bundle(packaged).fingerprint[:12]
     first = empty_shop.run("info").stdout.splitlines()[0]
-    assert first == f"Bundle photos ({its}), another version than the packaged one"
+    assert first == f"Bundle {name} ({its}), another version than the packaged one"
     refused = empty_shop.run("search", "--image-id", "red.png", "-c", "colors", "--text", "in blue", code=6)
-    assert f"'photos' ({its}); expected another version of it ({ours})" in refused.stderr
+    assert f"'{name}' ({its}); expected another version of it ({ours})" in refused.stderr
     assert "Use that bundle, or index the images into another collection" in refused.stderr
 
 

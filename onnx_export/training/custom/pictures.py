@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from onnx_export.export import preprocessing_of
 from onnx_export.models import CirModel
 from onnx_export.models.vit import VisionTransformer
 from onnx_export.training.features import PictureFeatures, compute_features
-from onnx_export.training.kept import read_kept, reading
+from onnx_export.training.kept import read_kept, reading, weights_key
 from qdrant_cir.errors import ImageError
 from qdrant_cir.indexing.sources import ImageRecord
 from qdrant_cir.model.preprocess import load_image, read_pixels
@@ -50,15 +50,6 @@ def pictures_key(pictures: Mapping[str, ImageRecord]) -> str:
     digest = hashlib.sha256()
     for image_id, record in pictures.items():
         digest.update(json.dumps([image_id, *_identity(record)]).encode())
-    return digest.hexdigest()
-
-
-def weights_key(module: nn.Module) -> str:
-    """Return a hash of the names, shapes and values of a module's weights."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        digest.update(value.detach().contiguous().cpu().numpy().tobytes())
     return digest.hexdigest()
 
 

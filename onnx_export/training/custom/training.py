@@ -21,10 +21,10 @@ from onnx_export.model_folder import ModelFolder, save_model_folder
 from onnx_export.models import CirModel
 from onnx_export.training.custom.data import CustomData, NamedTriplet, is_held_out, triplet_set
 from onnx_export.training.custom.encoder import EncoderStage, HeldOutAnew
-from onnx_export.training.custom.pictures import candidate_features, custom_features, find_unreadable, weights_key
+from onnx_export.training.custom.pictures import candidate_features, custom_features, find_unreadable
 from onnx_export.training.custom.validation import HeldOut
 from onnx_export.training.custom.vocabulary import extend_vocabulary, unknown_words
-from onnx_export.training.kept import read_kept, reading
+from onnx_export.training.kept import make_folder, read_kept, reading, weights_key
 from onnx_export.training.loop import train
 from onnx_export.training.processes import describe_machine, processes
 from onnx_export.training.stages import StageOne, StageTwo
@@ -103,7 +103,7 @@ class CustomRun:
             TrainingError: too few triplets are left, or the folder holds another run.
             CheckpointError: ``start`` is neither, or is a bundle that cannot be read back into torch.
         """
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         self.folder, self.recipe = folder, recipe
         self.start: ModelFolder = load_start(start)
         with processes().main_process_first():

@@ -14,6 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from signal import SIG_IGN, SIGINT, signal
 from types import MappingProxyType
 
 import numpy as np
@@ -142,12 +143,14 @@ def open_families(folder: Path, *, families: int, size: int, seed: int, workers:
     """
     folder.mkdir(parents=True, exist_ok=True)
     array = folder / "pictures.npy"
-    if not array.exists():
+    is_new = not array.exists()
+    if is_new:
         np.lib.format.open_memmap(array, "w+", np.uint8, (families * VARIANTS, size, size, 3)).flush()
     chunks = [range(first, min(first + CHUNK_FAMILIES, families)) for first in range(0, families, CHUNK_FAMILIES)]
-    missing = [chunk for chunk in chunks if not _facts_file(folder, chunk).exists()]
+    missing = [chunk for chunk in chunks if is_new or not _facts_file(folder, chunk).exists()]
     begin, drawn = time.monotonic(), 0
-    with ProcessPoolExecutor(workers) as executor:
+    # Ctrl-C ends the parent, which waits for the chunks in work
+    with ProcessPoolExecutor(workers, initializer=signal, initargs=(SIGINT, SIG_IGN)) as executor:
         draw = partial(_draw_chunk, folder, size=size, seed=seed, tokenizer=tokenizer.to_str())
         for chunk in executor.map(draw, missing):
             drawn += len(chunk)

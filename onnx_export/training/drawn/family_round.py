@@ -1,4 +1,4 @@
-"""The last round: image encoder, composer and re-ranker are trained further, on families of near-duplicates.
+"""The round of families: image encoder, composer and re-ranker are trained further, on families of near-duplicates.
 
 First the image encoder learns more about every part. A loss keeps its embedding unchanged, because galleries are
 searched by it. Then it is frozen again, and composer and re-ranker are trained together: the re-ranker on whole
@@ -36,6 +36,7 @@ from onnx_export.training.drawn.rounds import HeldOutGroups, fit_similarity
 from onnx_export.training.loop import train
 from onnx_export.training.losses import positives_loss
 from onnx_export.training.processes import processes
+from onnx_export.training.recipes import check_round
 from onnx_export.training.seeds import seeded
 from onnx_export.training.updates import Schedule
 from qdrant_cir.model.cores import available_threads
@@ -66,7 +67,7 @@ class FamilyRound:
         unseen_groups: groups that nothing is trained on, to fit the weight of stage one's cosine in the final score.
 
     Raises:
-        TrainingError: a step needs more families or queries than there are.
+        TrainingError: a number is out of range, or a step needs more families or queries than there are.
     """
 
     seed: int
@@ -84,6 +85,7 @@ class FamilyRound:
     unseen_groups: int
 
     def __post_init__(self) -> None:
+        check_round(self, from_zero=("seed", "encoder_shift"))
         if self.batch > self.families:
             raise TrainingError(
                 f"A step cannot draw {self.batch} of {self.families} families; raise families or lower batch."

@@ -13,6 +13,7 @@ from onnx_export.errors import TrainingError
 from onnx_export.model_folder import ModelFolder, save_model_folder
 from onnx_export.training.drawn.family_round import FamilyRound, train_family_round
 from onnx_export.training.drawn.ordinary_round import OrdinaryRound, train_ordinary_round
+from onnx_export.training.kept import make_folder, weights_key
 from onnx_export.training.processes import describe_machine, processes
 from qdrant_cir.types import JsonObject, JsonValue
 
@@ -25,10 +26,13 @@ def train_round_from(folder: Path, start: ModelFolder, round_: FamilyRound | Ord
     """
     if start.candidate_encoder is not None:
         raise TrainingError("A round reads one image encoder's tokens; this model has a second one for candidates.")
-    folder.mkdir(parents=True, exist_ok=True)
-    kept, record = folder / "round.json", json.dumps(asdict(round_), indent=2) + "\n"
+    make_folder(folder)
+    kept, begun = folder / "round.json", {"start": weights_key(start.model), "tokenizer": start.tokenizer.to_str()}
+    record = json.dumps({"round": asdict(round_), **begun}, indent=2) + "\n"
     if kept.exists() and kept.read_bytes() != record.encode():
-        raise TrainingError(f"{folder} holds a round with other settings ({kept}); choose another folder.")
+        raise TrainingError(
+            f"{folder} holds a round with other settings or from another start ({kept}); choose another folder."
+        )
     kept.write_text(record, encoding="utf-8")
     model = start.model.to(processes().device)
     if isinstance(round_, FamilyRound):

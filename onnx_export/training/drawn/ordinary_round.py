@@ -27,6 +27,7 @@ from onnx_export.training.drawn.pretrain import normalised_pixels
 from onnx_export.training.features import compute_features
 from onnx_export.training.loop import train
 from onnx_export.training.processes import processes
+from onnx_export.training.recipes import check_round
 from onnx_export.training.stages import StageTwo
 from onnx_export.training.triplets import Triplet, TripletSet
 from onnx_export.training.updates import Schedule
@@ -55,7 +56,7 @@ class OrdinaryRound:
         share: of the trained weights in those that are kept; the rest are the weights from before the round.
 
     Raises:
-        TrainingError: a query ranks too few pictures, or the share is none.
+        TrainingError: a number is out of range.
     """
 
     seed: int
@@ -71,9 +72,10 @@ class OrdinaryRound:
     share: float
 
     def __post_init__(self) -> None:
+        check_round(self, from_zero=("seed", "edit_near", "edit_mined"))
         if self.candidates < _LEAST_CANDIDATES:
             raise TrainingError(f"candidates is {self.candidates}; give at least {_LEAST_CANDIDATES}.")
-        if not 0 <= self.share <= 1:
+        if self.share > 1:
             raise TrainingError(f"share is {self.share}; give a number from 0 to 1.")
 
 

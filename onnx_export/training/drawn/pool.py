@@ -14,6 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from signal import SIG_IGN, SIGINT, signal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,13 +93,15 @@ def open_pool(folder: Path, *, groups: int, size: int, seed: int, workers: int) 
     """
     folder.mkdir(parents=True, exist_ok=True)
     array = folder / "pictures.npy"
-    if not array.exists():
+    is_new = not array.exists()
+    if is_new:
         shape = (groups * PICTURES_PER_GROUP, size, size, 3)
         np.lib.format.open_memmap(array, "w+", np.uint8, shape).flush()
     chunks = [range(start, min(start + CHUNK_GROUPS, groups)) for start in range(0, groups, CHUNK_GROUPS)]
-    missing = [chunk for chunk in chunks if not _facts_file(folder, chunk).exists()]
+    missing = [chunk for chunk in chunks if is_new or not _facts_file(folder, chunk).exists()]
     begin = time.monotonic()
-    with ProcessPoolExecutor(workers) as executor:
+    # Ctrl-C ends the parent, which waits for the chunks in work
+    with ProcessPoolExecutor(workers, initializer=signal, initargs=(SIGINT, SIG_IGN)) as executor:
         draw = partial(_draw_chunk, folder, size=size, seed=seed)
         drawn = 0
         for chunk in executor.map(draw, missing):

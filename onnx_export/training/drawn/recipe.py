@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from tokenizers import Tokenizer
@@ -30,7 +30,7 @@ from onnx_export.training.drawn.rounds import (
     pool_triplets,
 )
 from onnx_export.training.drawn.tokenizer import build_tokenizer
-from onnx_export.training.kept import reading
+from onnx_export.training.kept import make_folder, reading
 from onnx_export.training.loop import train
 from onnx_export.training.processes import describe_machine, processes
 from onnx_export.training.stages import StageOne, StageTwo, start_reranker_from_text_encoder
@@ -42,6 +42,8 @@ from qdrant_cir.types import JsonObject
 logger = logging.getLogger(__name__)
 
 Stage = Literal["pretrain", "stage-one", "stage-two", "round", "ordinary"]
+
+_Round = TypeVar("_Round", Round, FamilyRound, OrdinaryRound)
 
 STARTED_STAGES = ("pretrain", "grounding")
 """Stages whose weights a run takes from its start; the later ones begin with the grounded text encoder."""
@@ -184,11 +186,19 @@ def _recipe(values: dict[str, Any]) -> Recipe:
     families, ordinary = values.pop("families", None), values.pop("ordinary", None)
     return Recipe(
         **values,
-        rounds=tuple(Round(**each) for each in rounds),
-        families=None if families is None else FamilyRound(**families),
-        ordinary=None if ordinary is None else OrdinaryRound(**ordinary),
+        rounds=tuple(_made(Round, "rounds", each) for each in rounds),
+        families=None if families is None else _made(FamilyRound, "families", families),
+        ordinary=None if ordinary is None else _made(OrdinaryRound, "ordinary", ordinary),
         start=None if start is None else _recipe(start),
     )
+
+
+def _made(kind: type[_Round], name: str, values: Any) -> _Round:  # noqa: ANN401 - what JSON holds
+    """Make a round of what a recipe holds under a name. Raises TrainingError."""
+    known = [field.name for field in fields(kind)]
+    if not isinstance(values, dict) or set(values) - set(known) or set(known) - set(values):
+        raise TrainingError(f"`{name}` of the recipe needs an object with exactly the fields {', '.join(known)}.")
+    return kind(**values)
 
 
 class Run:
@@ -203,7 +213,7 @@ class Run:
 
     def _claim(self) -> None:
         """Write the recipe into the folder; refuse a folder that holds another run."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         kept = self.folder / "recipe.json"
         if kept.exists() and read_recipe(kept) != self.recipe:
             raise TrainingError(f"{self.folder} holds a run with another recipe ({kept}); choose another folder.")
