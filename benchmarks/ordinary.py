@@ -3,8 +3,8 @@
     python -m benchmarks.ordinary
 
 Such a text names a look alone, and people expect products of the reference's kind that have it. The reference is left
-out. "Possible" is what the best order of the candidates would give. The round of ordinary queries that ``drawn`` was
-trained in asks neither for red nor with the words "a ... one" (``qdrant_cir.drawn.ordinary``).
+out. "Possible" is what the best order of the candidates would give. No ordinary query that ``drawn`` was
+trained on asks for red or has the words "a ... one" (``qdrant_cir.drawn.ordinary``).
 """
 
 from __future__ import annotations

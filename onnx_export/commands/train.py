@@ -55,7 +55,7 @@ def train_round(run: Run, recipe: RecipeOption = None, start: RoundStart = None)
 
 @train.command("ordinary")
 def train_ordinary(run: Run, recipe: RecipeOption = None, start: RoundStart = None) -> None:
-    """Train everything, with the round of ordinary queries: the bundle `drawn` in one command."""
+    """Train everything, up to the round of ordinary queries: the bundle `drawn`. Needs a GPU to be fast."""
     _train_round(run, recipe, "ordinary", start)
 
 

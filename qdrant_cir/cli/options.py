@@ -259,23 +259,24 @@ def open_bundle(path: Path | None) -> Bundle:
 
 def packaged_bundle(fingerprint: str) -> Bundle | None:
     """Load the packaged bundle of a fingerprint, None for another bundle, whose folder is not known."""
-    from qdrant_cir.model.bundle import PACKAGED_BUNDLES, load_bundle
-
-    for name in PACKAGED_BUNDLES:
-        try:
-            packaged = load_bundle(name)
-        except BundleError:
-            continue
-        if fingerprint in (packaged.fingerprint, packaged.vectors_fingerprint):
-            return packaged
-    return None
+    found = (each for each in _packaged() if fingerprint in (each.fingerprint, each.vectors_fingerprint))
+    return next(found, None)
 
 
 def packaged_names() -> set[str]:
     """Return the names that the packaged bundles carry in their manifests, which galleries keep."""
+    return {packaged.manifest.name for packaged in _packaged()}
+
+
+def _packaged() -> Iterator[Bundle]:
+    """Load the packaged bundles one by one, without those that cannot be loaded."""
     from qdrant_cir.model.bundle import PACKAGED_BUNDLES, load_bundle
 
-    return {load_bundle(name).manifest.name for name in PACKAGED_BUNDLES}
+    for name in PACKAGED_BUNDLES:
+        try:
+            yield load_bundle(name)
+        except BundleError:
+            continue
 
 
 def provider_named(name: str) -> ExecutionProvider:

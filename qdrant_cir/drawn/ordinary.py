@@ -85,7 +85,7 @@ def _text(scene: Scene, kind: str, look: str, rng: np.random.Generator) -> str:
         word, texts = color_word(look, rng), _COLOR_TEXTS
     else:
         nouns = [f"with {noun}" for noun in PATTERN_NOUNS.get(look, ())]
-        if nouns and rng.random() < 0.3:
+        if nouns and rng.random() < _NOUN_SHARE:
             return pick(rng, nouns)
         word, texts = pick(rng, PATTERN_ADJECTIVES[look]), _PATTERN_TEXTS
     if rng.random() < _NAMED_SHARE:

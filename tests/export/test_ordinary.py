@@ -59,11 +59,22 @@ def test_candidates_of_an_ordinary_query_are_one_right_picture_and_wrong_ones_of
     ordinary, rng = opened[1], np.random.default_rng(0)
     best = np.arange(len(ordinary.scenes))
     batch = list(ordinary.triplets[::7])
+    scenes = [scene for number in range(TINY_ORDINARY.families) for scene in family_scenes(TINY_ORDINARY.seed, number)]
+    of_other_kinds = []
     for place, triplet in enumerate(batch):
         first, *others = stage.ordinary._candidates(place, batch, best, rng).tolist()
         assert len(others) == TINY_ORDINARY.candidates - 1
         assert first in triplet.targets
         assert not ordinary.are_right(triplet, np.array(others)).any()
+        of_other_kinds += [scenes[row].family != scenes[triplet.reference].family for row in others]
+    assert 0.2 < np.mean(of_other_kinds) < 0.9
+
+
+def test_both_sorts_of_queries_are_also_ranked_by_the_sum_with_stage_one(opened: Pair) -> None:
+    model = build_model(replace(SIZES, similarity_weight=3.0), seed=3)
+    losses = OrdinaryStage(model, *opened, build_tokenizer(), TINY_ORDINARY).step(0)
+    assert {"loss", "summed_loss", "held", "ordinary_loss", "ordinary_summed_loss"} <= losses.keys()
+    assert not any(name.startswith("summed") for name in stage_of(opened)[1].step(0))
 
 
 def test_the_target_is_one_that_stage_one_ranks_high(opened: Pair) -> None:
@@ -118,9 +129,8 @@ def test_only_the_re_ranker_is_trained_and_a_stopped_round_goes_on_to_the_same_w
 
 
 def test_what_is_kept_is_a_mean_of_the_weights_before_and_after(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-
     def kept(share: float) -> torch.Tensor:
         folder = train_round_from(tmp_path / str(share), start(), replace(TINY_ORDINARY, share=share))
         return load_model_folder(folder).model.reranker.cls_head[0].weight.detach()

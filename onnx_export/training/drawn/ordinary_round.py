@@ -1,7 +1,7 @@
 """The round of ordinary queries: the re-ranker learns to keep the reference's kind where a text names a look alone.
 
-"in navy" asks for any product of the reference's kind in navy. The re-ranker was trained on near-duplicates of one
-product, where every candidate is of the right kind. Here it ranks against what stage one ranks high, of any kind. On
+"in navy" asks for any product of the reference's kind in navy. The re-ranker was trained mostly on near-duplicates of
+one product, which are all of the right kind. Here it ranks against what stage one ranks high, of any kind. On
 queries of families it is trained on, too, and must keep the scores that it had. What is kept is a mean of the weights
 before and after, which is nearly as good on both sorts of queries as either is on its own (Wortsman et al., CVPR 2022).
 Composer and image encoder stay as they are, and so do stored vectors and tokens and the weight of stage one's cosine.

@@ -18,6 +18,7 @@ from onnx_export.training.drawn.pretrain import normalised_pixels
 from onnx_export.training.features import PictureFeatures, compute_features
 from onnx_export.training.kept import reading
 from onnx_export.training.processes import processes
+from onnx_export.training.recipes import check_round
 from onnx_export.training.similarity import fit_similarity_weight, paired_scores
 from onnx_export.training.triplets import Triplet, TripletSet, number_scenes
 from qdrant_cir.model.cores import available_threads
@@ -39,11 +40,17 @@ class Round:
     Attributes:
         stage_one_steps, stage_two_steps: optimiser steps; with 0 the composer stays as it is.
         groups: triplets with six pictures each, drawn for this round.
+
+    Raises:
+        TrainingError: a number is out of range.
     """
 
     stage_one_steps: int
     stage_two_steps: int
     groups: int
+
+    def __post_init__(self) -> None:
+        check_round(self, from_zero=("stage_one_steps",))
 
 
 @dataclass(frozen=True, slots=True)
